@@ -3,8 +3,10 @@
 //! - [`ids`], [`secret`]: names of accounts, nodes and tickets; secrets that never print.
 //! - [`epoch`]: the hybrid logical clock that orders the sessions of an account.
 //! - [`device`]: the contract with devices, pure, both directions.
+//! - [`database`]: the SQLite file, opened once a process.
 //! - [`link`]: messages between the tiers, and the encrypted connection that carries them.
 
+pub mod database;
 pub mod device;
 pub mod epoch;
 pub mod ids;

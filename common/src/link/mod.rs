@@ -1,1 +1,3 @@
-//! Messages between the tiers.
+//! Messages between the tiers, and the encrypted connection that carries them.
+
+pub mod message;
