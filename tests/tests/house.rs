@@ -1,0 +1,218 @@
+//! The rules of ARCHITECTURE.md that a compiler does not know.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What a file that calls itself pure must not name: sockets, clocks, threads, files, databases,
+/// randomness that no seed governs, logging.
+const SHELLS: &[&str] = &[
+    "tokio",
+    "mio",
+    "sqlx",
+    "snow",
+    "moka",
+    "socket2",
+    "tracing",
+    "reqwest",
+    "std::fs",
+    "std::io::",
+    "std::thread",
+    "std::process",
+    "std::sync::Mutex",
+    "std::sync::RwLock",
+    "std::sync::mpsc",
+    "std::env",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "TcpStream",
+    "TcpListener",
+    "Instant",
+    "SystemTime",
+    "OsRng",
+    "SysRng",
+    "ThreadRng",
+    "thread_rng",
+    "rand::rng(",
+    "rand::random",
+];
+
+/// Where every file must be pure: the decisions.
+const CORES: &[&str] = &[
+    "balancer/src/route.rs",
+    "common/src/device",
+    "common/src/epoch.rs",
+    "common/src/ids.rs",
+    "common/src/link/message.rs",
+    "common/src/pacing.rs",
+    "common/src/secret.rs",
+    "conn-server/src/core.rs",
+    "conn-server/src/directory.rs",
+    "conn-server/src/login.rs",
+    "conn-server/src/nonces.rs",
+    "conn-server/src/pool.rs",
+    "conn-server/src/throttle.rs",
+    "logic-server/src/batch.rs",
+    "logic-server/src/gate",
+    "logic-server/src/shard",
+    "logic-server/src/wheel.rs",
+    "logic-server/src/writer.rs",
+    "simulator/src/device",
+    "simulator/src/drive.rs",
+];
+
+/// Tiers never know each other.
+const TIERS: &[&str] = &["balancer", "conn-server", "logic-server"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .into()
+}
+
+fn rust_files(place: &Path) -> Vec<PathBuf> {
+    if place.is_file() {
+        return vec![place.into()];
+    }
+    let mut files: Vec<_> = fs::read_dir(place)
+        .unwrap()
+        .flat_map(|entry| {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                rust_files(&path)
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                vec![path]
+            } else {
+                vec![]
+            }
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn sources() -> Vec<PathBuf> {
+    [
+        "balancer",
+        "common",
+        "conn-server",
+        "logic-server",
+        "rcu",
+        "simulator",
+    ]
+    .iter()
+    .flat_map(|krate| rust_files(&root().join(krate).join("src")))
+    .collect()
+}
+
+/// The code of a file: without comments, and without the tests at its end.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| *line != "#[cfg(test)]")
+        .map(|(index, line)| (index + 1, line.split("//").next().unwrap()))
+}
+
+#[test]
+fn a_pure_file_names_no_shell() {
+    let mut pure = 0;
+    let mut faults = vec![];
+    for file in sources() {
+        let text = fs::read_to_string(&file).unwrap();
+        if !text.starts_with("//! Pure.") {
+            continue;
+        }
+        pure += 1;
+        for (line, code) in code(&text) {
+            for shell in SHELLS.iter().filter(|shell| names(code, shell)) {
+                faults.push(format!("{}:{line}: {shell}", file.display()));
+            }
+        }
+    }
+    assert!(pure >= CORES.len(), "only {pure} pure files were found");
+    assert!(
+        faults.is_empty(),
+        "shells in pure files:\n{}",
+        faults.join("\n")
+    );
+}
+
+/// Whether `code` names `shell` as a word, not as a part of a longer one.
+fn names(code: &str, shell: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    code.match_indices(shell).any(|(at, found)| {
+        let before = code[..at].bytes().next_back().is_some_and(word);
+        let after = code[at + found.len()..].bytes().next().is_some_and(word);
+        !before && !(after && word(found.as_bytes()[found.len() - 1]))
+    })
+}
+
+#[test]
+fn the_purity_check_can_fail() {
+    assert!(names("use tokio::time;", "tokio"));
+    assert!(names("let now = Instant::now();", "Instant"));
+    assert!(!names("let instantly = 3;", "Instant"));
+    assert!(!names("fn mio_less()", "mio"));
+}
+
+#[test]
+fn every_decision_stands_in_a_pure_file() {
+    for place in CORES {
+        for file in rust_files(&root().join(place)) {
+            if file.ends_with("tests.rs") {
+                continue;
+            }
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(
+                text.starts_with("//! Pure."),
+                "{} is a core and must begin with `//! Pure.`",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn tiers_do_not_know_each_other_and_common_knows_nobody() {
+    for krate in TIERS.iter().chain(&["common", "simulator"]) {
+        let manifest = fs::read_to_string(root().join(krate).join("Cargo.toml")).unwrap();
+        let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
+        for other in TIERS.iter().chain(&["simulator", "rcu"]) {
+            assert!(
+                !dependencies
+                    .lines()
+                    .any(|line| line.starts_with(&format!("{other} "))
+                        || line.starts_with(&format!("{other}."))),
+                "{krate} depends on {other}"
+            );
+        }
+    }
+}
+
+#[test]
+fn bincode_is_named_in_one_file() {
+    let users: Vec<_> = sources()
+        .into_iter()
+        .filter(|file| {
+            code(&fs::read_to_string(file).unwrap()).any(|(_, code)| code.contains("bincode"))
+        })
+        .collect();
+    assert_eq!(users, [root().join("common/src/link/wire.rs")]);
+}
+
+#[test]
+fn the_crates_have_no_mutable_statics() {
+    for file in sources() {
+        let text = fs::read_to_string(&file).unwrap();
+        for (line, code) in code(&text) {
+            let code = code.trim_start();
+            assert!(
+                !code.starts_with("static ") && !code.starts_with("pub static "),
+                "{}:{line}: a static; several nodes share a process",
+                file.display()
+            );
+        }
+    }
+}
