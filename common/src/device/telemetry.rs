@@ -1,0 +1,310 @@
+//! Pure. Records on their way: Telemetry, cut but not yet decoded, and TelemetryAck.
+//!
+//! ```text
+//! base_seq u64 | base_time_ms u64 | count u8 | count × (kind u8 | length u8 | offset_ms u32 | payload)
+//! ```
+//!
+//! Decoding walks the records once and refuses what cannot be cut; [`Telemetry::records`] walks
+//! them again without a failure left. A payload that is wrong in itself is not found here but by
+//! `Record::decode`, one record at a time, for the others of the frame are stored.
+
+use thiserror::Error;
+
+use super::body::{Reader, Sink};
+use super::code::AckStatus;
+use super::frame::{self, BODY_BYTES_MAX};
+use super::kind;
+use super::message::MessageError;
+use super::record::Record;
+
+/// Sequence numbers are below this: they are positive BIGINTs.
+pub const SEQ_END: u64 = 1 << 63;
+/// 9999-12-31T23:59:59.999Z, the latest time that a record can bear.
+pub const RECORDED_AT_MS_MAX: u64 = 253_402_300_799_999;
+/// The most records in a frame.
+pub const RECORDS_MAX: usize = u8::MAX as usize;
+/// Sequence number, time and count.
+pub const FIXED_BYTES: usize = 17;
+/// Kind, length and offset of a record.
+pub const RECORD_HEADER_BYTES: usize = 6;
+
+/// `count` records with consecutive sequence numbers from `base_seq`; proven to be cuttable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Telemetry<'a> {
+    base_seq: u64,
+    base_time_ms: u64,
+    count: u8,
+    records: &'a [u8],
+}
+
+/// One record as it came: kind and payload may be anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawRecord<'a> {
+    /// Below 2^63.
+    pub seq: u64,
+    /// Unix milliseconds, at most [`RECORDED_AT_MS_MAX`]; 0: not known.
+    pub recorded_at_ms: u64,
+    pub kind: u8,
+    /// At most 255 bytes.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Telemetry<'a> {
+    /// Fewer than 17 bytes are a wrong body; anything else that is wrong is
+    /// [`MessageError::TelemetryCannotBeCut`].
+    pub fn decode_body(body: &'a [u8]) -> Result<Self, MessageError> {
+        let mut body = Reader::new(body);
+        let base_seq = body.u64()?;
+        let base_time_ms = body.u64()?;
+        let count = body.u8()?;
+        let records = body.rest();
+        match check(base_seq, base_time_ms, count, records) {
+            None => Ok(Self {
+                base_seq,
+                base_time_ms,
+                count,
+                records,
+            }),
+            Some(what) => Err(MessageError::TelemetryCannotBeCut {
+                base_seq,
+                count,
+                what,
+            }),
+        }
+    }
+
+    pub fn base_seq(&self) -> u64 {
+        self.base_seq
+    }
+
+    pub fn base_time_ms(&self) -> u64 {
+        self.base_time_ms
+    }
+
+    /// 1..=255.
+    pub fn count(&self) -> u8 {
+        self.count
+    }
+
+    pub fn records(&self) -> Records<'a> {
+        Records {
+            seq: self.base_seq,
+            base_time_ms: self.base_time_ms,
+            rest: self.records,
+        }
+    }
+
+    pub fn encode(&self, id: u16, out: &mut Vec<u8>) {
+        frame::write(kind::TELEMETRY, id, out, |out| {
+            out.put(&self.base_seq.to_le_bytes());
+            out.put(&self.base_time_ms.to_le_bytes());
+            out.put(&[self.count]);
+            out.put(self.records);
+        });
+    }
+}
+
+/// What makes a frame one that cannot be cut into records.
+fn check(base_seq: u64, base_time_ms: u64, count: u8, records: &[u8]) -> Option<&'static str> {
+    if count == 0 {
+        return Some("count");
+    }
+    if base_seq > SEQ_END - u64::from(count) {
+        return Some("base_seq");
+    }
+    let Some(offset_max) = RECORDED_AT_MS_MAX.checked_sub(base_time_ms) else {
+        return Some("base_time_ms");
+    };
+    let mut rest = records;
+    for _ in 0..count {
+        let Some((record, after)) = cut(rest) else {
+            return Some("length of a record");
+        };
+        if u64::from(record.offset_ms) > offset_max {
+            return Some("offset_ms of a record");
+        }
+        rest = after;
+    }
+    (!rest.is_empty()).then_some("length of body")
+}
+
+struct Cut<'a> {
+    kind: u8,
+    offset_ms: u32,
+    payload: &'a [u8],
+}
+
+/// The record at the front, and what follows it.
+fn cut(records: &[u8]) -> Option<(Cut<'_>, &[u8])> {
+    let (&[kind, length, offset @ ..], rest) =
+        records.split_first_chunk::<RECORD_HEADER_BYTES>()?;
+    let (payload, rest) = rest.split_at_checked(length.into())?;
+    let offset_ms = u32::from_le_bytes(offset);
+    Some((
+        Cut {
+            kind,
+            offset_ms,
+            payload,
+        },
+        rest,
+    ))
+}
+
+/// The records of a frame, in order.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    seq: u64,
+    base_time_ms: u64,
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = RawRecord<'a>;
+
+    fn next(&mut self) -> Option<RawRecord<'a>> {
+        let (cut, rest) = cut(self.rest)?;
+        let record = RawRecord {
+            seq: self.seq,
+            recorded_at_ms: self.base_time_ms + u64::from(cut.offset_ms),
+            kind: cut.kind,
+            payload: cut.payload,
+        };
+        self.seq += 1;
+        self.rest = rest;
+        Some(record)
+    }
+}
+
+/// Collects the records of one frame on a device. Kept and cleared from frame to frame, it
+/// stops allocating.
+#[derive(Clone, Debug, Default)]
+pub struct TelemetryWriter {
+    base_seq: u64,
+    base_time_ms: u64,
+    count: u8,
+    records: Vec<u8>,
+}
+
+/// Why a record begins a new frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum DoesNotFit {
+    #[error("a frame has at most 255 records")]
+    Count,
+    #[error("the frame would be too long")]
+    Bytes,
+    #[error("recorded before the frame's base time, or too long after it")]
+    Time,
+    #[error("sequence numbers have come to an end")]
+    Seq,
+}
+
+impl TelemetryWriter {
+    /// Forgets the records and begins a frame with these numbers.
+    pub fn begin(&mut self, base_seq: u64, base_time_ms: u64) {
+        self.base_seq = base_seq;
+        self.base_time_ms = base_time_ms;
+        self.count = 0;
+        self.records.clear();
+    }
+
+    /// Adds the record that follows in sequence.
+    pub fn push(&mut self, recorded_at_ms: u64, record: &Record<'_>) -> Result<(), DoesNotFit> {
+        self.push_with(recorded_at_ms, record.kind(), |out| {
+            record.encode_payload(out);
+        })
+    }
+
+    /// Adds the record that follows in sequence, as it is.
+    pub fn push_raw(
+        &mut self,
+        recorded_at_ms: u64,
+        kind: u8,
+        payload: &[u8],
+    ) -> Result<(), DoesNotFit> {
+        self.push_with(recorded_at_ms, kind, |out| out.extend_from_slice(payload))
+    }
+
+    /// On an error the frame is as it was.
+    fn push_with(
+        &mut self,
+        recorded_at_ms: u64,
+        kind: u8,
+        write_payload: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), DoesNotFit> {
+        let count = self.count.checked_add(1).ok_or(DoesNotFit::Count)?;
+        if self.base_seq > SEQ_END - u64::from(count) {
+            return Err(DoesNotFit::Seq);
+        }
+        let offset_ms = recorded_at_ms
+            .checked_sub(self.base_time_ms)
+            .filter(|_| recorded_at_ms <= RECORDED_AT_MS_MAX)
+            .and_then(|offset_ms| u32::try_from(offset_ms).ok())
+            .ok_or(DoesNotFit::Time)?;
+
+        let start = self.records.len();
+        self.records.extend_from_slice(&[kind, 0]);
+        self.records.extend_from_slice(&offset_ms.to_le_bytes());
+        write_payload(&mut self.records);
+        let length = u8::try_from(self.records.len() - start - RECORD_HEADER_BYTES).ok();
+        let fits = FIXED_BYTES + self.records.len() <= BODY_BYTES_MAX;
+        let Some(length) = length.filter(|_| fits) else {
+            self.records.truncate(start);
+            return Err(DoesNotFit::Bytes);
+        };
+        self.records[start + 1] = length;
+        self.count = count;
+        Ok(())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The length of the frame with what is in it, header included.
+    pub fn frame_bytes(&self) -> usize {
+        frame::HEADER_BYTES + FIXED_BYTES + self.records.len()
+    }
+
+    /// The message; `None` while there is no record in it.
+    pub fn telemetry(&self) -> Option<Telemetry<'_>> {
+        (!self.is_empty()).then_some(Telemetry {
+            base_seq: self.base_seq,
+            base_time_ms: self.base_time_ms,
+            count: self.count,
+            records: &self.records,
+        })
+    }
+}
+
+/// Answers a Telemetry with its own figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TelemetryAck {
+    pub base_seq: u64,
+    pub count: u8,
+    pub status: AckStatus,
+    /// Of `Overloaded`: no Telemetry before it has passed; 0: the device uses its backoff.
+    pub retry_after_ms: u32,
+}
+
+impl TelemetryAck {
+    /// A status that the contract does not list is `Overloaded`.
+    pub fn decode_body(body: &[u8]) -> Result<Self, MessageError> {
+        let mut body = Reader::new(body);
+        let ack = Self {
+            base_seq: body.u64()?,
+            count: body.u8()?,
+            status: AckStatus::from_code(body.u8()?).unwrap_or(AckStatus::Overloaded),
+            retry_after_ms: body.u32()?,
+        };
+        body.end()?;
+        Ok(ack)
+    }
+
+    pub fn encode(&self, id: u16, out: &mut Vec<u8>) {
+        frame::write(kind::TELEMETRY_ACK, id, out, |out| {
+            out.put(&self.base_seq.to_le_bytes());
+            out.put(&[self.count, self.status.code()]);
+            out.put(&self.retry_after_ms.to_le_bytes());
+        });
+    }
+}
