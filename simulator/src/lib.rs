@@ -1,1 +1,6 @@
-//! In the making.
+//! A device, and thousands of them; the checker that compares what they sent with what is stored.
+//!
+//! - [`device`]: one device, pure.
+
+pub mod device;
+pub mod history;
