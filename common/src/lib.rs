@@ -5,10 +5,12 @@
 //! - [`device`]: the contract with devices, pure, both directions.
 //! - [`database`]: the SQLite file, opened once a process.
 //! - [`link`]: messages between the tiers, and the encrypted connection that carries them.
+//! - [`pacing`]: how many logins are let through, per source and in all, and when the others come back.
 
 pub mod database;
 pub mod device;
 pub mod epoch;
 pub mod ids;
 pub mod link;
+pub mod pacing;
 pub mod secret;
