@@ -1,17 +1,41 @@
 //! All links of one process: listening, dialling, and the table through which its owner speaks.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument;
 
+use super::connection::{self, Context, Full, Outbox, Queued};
+use super::framing::{Transport, Versions};
+use super::handshake::{self, HandshakeError, Identity};
 use super::keys::Keys;
+use super::liveness::{GOOD_MS, backoff_ms_max};
 use super::message::Message;
-use super::peer::{LinkEvent, LinkId, Role};
+use super::peer::{Class, LinkEvent, LinkId, Peer, Role, is_bulk, may_send};
+use super::wire::{self, Envelope, Hello};
 use crate::epoch::Epoch;
 use crate::ids::NodeName;
+
+/// Links at once; a further peer is turned away until one ends.
+const LINKS_MAX: usize = 1_024;
+
+/// Peers in their handshake at once; a further one is turned away.
+const HANDSHAKES_MAX: usize = 64;
+
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+
+/// After an accept that failed, for want of descriptors mostly: time for one to come free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What `shutdown` waits for links to send what is queued.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 
 /// What a process is, and where its owner listens.
 #[derive(Clone, Debug)]
@@ -25,7 +49,8 @@ pub struct HubSettings {
     pub listen_publicly: bool,
 }
 
-/// Cheap to clone; used inside a tokio runtime. Its tasks end with `shutdown`, or when the receiver of its events is gone.
+/// Cheap to clone; used inside a tokio runtime. Its tasks end with `shutdown`, or when the
+/// receiver of its events is gone.
 #[derive(Clone, Debug)]
 pub struct Hub {
     shared: Arc<Shared>,
@@ -33,16 +58,67 @@ pub struct Hub {
 
 #[derive(Debug)]
 struct Shared {
-    settings: HubSettings,
-    highest: AtomicI64,
+    identity: Identity,
+    keys: Keys,
+    events: mpsc::Sender<LinkEvent>,
+    listen_publicly: bool,
+    highest: HighestEpoch,
+    next_link: AtomicU64,
+    handshakes: Arc<Semaphore>,
+    /// Written when a link comes or goes, read for every message sent: readers do not wait for one another.
+    table: RwLock<Table>,
+    /// Every task holds a receiver as long as it runs: `closed` on this sender waits for them all.
+    stopping: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    links: HashMap<LinkId, Entry>,
+    targets: HashSet<String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    peer: Role,
+    outbox: Outbox,
+}
+
+/// The highest epoch that the process knows: a message is stamped with it, wherever it is sent from.
+#[derive(Debug, Default)]
+pub(super) struct HighestEpoch(AtomicI64);
+
+impl HighestEpoch {
+    pub(super) fn observe(&self, epoch: Epoch) {
+        self.0.fetch_max(epoch.to_i64(), Ordering::Relaxed);
+    }
+
+    pub(super) fn load(&self) -> Epoch {
+        Epoch::from_i64(self.0.load(Ordering::Relaxed)).unwrap_or(Epoch::ZERO)
+    }
 }
 
 impl Hub {
     pub fn new(settings: HubSettings) -> Self {
+        Self::with_versions(settings, Versions::OURS)
+    }
+
+    fn with_versions(settings: HubSettings, versions: Versions) -> Self {
+        let identity = Identity {
+            versions,
+            role: settings.role,
+            node: settings.node,
+        };
         Self {
             shared: Arc::new(Shared {
-                settings,
-                highest: AtomicI64::new(0),
+                identity,
+                keys: settings.keys,
+                events: settings.events,
+                listen_publicly: settings.listen_publicly,
+                highest: HighestEpoch::default(),
+                next_link: AtomicU64::new(1),
+                handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+                table: RwLock::default(),
+                stopping: watch::Sender::new(false),
             }),
         }
     }
@@ -52,50 +128,324 @@ impl Hub {
     pub async fn listen(
         &self,
         address: SocketAddr,
-        _roles_admitted: &[Role],
+        roles_admitted: &[Role],
     ) -> io::Result<SocketAddr> {
-        let listener = tokio::net::TcpListener::bind(address).await?;
-        listener.local_addr()
+        if is_public(address.ip()) && !self.shared.listen_publicly {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "{address} is a public address, and links are internal: choose a private one"
+                ),
+            ));
+        }
+        let listener = TcpListener::bind(address).await?;
+        let bound = listener.local_addr()?;
+        let roles = roles_admitted.into();
+        self.spawn(move |shared| accept(shared, listener, roles));
+        Ok(bound)
     }
 
     /// Keeps a link to `target` (host:port) up for ever. A target is dialled once, however often it is named.
     pub fn dial(&self, target: String) {
-        tracing::debug!(target);
+        if self.shared.write_table().targets.insert(target.clone()) {
+            self.spawn(move |shared| keep_dialling(shared, target));
+        }
     }
 
     /// Asks; the answer comes as [`LinkEvent::Answer`] with the same id, or never: the caller keeps
     /// the deadline. Like all sending it never blocks; on a link that is gone it does nothing, since
     /// [`LinkEvent::Down`] says so or has said so; where the link's queue is full, the link is closed.
-    pub fn request(
-        &self,
-        _link: LinkId,
-        _id: u64,
-        _deadline_ms: u32,
-        _message: impl Into<Message>,
-    ) {
+    pub fn request(&self, link: LinkId, id: u64, deadline_ms: u32, message: impl Into<Message>) {
+        self.send(link, Class::Request, id, deadline_ms, message.into());
     }
 
-    pub fn answer(&self, _link: LinkId, _id: u64, _message: impl Into<Message>) {}
+    pub fn answer(&self, link: LinkId, id: u64, message: impl Into<Message>) {
+        self.send(link, Class::Answer, id, 0, message.into());
+    }
 
-    pub fn notice(&self, _link: LinkId, _message: impl Into<Message>) {}
+    pub fn notice(&self, link: LinkId, message: impl Into<Message>) {
+        self.send(link, Class::Notice, 0, 0, message.into());
+    }
 
-    /// Takes note of an epoch made or read here; goes with every message sent from now on.
+    /// Takes note of an epoch made or read here; it goes with every message sent from now on.
     pub fn observe(&self, epoch: Epoch) {
-        let value = epoch.to_i64();
-        self.shared.highest.fetch_max(value, Ordering::Relaxed);
+        self.shared.highest.observe(epoch);
     }
 
     /// The highest epoch that this process made or heard of on its links.
     pub fn highest(&self) -> Epoch {
-        let value = self.shared.highest.load(Ordering::Relaxed);
-        Epoch::from_i64(value).unwrap_or(Epoch::ZERO)
+        self.shared.highest.load()
     }
 
     /// Sends what is queued, then closes. `Down` follows.
-    pub fn close(&self, _link: LinkId) {}
+    pub fn close(&self, link: LinkId) {
+        self.shared.write_table().links.remove(&link);
+    }
 
-    /// Stops listening and dialling, sends what is queued for at most a second, closes all links. No events follow.
+    /// Stops listening and dialling, sends what is queued for at most a second, closes all links.
+    /// No events follow.
     pub async fn shutdown(&self) {
-        tracing::debug!(node = %self.shared.settings.node);
+        self.shared.stopping.send_replace(true);
+        if timeout(SHUTDOWN_MAX, self.shared.stopping.closed())
+            .await
+            .is_err()
+        {
+            tracing::warn!(node = %self.shared.identity.node, "links still open at shutdown");
+        }
+    }
+
+    fn send(&self, link: LinkId, class: Class, id: u64, deadline_ms: u32, message: Message) {
+        let table = self.shared.read_table();
+        let Some(entry) = table.links.get(&link) else {
+            return;
+        };
+        let us = self.shared.identity.role;
+        assert!(
+            may_send(us, entry.peer, class, &message),
+            "a {us} does not say message number {} to a {}",
+            wire::number(&message),
+            entry.peer,
+        );
+        let bulk = is_bulk(&message);
+        let envelope = Envelope {
+            class,
+            id,
+            deadline_ms,
+            epoch: self.highest(),
+            message,
+        };
+        let mut bytes = Vec::new();
+        wire::encode(&envelope, &mut bytes);
+        let pushed = entry.outbox.push(Queued { bulk, bytes });
+        drop(table);
+        if let Err(Full) = pushed
+            && let Some(entry) = self.shared.write_table().links.remove(&link)
+        {
+            entry.outbox.cut("its queue is full");
+        }
+    }
+
+    /// Runs a task of the hub until it ends or the hub stops, in a span with the node's name.
+    fn spawn<F>(&self, task: impl FnOnce(Arc<Shared>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.shared.spawn(task(self.shared.clone()));
     }
 }
+
+impl Shared {
+    fn read_table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_table(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let span = tracing::info_span!("link", node = %self.identity.node);
+        let running = self.stopping.subscribe();
+        tokio::spawn(
+            async move {
+                task.await;
+                drop(running);
+            }
+            .instrument(span),
+        );
+    }
+
+    /// Completes when the hub stops or its owner is gone.
+    async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+            () = self.events.closed() => {}
+        }
+    }
+
+    /// Runs an established link from Up to Down. Returns how long it lasted.
+    async fn run(&self, stream: TcpStream, transport: Transport, peer: Peer) -> Duration {
+        let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        let (outbox, inbox) = connection::queue();
+        let entry = Entry {
+            peer: peer.role,
+            outbox,
+        };
+        self.write_table().links.insert(link, entry);
+        let context = Context {
+            link,
+            us: self.identity.role,
+            peer: peer.role,
+            events: &self.events,
+            highest: &self.highest,
+        };
+        let started = Instant::now();
+        tracing::info!(%link, peer = %peer.node, role = %peer.role, address = %peer.address, "link up");
+        self.tell(LinkEvent::Up { link, peer }).await;
+        let end = connection::run(stream, transport, inbox, context, self.stopped()).await;
+        self.write_table().links.remove(&link);
+        tracing::info!(%link, why = %end, "link down");
+        let why = end.to_string();
+        self.tell(LinkEvent::Down { link, why }).await;
+        started.elapsed()
+    }
+
+    /// Waits for room in the owner's queue, but not when the hub stops: then nobody listens.
+    async fn tell(&self, event: LinkEvent) {
+        tokio::select! {
+            biased;
+            () = self.stopped() => {}
+            // An owner that is gone needs to hear nothing.
+            _ = self.events.send(event) => {}
+        }
+    }
+}
+
+/// Accepts links until the hub stops.
+async fn accept(shared: Arc<Shared>, listener: TcpListener, roles: Arc<[Role]>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.stopped() => return,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a link");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = shared.handshakes.clone().try_acquire_owned() else {
+            shared.refused_peer(address, "too many handshakes at once");
+            continue;
+        };
+        if shared.read_table().links.len() >= LINKS_MAX {
+            shared.refused_peer(address, "too many links");
+            continue;
+        }
+        let (roles, peer_shared) = (roles.clone(), shared.clone());
+        shared.spawn(async move {
+            match peer_shared.admit(stream, address, &roles).await {
+                Ok((stream, transport, peer)) => {
+                    drop(permit);
+                    peer_shared.run(stream, transport, peer).await;
+                }
+                Err(error) => peer_shared.refused_peer(address, &chain(&error)),
+            }
+        });
+    }
+}
+
+impl Shared {
+    async fn admit(
+        &self,
+        mut stream: TcpStream,
+        address: SocketAddr,
+        roles: &[Role],
+    ) -> Result<(TcpStream, Transport, Peer), HandshakeError> {
+        stream.set_nodelay(true)?;
+        let admitted = handshake::admit(&mut stream, &self.keys, roles, &self.identity).await?;
+        let (transport, hello) = admitted;
+        Ok((stream, transport, peer(hello, address, None)))
+    }
+
+    async fn connect(&self, target: &str) -> Result<(TcpStream, Transport, Peer), HandshakeError> {
+        let connecting = timeout(CONNECT_MAX, TcpStream::connect(target)).await;
+        let mut stream = connecting
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(HandshakeError::Connect)?;
+        stream.set_nodelay(true)?;
+        let address = stream.peer_addr()?;
+        let (transport, hello) = handshake::dial(&mut stream, &self.keys, &self.identity).await?;
+        let peer = peer(hello, address, Some(target.to_owned()));
+        Ok((stream, transport, peer))
+    }
+
+    /// Tells of a peer turned away. Strangers may come in any number: the owner hears of them as
+    /// far as its queue has room.
+    fn refused_peer(&self, address: SocketAddr, why: &str) {
+        tracing::warn!(%address, why, "link refused");
+        // Full: the owner has better things to do.
+        let _ = self.events.try_send(LinkEvent::Refused {
+            address: address.to_string(),
+            why: why.to_owned(),
+        });
+    }
+}
+
+/// Dials until the hub stops.
+async fn keep_dialling(shared: Arc<Shared>, target: String) {
+    let mut attempt = 0;
+    let mut told = String::new();
+    loop {
+        let connected = tokio::select! {
+            connected = shared.connect(&target) => connected,
+            () = shared.stopped() => return,
+        };
+        match connected {
+            Ok((stream, transport, peer)) => {
+                told.clear();
+                let lasted = shared.run(stream, transport, peer).await;
+                if lasted >= Duration::from_millis(GOOD_MS) {
+                    attempt = 0;
+                }
+            }
+            Err(error) => {
+                let why = chain(&error);
+                // Repeats are not repeated in the log.
+                if why != told {
+                    tracing::warn!(target, why, "no link");
+                    told.clone_from(&why);
+                }
+                let address = target.clone();
+                shared.tell(LinkEvent::Refused { address, why }).await;
+            }
+        }
+        let wait_ms = rand::random_range(0..=backoff_ms_max(attempt));
+        attempt += 1;
+        tokio::select! {
+            () = sleep(Duration::from_millis(wait_ms)) => {}
+            () = shared.stopped() => return,
+        }
+    }
+}
+
+fn peer(hello: Hello, address: SocketAddr, target: Option<String>) -> Peer {
+    Peer {
+        role: hello.role,
+        node: hello.node,
+        version: hello.version,
+        address,
+        target,
+    }
+}
+
+/// An error with its sources, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Whether the world may reach a socket bound to this address; "all addresses" count as public.
+fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, ..] = address.octets();
+            let carrier = a == 100 && b & 0xC0 == 64;
+            !(address.is_loopback() || address.is_private() || address.is_link_local() || carrier)
+        }
+        IpAddr::V6(address) => {
+            !(address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,29 @@
-//! Messages between the tiers, and the encrypted connection that carries them.
+//! The encrypted connections between the processes of the cluster, and what is said on them.
+//!
+//! ```text
+//! owner task ── Hub::request, answer, notice ──▶ queue ──▶ ┌────────────┐
+//!            ◀── LinkEvent: Up, Request, … Down ────────── │ connection │ ◀──▶ socket
+//!                                                          └────────────┘
+//! ```
+//!
+//! - [`message`]: what the tiers say to one another, each message with a number.
+//! - `peer`: roles, what an owner hears, who may say what. `keys`: what lets a process in.
+//! - `wire`: messages as bytes. `framing`: bytes as an encrypted stream. `liveness`: when a link is dead.
+//! - `handshake`, `connection`, `hub`: the shells around them. `call`: one question, for a command.
 
+mod call;
+mod connection;
+mod framing;
+mod handshake;
 mod hub;
 mod keys;
+mod liveness;
+#[macro_use]
 pub mod message;
 mod peer;
+mod wire;
 
+pub use call::{CallError, call};
 pub use hub::{Hub, HubSettings};
 pub use keys::{Key, KeyError, KeyId, Keys, read_keys, secret_from_hex, write_key};
 pub use peer::{Class, LinkEvent, LinkId, Peer, Role};
