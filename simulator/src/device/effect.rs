@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use common::device::code::{AckStatus, AttachStatus, CloseReason, CommandStatus, LoginStatus};
 use common::device::command::CommandId;
+use common::device::telemetry::TelemetryWriter;
 
 /// One TCP connection of a device; it has one at a time, and never the same number twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +18,8 @@ pub struct Effects {
     pub list: Vec<Effect>,
     /// What [`Effect::Send`] points into.
     pub bytes: Vec<u8>,
+    /// Where a Telemetry frame is put together; one serves all the devices of a driver.
+    pub(super) writer: TelemetryWriter,
 }
 
 impl Effects {
@@ -31,6 +34,16 @@ impl Effects {
 
     pub(super) fn tell(&mut self, event: Event) {
         self.list.push(Effect::Tell(event));
+    }
+
+    /// Sends the frame that was put together in [`Self::writer`].
+    pub(super) fn send_telemetry(&mut self, conn: ConnId, id: u16) {
+        let start = self.bytes.len();
+        if let Some(telemetry) = self.writer.telemetry() {
+            telemetry.encode(id, &mut self.bytes);
+        }
+        let bytes = start..self.bytes.len();
+        self.push(Effect::Send { conn, bytes });
     }
 
     /// Sends what `encode` appends.
@@ -52,8 +65,8 @@ pub enum Effect {
     Connect { conn: ConnId, address: SocketAddr },
     /// Send [`Effects::bytes`] of this range.
     Send { conn: ConnId, bytes: Range<usize> },
-    /// Send what is unsent and disconnect, or give up connecting. Nothing that happens on this
-    /// connection afterwards concerns the device.
+    /// Send what is unsent and disconnect, or give up connecting; the connection may be gone
+    /// already. Nothing that happens on it afterwards concerns the device.
     Disconnect { conn: ConnId },
     /// A report is due; answer with [`Input::Report`](super::Input::Report).
     Measure,

@@ -1,12 +1,66 @@
 //! Pure. A device of the contract (docs/protocol.md), every action of it.
+//!
+//! ```text
+//!          ┌──────────── wait ◀──── no right reply · refused · lost · closed ─────────┐
+//!          ▼                                                                          │
+//!  Off ─▶ Waiting ─▶ Resolving ─▶ LoggingIn ──ok──▶ Attaching ──ok──▶ Attached ───────┤
+//!          │ ▲            ▲            │                ▲ ▲               │           │
+//!          │ └ named wait ┼────────────┘                │ └── Redirect ───┘           │
+//!          │              └─ no address left            │                             │
+//!          └───────── wait is over, a resumption is held ◀───────────────────────────┘
+//! ```
+//!
+//! One connection at a time. What an input concerns is decided here; the actions stand with
+//! their noun:
+//! [`login`]: the short connection · [`attach`]: the long one's beginning, by ticket or by
+//! resumption · [`session`]: heartbeats, silence, Redirect, the end · [`telemetry`]: records
+//! until they are acknowledged · [`commands`] and [`execute`]: deciding and doing what is
+//! ordered · [`backoff`], [`clock`], [`balancers`], [`memory`], [`reporter`], [`inbound`].
 
+mod attach;
+mod backoff;
+mod balancers;
+mod clock;
+mod commands;
 mod effect;
+mod execute;
+mod inbound;
+mod login;
+mod memory;
+mod reporter;
+mod session;
 mod settings;
+mod telemetry;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use common::device::frame::{Frame, Parsed};
+use common::device::message::{FromCluster, MessageError};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use attach::{Attaching, Resumption};
+use backoff::Backoff;
+use balancers::Balancers;
+use clock::Clock;
+use commands::Commands;
+pub use commands::WORK;
 pub use effect::{ConnId, Effect, Effects, Event, Fault, SentRecord, Wait};
+use login::LoggingIn;
+use memory::NonVolatile;
+use reporter::Reporter;
+use session::Session;
 pub use settings::{Identity, Settings};
+use telemetry::Outbox;
+
+/// A connection that is not made by then is given up.
+const CONNECT_MS: u64 = 10_000;
+/// The contract has no limit for DNS; without one a lost answer would end the device's life.
+const RESOLVE_MS: u64 = 10_000;
 
 /// Everything that can happen to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,4 +105,414 @@ pub struct Measurement<'a> {
     pub kind: u8,
     /// At most 255 bytes.
     pub payload: &'a [u8],
+}
+
+#[derive(Debug)]
+pub struct Device {
+    identity: Identity,
+    settings: Arc<Settings>,
+    rng: SmallRng,
+    memory: NonVolatile,
+    clock: Clock,
+    backoff: Backoff,
+    balancers: Balancers,
+    /// Logins since the start; with the boot counter it makes a nonce.
+    logins: u32,
+    /// The last LoginReply was `clock_skew`.
+    skewed: bool,
+    resumption: Option<Resumption>,
+    outbox: Outbox,
+    commands: Commands,
+    reporter: Reporter,
+    conns: u32,
+    phase: Phase,
+    /// An incomplete frame of the present connection.
+    partial: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Off,
+    Waiting { until_ms: u64, then: Next },
+    Resolving { deadline_ms: u64 },
+    LoggingIn(LoggingIn),
+    Attaching(Box<Attaching>),
+    Attached(Box<Session>),
+}
+
+/// What a wait is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Step 1 of the contract's section 2.
+    Resolve,
+    /// The address that named the wait: another would not know the place in the queue.
+    Balancer(SocketAddr),
+    /// The resumption that is held.
+    Resume,
+}
+
+impl Device {
+    /// A device that is off and does not know the time. `boot_counter` is below 2^31 and above
+    /// every one that the account's devices ever used; `seed` decides everything random.
+    pub fn new(identity: Identity, settings: Arc<Settings>, boot_counter: u32, seed: u64) -> Self {
+        Self {
+            identity,
+            settings,
+            rng: SmallRng::seed_from_u64(seed),
+            memory: NonVolatile::new(boot_counter),
+            clock: Clock::default(),
+            backoff: Backoff::default(),
+            balancers: Balancers::default(),
+            logins: 0,
+            skewed: false,
+            resumption: None,
+            outbox: Outbox::new(),
+            commands: Commands::default(),
+            reporter: Reporter::default(),
+            conns: 0,
+            phase: Phase::Off,
+            partial: Vec::new(),
+        }
+    }
+
+    /// Takes what happened at `now_ms` (of a monotonic clock, below 2^62) and appends what is to
+    /// be done to `effects`. Inputs of a connection that the device has left change nothing.
+    pub fn apply(&mut self, input: Input<'_>, now_ms: u64, effects: &mut Effects) {
+        match input {
+            Input::PowerOn => self.power_on(now_ms),
+            Input::PowerCut => self.power_cut(effects),
+            Input::ClockSet { unix_ms: None } => self.clock.forget(),
+            Input::ClockSet {
+                unix_ms: Some(unix_ms),
+            } => {
+                self.clock.set(unix_ms, now_ms);
+            }
+            Input::Resolved { addresses } => self.resolved(addresses, now_ms, effects),
+            Input::Connected { conn } if self.conn() == Some(conn) => {
+                self.connected(now_ms, effects);
+            }
+            Input::Received { conn, bytes } => self.receive(conn, bytes, now_ms, effects),
+            Input::Disconnected { conn } if self.conn() == Some(conn) => {
+                let why = if self.is_connecting() {
+                    Fault::Unreachable
+                } else {
+                    Fault::Lost
+                };
+                self.fail(why, 0, now_ms, effects);
+            }
+            Input::Connected { .. } | Input::Disconnected { .. } => {}
+            Input::Report { measurements } => self.record(measurements, now_ms, effects),
+            Input::StopReporting => self.reporter.stop(),
+            Input::Tick => self.tick(now_ms, effects),
+        }
+        self.send_telemetry(now_ms, effects);
+    }
+
+    /// When to apply [`Input::Tick`] next.
+    pub fn next_deadline(&self, now_ms: u64) -> Option<u64> {
+        let phase = match &self.phase {
+            Phase::Off => return None,
+            Phase::Waiting { until_ms, .. } => Some(*until_ms),
+            Phase::Resolving { deadline_ms } => Some(*deadline_ms),
+            Phase::LoggingIn(login) => Some(login.deadline_ms()),
+            Phase::Attaching(attaching) => Some(attaching.deadline_ms()),
+            Phase::Attached(session) => [
+                Some(session.deadline_ms()),
+                self.outbox.unanswered_ms(),
+                self.outbox.held_until_ms(now_ms),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
+        };
+        [
+            phase,
+            self.commands.deadline_ms(),
+            self.reporter.deadline_ms(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub fn is_attached(&self) -> bool {
+        matches!(self.phase, Phase::Attached(_))
+    }
+
+    /// Whether it is on its way to a session: a connection that is not attached, or a look-up.
+    pub fn is_connecting_or_asking(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Resolving { .. } | Phase::LoggingIn(_) | Phase::Attaching(_)
+        )
+    }
+
+    /// Records that no acknowledgement has released yet.
+    pub fn unacknowledged(&self) -> usize {
+        self.outbox.unacknowledged()
+    }
+
+    pub fn boot_counter(&self) -> u32 {
+        self.memory.sequence.boot_counter()
+    }
+
+    /// The time by the device's own clock.
+    pub fn unix_ms(&self, now_ms: u64) -> Option<u64> {
+        self.clock.unix_ms(now_ms)
+    }
+
+    fn power_on(&mut self, now_ms: u64) {
+        if let Phase::Off = self.phase {
+            self.boot(now_ms);
+        }
+    }
+
+    fn power_cut(&mut self, effects: &mut Effects) {
+        if let Phase::Off = self.phase {
+            return;
+        }
+        self.phase = Phase::Off;
+        self.forget(effects);
+    }
+
+    fn boot(&mut self, now_ms: u64) {
+        self.phase = Phase::Waiting {
+            until_ms: now_ms + u64::from(self.settings.boot_ms),
+            then: Next::Resolve,
+        };
+        self.reporter
+            .start(self.report_interval_ms(), now_ms, &mut self.rng);
+    }
+
+    /// Everything that is not in non-volatile memory goes.
+    fn forget(&mut self, effects: &mut Effects) {
+        if !self.settings.battery_clock {
+            self.clock.forget();
+        }
+        self.backoff.reset();
+        self.balancers = Balancers::default();
+        self.logins = 0;
+        self.skewed = false;
+        self.resumption = None;
+        self.commands = Commands::default();
+        self.reporter.pause();
+        self.partial = Vec::new();
+        self.outbox.restart();
+        self.memory.sequence.raise();
+        effects.tell(Event::Restarted {
+            boot_counter: self.boot_counter(),
+        });
+    }
+
+    fn report_interval_ms(&self) -> u32 {
+        match self.memory.report_interval_ms {
+            Some(interval_ms) => interval_ms.get(),
+            None => self.settings.report_interval_ms,
+        }
+    }
+
+    fn record(&mut self, measurements: &[Measurement<'_>], now_ms: u64, effects: &mut Effects) {
+        let mut count = 0;
+        for measurement in measurements {
+            let full = self.outbox.unacknowledged() >= self.settings.records_max;
+            let seq = if full {
+                None
+            } else {
+                self.memory.sequence.next()
+            };
+            match seq {
+                Some(seq) => self.outbox.record(seq, measurement, &self.clock, now_ms),
+                None => count += 1,
+            }
+        }
+        if count > 0 {
+            effects.tell(Event::NotRecorded { count });
+        }
+    }
+
+    // ---- the present connection ---------------------------------------------------------------
+
+    fn conn(&self) -> Option<ConnId> {
+        match &self.phase {
+            Phase::Off | Phase::Waiting { .. } | Phase::Resolving { .. } => None,
+            Phase::LoggingIn(login) => Some(login.conn),
+            Phase::Attaching(attaching) => Some(attaching.conn),
+            Phase::Attached(session) => Some(session.conn),
+        }
+    }
+
+    fn is_connecting(&self) -> bool {
+        match &self.phase {
+            Phase::LoggingIn(login) => login.is_connecting(),
+            Phase::Attaching(attaching) => attaching.is_connecting(),
+            _ => false,
+        }
+    }
+
+    fn connect(&mut self, address: SocketAddr, effects: &mut Effects) -> ConnId {
+        self.conns = self.conns.wrapping_add(1);
+        self.partial = Vec::new();
+        let conn = ConnId(self.conns);
+        effects.push(Effect::Connect { conn, address });
+        conn
+    }
+
+    fn connected(&mut self, now_ms: u64, effects: &mut Effects) {
+        match &self.phase {
+            Phase::LoggingIn(_) => self.send_login(now_ms, effects),
+            Phase::Attaching(_) => self.send_attach(now_ms, effects),
+            _ => {}
+        }
+    }
+
+    fn receive(&mut self, conn: ConnId, bytes: &[u8], now_ms: u64, effects: &mut Effects) {
+        if self.conn() != Some(conn) {
+            return;
+        }
+        let mut kept = std::mem::take(&mut self.partial);
+        let mut stream = bytes;
+        if !kept.is_empty() {
+            kept.extend_from_slice(bytes);
+            stream = &kept;
+        }
+        // A frame may end this connection; what follows it there is nobody's.
+        while self.conn() == Some(conn) {
+            match inbound::next_frame(stream) {
+                Ok(Parsed::Frame { frame, consumed }) => {
+                    stream = &stream[consumed..];
+                    self.handle_frame(&frame, now_ms, effects);
+                }
+                Ok(Parsed::Incomplete { .. }) => {
+                    self.partial = stream.to_vec();
+                    return;
+                }
+                Err(_) => self.fail(Fault::WrongFrame, 0, now_ms, effects),
+            }
+        }
+    }
+
+    fn handle_frame(&mut self, frame: &Frame<'_>, now_ms: u64, effects: &mut Effects) {
+        if let Phase::Attached(session) = &mut self.phase {
+            session.hear(now_ms);
+        }
+        let message = match FromCluster::decode(frame) {
+            Ok(message) => message,
+            Err(MessageError::UnknownKind) => {
+                effects.tell(Event::UnknownKindIgnored { kind: frame.kind });
+                return;
+            }
+            Err(_) => {
+                self.fail(Fault::WrongFrame, 0, now_ms, effects);
+                return;
+            }
+        };
+        if let FromCluster::Close(close) = message {
+            let why = Fault::Closed(close.reason);
+            self.fail(why, close.retry_after_ms, now_ms, effects);
+            return;
+        }
+        match &self.phase {
+            Phase::LoggingIn(_) => self.handle_while_logging_in(frame, message, now_ms, effects),
+            Phase::Attaching(_) => self.handle_while_attaching(frame, message, now_ms, effects),
+            Phase::Attached(_) => self.handle_while_attached(frame, message, now_ms, effects),
+            Phase::Off | Phase::Waiting { .. } | Phase::Resolving { .. } => {}
+        }
+    }
+
+    /// The present connection came to nothing, or to its end. `retry_after_ms` is a Close's.
+    fn fail(&mut self, why: Fault, retry_after_ms: u32, now_ms: u64, effects: &mut Effects) {
+        match std::mem::replace(&mut self.phase, Phase::Off) {
+            Phase::LoggingIn(login) => self.login_failed(&login, why, now_ms, effects),
+            Phase::Attaching(attaching) => {
+                self.attach_failed(&attaching, why, retry_after_ms, now_ms, effects);
+            }
+            Phase::Attached(session) => {
+                self.session_ended(*session, why, retry_after_ms, now_ms, effects);
+            }
+            phase => self.phase = phase,
+        }
+    }
+
+    // ---- time ---------------------------------------------------------------------------------
+
+    fn tick(&mut self, now_ms: u64, effects: &mut Effects) {
+        if self.reporter.is_due(now_ms, &mut self.rng) {
+            effects.push(Effect::Measure);
+        }
+        self.progress_command(now_ms, effects);
+        match &self.phase {
+            Phase::Off => {}
+            Phase::Waiting { until_ms, then } if *until_ms <= now_ms => {
+                let then = *then;
+                self.wait_is_over(then, now_ms, effects);
+            }
+            Phase::Resolving { deadline_ms } if *deadline_ms <= now_ms => {
+                self.resolved(&[], now_ms, effects);
+            }
+            Phase::LoggingIn(login) if login.deadline_ms() <= now_ms => {
+                self.time_out(now_ms, effects);
+            }
+            Phase::Attaching(attaching) if attaching.deadline_ms() <= now_ms => {
+                self.time_out(now_ms, effects);
+            }
+            Phase::Attached(_) => self.session_due(now_ms, effects),
+            _ => {}
+        }
+    }
+
+    fn time_out(&mut self, now_ms: u64, effects: &mut Effects) {
+        let why = if self.is_connecting() {
+            Fault::Unreachable
+        } else {
+            Fault::Unanswered
+        };
+        self.fail(why, 0, now_ms, effects);
+    }
+
+    fn wait_is_over(&mut self, then: Next, now_ms: u64, effects: &mut Effects) {
+        match then {
+            Next::Resolve => self.begin_login(now_ms, effects),
+            Next::Balancer(address) => self.ask_again(address, now_ms, effects),
+            Next::Resume => self.resume(now_ms, effects),
+        }
+    }
+
+    /// Waits as long as the cluster said, else a step of the backoff.
+    fn wait(&mut self, retry_after_ms: u32, then: Next, now_ms: u64, effects: &mut Effects) {
+        let (ms, why) = match backoff::told(retry_after_ms) {
+            Some(ms) => (ms, Wait::Told),
+            None => (self.backoff.step(&mut self.rng), Wait::Backoff),
+        };
+        self.wait_for(ms, why, then, now_ms, effects);
+    }
+
+    /// Waits the longest step, whatever the cluster said.
+    fn wait_longest(&mut self, retry_after_ms: u32, now_ms: u64, effects: &mut Effects) {
+        let ms = self.backoff.longest(retry_after_ms, &mut self.rng);
+        self.wait_for(ms, Wait::Longest, Next::Resolve, now_ms, effects);
+    }
+
+    fn wait_for(&mut self, ms: u64, why: Wait, then: Next, now_ms: u64, effects: &mut Effects) {
+        effects.tell(Event::Waits { ms, why });
+        self.phase = Phase::Waiting {
+            until_ms: now_ms + ms,
+            then,
+        };
+    }
+
+    /// The cluster's time, as it came with a proof or on a proven connection.
+    fn follow_clock(&mut self, server_time_ms: u64, now_ms: u64, effects: &mut Effects) {
+        if let Some(by_ms) = self.clock.follow(server_time_ms, now_ms) {
+            effects.tell(Event::ClockSet { by_ms });
+        }
+    }
+}
+
+/// For statistics.
+fn elapsed_ms(from_ms: u64, to_ms: u64) -> u32 {
+    to_ms.saturating_sub(from_ms).try_into().unwrap_or(u32::MAX)
 }
