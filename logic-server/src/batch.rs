@@ -9,25 +9,34 @@
 //! A frame's records go into one batch, so that a frame is acknowledged whole or not at all. The
 //! batch comes back with its outcome and brings its acks along: nobody has to remember what was
 //! on its way.
+//!
+//! A batch is handed over when it is full or old; and at the end of a turn already when none is
+//! at the writer. So one frame on an idle node waits for one commit and for nothing else, and
+//! under load batches grow for as long as the commit before them takes.
 
+use std::mem;
 use std::net::IpAddr;
 use std::ops::Range;
 
 use common::device::code::CloseReason;
-use common::device::record::Flaw;
+use common::device::record::{Flaw, Record};
+use common::device::telemetry::Telemetry;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 
-use crate::ids::{SessionId, ShardIndex, Slot};
+use crate::ids::{Now, SessionId, ShardIndex, Slot};
 
-/// When a batch is full.
+/// Empty batches kept for the next frames, so that a busy shard stops allocating.
+const SPARE_MAX: usize = 2;
+
+/// When a batch is full or old.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Records. A frame has at most 255, so a batch has at most 254 more than a lesser limit.
+    /// Records and `sessions` lines. A frame is never cut: one with more makes a batch of its own.
     pub rows_max: usize,
-    /// Bytes of payload.
+    /// Bytes of payload; likewise.
     pub bytes_max: usize,
-    /// From its first frame until it is handed over, however little it holds.
+    /// From its first content until it is handed over, however little it holds.
     pub age_ms_max: u64,
 }
 
@@ -111,6 +120,38 @@ impl Batch {
     pub fn payload(&self, row: &Row) -> &[u8] {
         &self.arena[row.payload.start as usize..row.payload.end as usize]
     }
+
+    /// What its contents take of memory.
+    pub fn bytes(&self) -> usize {
+        self.arena.len()
+            + mem::size_of_val(self.rows.as_slice())
+            + mem::size_of_val(self.acks.as_slice())
+            + mem::size_of_val(self.presence.as_slice())
+    }
+
+    /// Malformed frames are answered at once: what has acks has rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.presence.is_empty()
+    }
+
+    fn new(shard: ShardIndex) -> Self {
+        Self {
+            id: 0,
+            shard,
+            rows: vec![],
+            arena: vec![],
+            acks: vec![],
+            presence: vec![],
+            opened_at_ms: 0,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.arena.clear();
+        self.acks.clear();
+        self.presence.clear();
+    }
 }
 
 /// What became of a batch.
@@ -120,4 +161,153 @@ pub enum BatchOutcome {
     Stored,
     /// The store could not take it in time: nothing is promised, and the devices send it again.
     Overloaded { retry_after_ms: u32 },
+}
+
+/// Whose frame it is: from the grant, never from the frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender {
+    pub(crate) account_id: AccountId,
+    pub(crate) session: SessionId,
+    pub(crate) slot: Slot,
+}
+
+/// Fills one batch at a time.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    limits: Limits,
+    open: Batch,
+    spare: Vec<Batch>,
+    handed_over: u64,
+    given_back: u64,
+}
+
+impl Collector {
+    pub(crate) fn new(shard: ShardIndex, limits: Limits) -> Self {
+        assert!(
+            limits.bytes_max <= 1 << 30,
+            "a row names its payload by two u32"
+        );
+        Self {
+            limits,
+            open: Batch::new(shard),
+            spare: vec![],
+            handed_over: 0,
+            given_back: 0,
+        }
+    }
+
+    /// Takes a frame; returns how many of its records have a flaw. A batch that the frame does
+    /// not fit in any more goes to `full`.
+    pub(crate) fn telemetry(
+        &mut self,
+        sender: Sender,
+        frame_id: u16,
+        telemetry: &Telemetry<'_>,
+        now: Now,
+        full: &mut Vec<Batch>,
+    ) -> u64 {
+        let count = telemetry.count();
+        let bytes: usize = telemetry.records().map(|record| record.payload.len()).sum();
+        self.make_room(usize::from(count), bytes, now, full);
+
+        let received_at_ms = bigint(now.unix_ms);
+        let mut flawed = 0;
+        self.open.rows.reserve(count.into());
+        for record in telemetry.records() {
+            let flaw = Record::decode(record.kind, record.payload).err();
+            flawed += u64::from(flaw.is_some());
+            let start = self.open.arena.len() as u32;
+            self.open.arena.extend_from_slice(record.payload);
+            self.open.rows.push(Row {
+                account_id: sender.account_id,
+                seq: bigint(record.seq),
+                recorded_at_ms: bigint(record.recorded_at_ms),
+                received_at_ms,
+                payload: start..self.open.arena.len() as u32,
+                kind: record.kind,
+                flaw,
+            });
+        }
+        self.open.acks.push(Ack {
+            session: sender.session,
+            slot: sender.slot,
+            base_seq: telemetry.base_seq(),
+            frame_id,
+            count,
+        });
+        flawed
+    }
+
+    /// Takes a line of `sessions`.
+    pub(crate) fn presence(&mut self, line: Presence, now: Now, full: &mut Vec<Batch>) {
+        self.make_room(1, 0, now, full);
+        self.open.presence.push(line);
+    }
+
+    /// The open batch, when it is time.
+    pub(crate) fn due(&mut self, now: Now) -> Option<Batch> {
+        self.due_at_ms()
+            .is_some_and(|due| due <= now.ms)
+            .then(|| self.cut())
+    }
+
+    /// When [`Collector::due`] has something.
+    pub(crate) fn due_at_ms(&self) -> Option<u64> {
+        let wait_ms = match self.is_writer_idle() {
+            true => 0,
+            false => self.limits.age_ms_max,
+        };
+        (!self.open.is_empty()).then(|| self.open.opened_at_ms + wait_ms)
+    }
+
+    /// The open batch, whatever it holds; `None`: nothing.
+    pub(crate) fn flush(&mut self) -> Option<Batch> {
+        (!self.open.is_empty()).then(|| self.cut())
+    }
+
+    /// A batch that has come back and is done with.
+    pub(crate) fn give_back(&mut self, mut batch: Batch) {
+        self.given_back += 1;
+        if self.spare.len() < SPARE_MAX {
+            batch.clear();
+            self.spare.push(batch);
+        }
+    }
+
+    /// Nothing is collected, and nothing is on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.is_writer_idle()
+    }
+
+    fn is_writer_idle(&self) -> bool {
+        self.handed_over == self.given_back
+    }
+
+    fn make_room(&mut self, rows: usize, bytes: usize, now: Now, full: &mut Vec<Batch>) {
+        let open = &self.open;
+        let is_full = open.rows.len() + open.presence.len() + rows > self.limits.rows_max
+            || open.arena.len() + bytes > self.limits.bytes_max;
+        if is_full && !open.is_empty() {
+            full.push(self.cut());
+        }
+        if self.open.is_empty() {
+            self.open.opened_at_ms = now.ms;
+        }
+    }
+
+    fn cut(&mut self) -> Batch {
+        let next = self
+            .spare
+            .pop()
+            .unwrap_or_else(|| Batch::new(self.open.shard));
+        let mut batch = mem::replace(&mut self.open, next);
+        batch.id = self.handed_over;
+        self.handed_over += 1;
+        batch
+    }
+}
+
+/// As a BIGINT column holds it: times and sequence numbers of the contract are below 2^63.
+pub(crate) fn bigint(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }

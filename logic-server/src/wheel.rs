@@ -36,10 +36,10 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    pub fn new(now_ms: u64) -> Self {
+    pub fn new() -> Self {
         Self {
             nodes: (0..BUCKETS as u32).map(alone).collect(),
-            tick: now_ms / TICK_MS,
+            tick: 0,
             earliest: None,
             armed: 0,
         }

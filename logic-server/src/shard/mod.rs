@@ -1,24 +1,54 @@
-//! Pure. The sessions of one loop: frames in, acks and replies out, records into batches.
+//! Pure. The sessions of one loop: bytes in, replies and acks out, records into batches.
+//!
+//! ```text
+//! Adopt ──▶ session ──Received──▶ frame ─┬─ Heartbeat ────▶ reply
+//!              │                         ├─ Telemetry ────▶ batch ··· Finished ──▶ TelemetryAck
+//!              │                         ├─ CommandReply ─▶ answer to whoever sent the Command
+//!              │                         ╰─ anything else the contract does not allow ─▶ Close
+//!              ╰── Disconnected, End, idle, slow reader, Shutdown ──▶ Ended
+//! ```
+//!
+//! `TelemetryAck stored` is made in one place: from a batch that came back stored. A session that
+//! is closed is forgotten at once; what it sent before goes on to the store, and the acks that
+//! come back for it find nobody.
 
+mod command;
+mod effects;
+mod session;
+mod telemetry;
+
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::ops::Range;
 
+use common::device::attach::{AttachReply, AttachVerdict, Credential, Terms};
+use common::device::close::Close;
 use common::device::code::CloseReason;
 use common::epoch::Epoch;
 use common::ids::{AccountId, Ticket};
 use common::link::LinkId;
-use common::link::message::{CommandAnswer, Order};
+use common::link::message::Order;
 use common::secret::SessionKey;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 
-use crate::batch::{self, Batch, BatchOutcome, EndReason};
-use crate::counters::Counters;
+use crate::batch::{self, Batch, BatchOutcome, Collector, EndReason, Presence};
+use crate::counters::{Counter, Counters};
 use crate::ids::{Now, SessionId, ShardIndex, Slot};
+use crate::wheel::Wheel;
+use command::Asker;
+use session::{Session, Turn};
+
+pub use effects::{Answer, Effects, Ended, Send};
+
+/// The most that `window` can be set to.
+pub const WINDOW_MAX: u16 = 10_000;
 
 /// What a session may do and take.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub shard: ShardIndex,
-    /// Telemetry frames of a session that may be unanswered at once; at least 1.
+    /// Telemetry frames of a session that may be unanswered at once; 1..=[`WINDOW_MAX`].
     pub window: u16,
     /// Output that the kernel has not taken; beyond it the session is closed `slow_reader`.
     pub unsent_bytes_max: usize,
@@ -66,108 +96,322 @@ pub enum Input<'a> {
         reason: CloseReason,
         retry_after_ms: u32,
     },
+    /// For the device of this session.
     Command {
         session: SessionId,
+        /// Who asked, under which id.
         link: LinkId,
         request: u64,
         order: Order,
+        /// Monotonic; the asker waits no longer.
         deadline_at_ms: u64,
     },
     /// The writer gives a batch back.
     Finished { batch: Batch, outcome: BatchOutcome },
-    /// Take no telemetry any more, flush, say goodbye.
+    /// Take no telemetry any more, have what was taken stored and acknowledged, say goodbye.
     Shutdown,
     /// The end of a turn, and [`Shard::next_deadline`] has come.
     Tick,
 }
 
-/// Bytes for one session, in [`Effects::out`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Send {
-    pub slot: Slot,
-    pub bytes: Range<usize>,
-}
-
-/// A session is over; the gate is told.
+/// How far a shutdown is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    pub session: SessionId,
-    pub account_id: AccountId,
-    pub epoch: Epoch,
-    pub reason: EndReason,
-}
-
-/// To whoever sent a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    pub link: LinkId,
-    pub request: u64,
-    pub answer: CommandAnswer,
-}
-
-/// What a shard asks for. The driver carries it out and clears it; kept, it stops allocating.
-#[derive(Debug, Default)]
-pub struct Effects {
-    pub out: Vec<u8>,
-    /// In order.
-    pub sends: Vec<Send>,
-    /// After their sends: shut down writing, linger, close. The shard has forgotten the session;
-    /// the slot may be used again when the driver is done with it.
-    pub closes: Vec<Slot>,
-    /// To the writer.
-    pub batches: Vec<Batch>,
-    /// To the gate.
-    pub ended: Vec<Ended>,
-    /// To the links.
-    pub answers: Vec<Answer>,
-    /// After [`Input::Shutdown`]: every session has been told and every batch is back.
-    pub done: bool,
-}
-
-impl Effects {
-    pub fn clear(&mut self) {
-        self.out.clear();
-        self.sends.clear();
-        self.closes.clear();
-        self.batches.clear();
-        self.ended.clear();
-        self.answers.clear();
-        self.done = false;
-    }
+enum Phase {
+    Running,
+    /// Waits until what was taken is stored and acknowledged.
+    Flushing,
+    /// Every session has been told; waits until that is stored.
+    Leaving,
 }
 
 /// The sessions of one loop.
 #[derive(Debug)]
 pub struct Shard {
     settings: Settings,
+    phase: Phase,
+    /// By slot.
+    sessions: Vec<Option<Session>>,
+    slots: BTreeMap<SessionId, Slot>,
+    wheel: Wheel,
+    collector: Collector,
     counters: Counters,
+    rng: SmallRng,
+    /// Slots whose timer fired; empty between turns, kept for its memory.
+    fired: Vec<u32>,
 }
 
 impl Shard {
     /// `seed` governs the spread of retry times.
+    ///
+    /// # Panics
+    /// A window outside 1..=[`WINDOW_MAX`].
     pub fn new(settings: Settings, seed: u64) -> Self {
-        let _ = seed;
+        assert!((1..=WINDOW_MAX).contains(&settings.window), "window");
         Self {
-            settings,
+            phase: Phase::Running,
+            sessions: vec![],
+            slots: BTreeMap::new(),
+            wheel: Wheel::new(),
+            collector: Collector::new(settings.shard, settings.batch),
             counters: Counters::default(),
+            rng: SmallRng::seed_from_u64(seed),
+            fired: vec![],
+            settings,
         }
     }
 
+    /// Takes one input. Several may be taken before the effects are carried out, in order.
+    /// A turn ends with [`Input::Tick`].
     pub fn apply(&mut self, input: Input<'_>, now: Now, effects: &mut Effects) {
-        let _ = (&self.settings, input, now, effects);
+        match input {
+            Input::Adopt { slot, seed, unread } => self.adopt(slot, seed, unread, now, effects),
+            Input::Received { slot, bytes } => self.received(slot, bytes, now, effects),
+            Input::Disconnected { slot } => {
+                self.end(slot, EndReason::Disconnected, 0, now, effects);
+            }
+            Input::Unsent { slot, bytes } => {
+                if bytes > self.settings.unsent_bytes_max {
+                    self.close(slot, CloseReason::SlowReader, now, effects);
+                }
+            }
+            Input::End {
+                session,
+                reason,
+                retry_after_ms,
+            } => {
+                if let Some(&slot) = self.slots.get(&session) {
+                    self.end(
+                        slot,
+                        EndReason::Closed(reason),
+                        retry_after_ms,
+                        now,
+                        effects,
+                    );
+                }
+            }
+            Input::Command {
+                session,
+                link,
+                request,
+                order,
+                deadline_at_ms,
+            } => {
+                let asker = Asker {
+                    link,
+                    request,
+                    deadline_at_ms,
+                };
+                self.command(session, asker, &order, now, effects);
+            }
+            Input::Finished { batch, outcome } => self.finished(batch, outcome, effects),
+            Input::Shutdown => {
+                if self.phase == Phase::Running {
+                    self.phase = Phase::Flushing;
+                }
+            }
+            Input::Tick => self.tick(now, effects),
+        }
     }
 
     /// When [`Input::Tick`] is due; monotonic milliseconds.
     pub fn next_deadline(&self) -> Option<u64> {
-        None
+        [self.wheel.next_deadline(), self.collector.due_at_ms()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Live sessions.
     pub fn sessions(&self) -> usize {
-        0
+        self.slots.len()
     }
 
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    fn adopt(
+        &mut self,
+        slot: Slot,
+        seed: SessionSeed,
+        unread: &[u8],
+        now: Now,
+        effects: &mut Effects,
+    ) {
+        assert!(self.session(slot).is_none(), "{slot:?} is in use");
+        if self.phase != Phase::Running {
+            return self.turn_away(slot, &seed, now, effects);
+        }
+        let terms = Terms {
+            heartbeat_s: seed.heartbeat_s,
+            window: self.settings.window,
+            resume_ttl_s: 0,
+            resumption: &[],
+        };
+        let credential = Credential::Ticket(seed.ticket);
+        let reply = AttachReply::ok(now.unix_ms, terms, credential, &seed.session_key);
+        effects.send(slot, |out| reply.encode(seed.attach_frame_id, out));
+
+        let line = Presence::Attached {
+            account_id: seed.account_id,
+            epoch: seed.epoch,
+            source: seed.source,
+            at_ms: batch::bigint(seed.attached_unix_ms),
+        };
+        self.collector.presence(line, now, &mut effects.batches);
+
+        let session = Session::new(&seed, now);
+        self.wheel.arm(slot.0, session.next_timer_ms());
+        self.slots.insert(seed.session, slot);
+        if self.sessions.len() <= slot.index() {
+            self.sessions.resize_with(slot.index() + 1, || None);
+        }
+        self.sessions[slot.index()] = Some(session);
+        self.received(slot, unread, now, effects);
+    }
+
+    /// A session that the gate admitted before it heard of the shutdown.
+    fn turn_away(&mut self, slot: Slot, seed: &SessionSeed, now: Now, effects: &mut Effects) {
+        self.counters.count(Counter::AttachDraining);
+        let reply = AttachReply {
+            retry_after_ms: effects::spread(&mut self.rng, 1, self.settings.shutdown_spread_ms),
+            server_time_ms: now.unix_ms,
+            verdict: AttachVerdict::Draining,
+        };
+        effects.send(slot, |out| reply.encode(seed.attach_frame_id, out));
+        effects.closes.push(slot);
+        effects.ended.push(Ended {
+            session: seed.session,
+            account_id: seed.account_id,
+            epoch: seed.epoch,
+            reason: EndReason::Closed(CloseReason::Shutdown),
+        });
+    }
+
+    fn received(&mut self, slot: Slot, bytes: &[u8], now: Now, effects: &mut Effects) {
+        let Some(session) = self
+            .sessions
+            .get_mut(slot.index())
+            .and_then(Option::as_mut)
+        else {
+            return;
+        };
+        let mut turn = Turn {
+            slot,
+            now,
+            takes_telemetry: self.phase == Phase::Running,
+            settings: &self.settings,
+            collector: &mut self.collector,
+            counters: &mut self.counters,
+            rng: &mut self.rng,
+            effects,
+        };
+        if let Err(reason) = session.received(bytes, &mut turn) {
+            self.close(slot, reason, now, effects);
+        }
+    }
+
+    fn tick(&mut self, now: Now, effects: &mut Effects) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.wheel.advance(now.ms, &mut fired);
+        for slot in fired.drain(..) {
+            self.timer_fired(Slot(slot), now, effects);
+        }
+        self.fired = fired;
+
+        match self.phase {
+            Phase::Running => effects.batches.extend(self.collector.due(now)),
+            Phase::Flushing | Phase::Leaving => self.shut_down(now, effects),
+        }
+    }
+
+    fn timer_fired(&mut self, slot: Slot, now: Now, effects: &mut Effects) {
+        let Some(session) = self
+            .sessions
+            .get_mut(slot.index())
+            .and_then(Option::as_mut)
+        else {
+            return;
+        };
+        if session.is_idle(now) {
+            return self.close(slot, CloseReason::Idle, now, effects);
+        }
+        session.expire_command(now, &mut self.counters, effects);
+        self.wheel.arm(slot.0, session.next_timer_ms());
+    }
+
+    fn shut_down(&mut self, now: Now, effects: &mut Effects) {
+        effects.batches.extend(self.collector.flush());
+        if !self.collector.is_idle() {
+            return;
+        }
+        if self.phase == Phase::Flushing {
+            self.phase = Phase::Leaving;
+            self.say_goodbye(now, effects);
+            effects.batches.extend(self.collector.flush());
+        }
+        effects.done = self.collector.is_idle();
+    }
+
+    /// Devices come back one after another, not all at once.
+    fn say_goodbye(&mut self, now: Now, effects: &mut Effects) {
+        let leaving: Vec<Slot> = self.slots.values().copied().collect();
+        let spread_ms = u64::from(self.settings.shutdown_spread_ms);
+        for (index, &slot) in (1..).zip(&leaving) {
+            // 0 would mean the device's own backoff.
+            let wait_ms = (spread_ms * index / leaving.len() as u64).max(1);
+            let reason = EndReason::Closed(CloseReason::Shutdown);
+            self.end(slot, reason, wait_ms as u32, now, effects);
+        }
+    }
+
+    fn close(&mut self, slot: Slot, reason: CloseReason, now: Now, effects: &mut Effects) {
+        self.end(slot, EndReason::Closed(reason), 0, now, effects);
+    }
+
+    /// Ends the session of a slot, if there is one, and forgets it.
+    fn end(
+        &mut self,
+        slot: Slot,
+        reason: EndReason,
+        retry_after_ms: u32,
+        now: Now,
+        effects: &mut Effects,
+    ) {
+        let Some(session) = self.sessions.get_mut(slot.index()).and_then(Option::take) else {
+            return;
+        };
+        self.slots.remove(&session.id);
+        self.wheel.cancel(slot.0);
+        match reason {
+            EndReason::Disconnected => self.counters.count(Counter::Disconnected),
+            EndReason::Closed(reason) => {
+                self.counters.count(Counter::closed(reason));
+                let close = Close {
+                    reason,
+                    retry_after_ms,
+                };
+                effects.send(slot, |out| close.encode(out));
+                effects.closes.push(slot);
+            }
+        }
+        let line = Presence::Ended {
+            account_id: session.account_id,
+            epoch: session.epoch,
+            at_ms: batch::bigint(now.unix_ms),
+            reason,
+        };
+        self.collector.presence(line, now, &mut effects.batches);
+        effects.ended.push(Ended {
+            session: session.id,
+            account_id: session.account_id,
+            epoch: session.epoch,
+            reason,
+        });
+        session.lose_command(&mut self.counters, effects);
+    }
+
+    fn session(&self, slot: Slot) -> Option<&Session> {
+        self.sessions.get(slot.index()).and_then(Option::as_ref)
     }
 }

@@ -1,0 +1,90 @@
+//! Pure. What a shard asks its driver to do.
+
+use std::ops::Range;
+
+use common::epoch::Epoch;
+use common::ids::AccountId;
+use common::link::LinkId;
+use common::link::message::CommandAnswer;
+use rand::RngExt;
+use rand::rngs::SmallRng;
+
+use crate::batch::{Batch, EndReason};
+use crate::ids::{SessionId, Slot};
+
+/// Bytes for one session, in [`Effects::out`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Send {
+    pub slot: Slot,
+    pub bytes: Range<usize>,
+}
+
+/// A session is over; the gate is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub session: SessionId,
+    pub account_id: AccountId,
+    pub epoch: Epoch,
+    pub reason: EndReason,
+}
+
+/// To whoever sent a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub link: LinkId,
+    pub request: u64,
+    pub answer: CommandAnswer,
+}
+
+/// What a shard asks for. The driver carries it out and clears it; kept, it stops allocating.
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub out: Vec<u8>,
+    /// In order; what one turn has for a session stands together where it can.
+    pub sends: Vec<Send>,
+    /// After their sends: shut down writing, linger, close. The shard has forgotten the session;
+    /// the slot may be used again when the driver is done with it. A slot whose device went
+    /// (`Disconnected`) is not named here.
+    pub closes: Vec<Slot>,
+    /// To the writer.
+    pub batches: Vec<Batch>,
+    /// To the gate.
+    pub ended: Vec<Ended>,
+    /// To the links.
+    pub answers: Vec<Answer>,
+    /// After `Shutdown`, at each `Tick` from then on: every session has been told and every batch
+    /// is back.
+    pub done: bool,
+}
+
+impl Effects {
+    pub fn clear(&mut self) {
+        self.out.clear();
+        self.sends.clear();
+        self.closes.clear();
+        self.batches.clear();
+        self.ended.clear();
+        self.answers.clear();
+        self.done = false;
+    }
+
+    /// Bytes that `encode` appends go to `slot`, in one piece with what it was sent just before.
+    pub(super) fn send(&mut self, slot: Slot, encode: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.out.len();
+        encode(&mut self.out);
+        let end = self.out.len();
+        match self.sends.last_mut() {
+            Some(last) if last.slot == slot && last.bytes.end == start => last.bytes.end = end,
+            _ => self.sends.push(Send {
+                slot,
+                bytes: start..end,
+            }),
+        }
+    }
+}
+
+/// A wait between `least_ms` and `least_ms + width_ms`: who is turned away together does not come
+/// back together.
+pub(super) fn spread(rng: &mut SmallRng, least_ms: u32, width_ms: u32) -> u32 {
+    least_ms.saturating_add(rng.random_range(0..=width_ms))
+}
