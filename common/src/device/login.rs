@@ -309,3 +309,66 @@ fn host(bytes: &[u8]) -> Result<&str, MessageError> {
         .filter(|text| text.parse::<IpAddr>().is_ok())
         .ok_or(MessageError::Body("host"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_fields_hold_what_the_contract_allows() {
+        let decode = |account: &[u8], firmware: &[u8]| {
+            let mut body = Vec::new();
+            body.put_str8(account);
+            body.put_str8(firmware);
+            body.extend_from_slice(&[0; 56]);
+            Login::decode_body(&body).map(|_| ())
+        };
+        let account = Err(MessageError::Body("account"));
+        let firmware = Err(MessageError::Body("firmware"));
+        assert_eq!(decode(b"a.B_c:d-9", b" ~"), Ok(()));
+        assert_eq!(decode(&[b'x'; 32], &[b'x'; 32]), Ok(()));
+        assert_eq!(decode(b"a", b""), Ok(()));
+        for wrong in [
+            &b""[..],
+            b"a b",
+            b"a\0",
+            &[b'x'; 33],
+            "\u{fc}".as_bytes(),
+            b"\xff",
+        ] {
+            assert_eq!(decode(wrong, b""), account, "{wrong:?}");
+        }
+        for wrong in [
+            &b"1\n"[..],
+            b"\x7f",
+            &[b'x'; 33],
+            "\u{fc}".as_bytes(),
+            b"\xff",
+        ] {
+            assert_eq!(decode(b"a", wrong), firmware, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_an_address_without_brackets_or_zone() {
+        let decode = |host: &str| {
+            let mut body = vec![0; 13];
+            body.put_str8(host.as_bytes());
+            body.extend_from_slice(&[0; 52]);
+            LoginReply::decode_body(&body).map(|_| ())
+        };
+        for right in ["192.0.2.17", "2001:db8::17", "::", "::ffff:192.0.2.1"] {
+            assert_eq!(decode(right), Ok(()), "{right}");
+        }
+        for wrong in [
+            "",
+            "[::1]",
+            "fe80::1%eth0",
+            "example.com",
+            "192.0.2.17:1",
+            "192.0.2.017",
+        ] {
+            assert_eq!(decode(wrong), Err(MessageError::Body("host")), "{wrong}");
+        }
+    }
+}

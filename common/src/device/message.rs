@@ -164,3 +164,76 @@ impl HeartbeatReply {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_not_zero_where_somebody_asks_and_zero_where_nobody_does() {
+        let wrong = Err(MessageError::Body("id"));
+        let heartbeat = Frame {
+            kind: kind::HEARTBEAT,
+            id: 0,
+            body: &[],
+        };
+        assert_eq!(FromDevice::decode(&heartbeat).map(|_| ()), wrong);
+        let close = Frame {
+            kind: kind::CLOSE,
+            id: 1,
+            body: &[2, 0, 0, 0, 0],
+        };
+        assert_eq!(FromCluster::decode(&close).map(|_| ()), wrong);
+        // A reply with id 0 answers nothing, and is ignored like any other that does not fit.
+        let reply = Frame {
+            kind: kind::COMMAND_REPLY,
+            id: 0,
+            body: &[0; 12],
+        };
+        assert!(FromDevice::decode(&reply).is_ok());
+    }
+
+    #[test]
+    fn unlisted_statuses_are_what_the_contract_has_a_device_take_them_for() {
+        let decode = |kind, body: &[u8]| {
+            let frame = Frame { kind, id: 0, body };
+            match FromCluster::decode(&frame).expect("a message") {
+                FromCluster::LoginReply(reply) => reply.status().name(),
+                FromCluster::AttachReply(reply) => reply.status().name(),
+                FromCluster::TelemetryAck(ack) => ack.status.name(),
+                FromCluster::Close(close) => close.reason.name(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let status = |length: usize, at: usize| {
+            let mut body = vec![0; length];
+            body[at] = 200;
+            body
+        };
+        assert_eq!(decode(kind::LOGIN_REPLY, &status(13, 0)), "busy");
+        assert_eq!(decode(kind::ATTACH_REPLY, &status(13, 0)), "not_admitted");
+        assert_eq!(decode(kind::TELEMETRY_ACK, &status(14, 9)), "overloaded");
+        assert_eq!(decode(kind::CLOSE, &status(5, 0)), "idle");
+    }
+
+    #[test]
+    fn flags_are_zero_or_one() {
+        let mut reply = [0; 12];
+        reply[9] = 2;
+        let frame = Frame {
+            kind: kind::COMMAND_REPLY,
+            id: 1,
+            body: &reply,
+        };
+        assert_eq!(FromDevice::decode(&frame), Err(MessageError::Body("more")));
+        let frame = Frame {
+            kind: kind::REDIRECT,
+            id: 0,
+            body: &[1, 0, 0, 0, 0, 2],
+        };
+        assert_eq!(
+            FromCluster::decode(&frame),
+            Err(MessageError::Body("has_target"))
+        );
+    }
+}

@@ -28,6 +28,11 @@ pub mod proof;
 pub mod record;
 pub mod telemetry;
 
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod vectors;
+
 /// The balancer's ports where nothing else is configured.
 pub const PORT_PLAIN: u16 = 10_000;
 pub const PORT_TLS: u16 = 10_443;

@@ -308,3 +308,98 @@ impl TelemetryAck {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn telemetry_is_cut_or_refused(
+            base_seq in prop_oneof![0_u64..9, SEQ_END - 9..=u64::MAX],
+            base_time_ms in prop_oneof![0_u64..9, RECORDED_AT_MS_MAX - 9..=u64::MAX],
+            miscount in prop_oneof![4 => Just(0_i8), 1 => -1..=1_i8],
+            lengths in vec(0_usize..4, 0..5),
+            offset_ms in prop_oneof![0_u32..12, any::<u32>()],
+            slack in prop_oneof![4 => Just(0_isize), 1 => -1..=1_isize],
+        ) {
+            let count = (lengths.len() as u8).saturating_add_signed(miscount);
+            let mut body = [&base_seq.to_le_bytes()[..], &base_time_ms.to_le_bytes(), &[count]].concat();
+            for &length in &lengths {
+                body.extend_from_slice(&[9, length as u8]);
+                body.extend_from_slice(&offset_ms.to_le_bytes());
+                body.resize(body.len() + length, 0xEE);
+            }
+            body.resize(body.len().saturating_add_signed(slack), 0);
+            let offset_ms = if lengths.is_empty() { 0 } else { offset_ms };
+            let right = slack == 0
+                && count >= 1
+                && lengths.len() == usize::from(count)
+                && u128::from(base_seq) + u128::from(count) <= 1 << 63
+                && u128::from(base_time_ms) + u128::from(offset_ms) <= u128::from(RECORDED_AT_MS_MAX);
+            match Telemetry::decode_body(&body) {
+                Ok(telemetry) => {
+                    prop_assert!(right);
+                    let records: Vec<_> = telemetry.records().collect();
+                    prop_assert_eq!(records.len(), usize::from(count));
+                    for (i, (record, length)) in records.iter().zip(lengths).enumerate() {
+                        prop_assert_eq!(record.seq, base_seq + i as u64);
+                        prop_assert_eq!(record.recorded_at_ms, base_time_ms + u64::from(offset_ms));
+                        prop_assert_eq!(record.payload, vec![0xEE; length]);
+                    }
+                }
+                Err(MessageError::TelemetryCannotBeCut { base_seq: seq, count: n, .. }) => {
+                    prop_assert!(!right);
+                    prop_assert_eq!((seq, n), (base_seq, count));
+                }
+                Err(error) => {
+                    prop_assert_eq!(error, MessageError::Body("length of body"));
+                    prop_assert!(body.len() < 17);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_writer_stops_where_a_frame_ends() {
+        let mut writer = TelemetryWriter::default();
+        assert_eq!(writer.telemetry(), None);
+
+        writer.begin(5, 1_000);
+        assert_eq!(writer.push_raw(999, 9, &[]), Err(DoesNotFit::Time));
+        assert_eq!(
+            writer.push_raw(1_000 + (1 << 32), 9, &[]),
+            Err(DoesNotFit::Time)
+        );
+        for _ in 0..255 {
+            assert_eq!(writer.push_raw(1_000, 9, &[]), Ok(()));
+        }
+        assert_eq!(writer.push_raw(1_000, 9, &[]), Err(DoesNotFit::Count));
+
+        writer.begin(5, 1_000);
+        while writer.push_raw(1_000, 9, &[0; 255]).is_ok() {}
+        assert_eq!(writer.push_raw(1_000, 9, &[0; 255]), Err(DoesNotFit::Bytes));
+        assert!(writer.frame_bytes() <= frame::FRAME_BYTES_MAX);
+        assert!(writer.frame_bytes() + 6 + 255 > frame::FRAME_BYTES_MAX);
+        let mut bytes = Vec::new();
+        writer.telemetry().expect("records").encode(1, &mut bytes);
+        assert_eq!(bytes.len(), writer.frame_bytes());
+
+        writer.begin(5, 1_000);
+        assert_eq!(writer.push_raw(1_000, 9, &[0; 256]), Err(DoesNotFit::Bytes));
+        assert!(writer.is_empty());
+        writer.begin(SEQ_END - 1, RECORDED_AT_MS_MAX);
+        assert_eq!(
+            writer.push_raw(RECORDED_AT_MS_MAX + 1, 9, &[]),
+            Err(DoesNotFit::Time)
+        );
+        assert_eq!(writer.push_raw(RECORDED_AT_MS_MAX, 9, &[]), Ok(()));
+        assert_eq!(
+            writer.push_raw(RECORDED_AT_MS_MAX, 9, &[]),
+            Err(DoesNotFit::Seq)
+        );
+    }
+}

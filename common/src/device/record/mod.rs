@@ -195,3 +195,6 @@ const fn real(name: &'static str) -> Column {
         column_type: ColumnType::Real,
     }
 }
+
+#[cfg(test)]
+mod tests;
