@@ -134,7 +134,7 @@ impl Batch {
         self.rows.is_empty() && self.presence.is_empty()
     }
 
-    fn new(shard: ShardIndex) -> Self {
+    pub(crate) fn new(shard: ShardIndex) -> Self {
         Self {
             id: 0,
             shard,

@@ -1,26 +1,46 @@
 //! Pure. Which batches are written together, and what happens when the store fails.
+//!
+//! ```text
+//!             ┌──────────── retry, with backoff ────────────┐
+//! Submit ─▶ queue ─▶ Write (one at a time) ─▶ Done ─ Failed ─┤
+//!             │                                ├─ Committed ─┼─▶ Finished(Stored)
+//!             │                                ╰─ Refused ───┼─▶ split, until the record is alone
+//!             ╰─ too many bytes, too long ───────────────────┴─▶ Finished(Overloaded)
+//! ```
+//!
+//! One write is under way; what comes meanwhile goes into the next, so a slow store gets fewer and
+//! larger transactions. A COMMIT of unknown outcome is a failure: rows are unique in the store,
+//! and are written again.
+//!
+//! What a store refuses for good is found by halving: each half is a transaction of its own, and
+//! the record that is refused alone goes to dead_letter. Its batch is stored like any other.
 
 use std::collections::VecDeque;
+use std::mem;
+use std::ops::Range;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::batch::{Batch, BatchOutcome, Presence, Row};
-use crate::counters::Counters;
+use crate::counters::{Counter, Counters};
 
 /// How much waits for the store, and for how long.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Records in one transaction; batches are grouped up to it.
+    /// Records in one transaction; batches are grouped up to it, and never cut for it.
     pub group_rows_max: usize,
     /// Bytes of batches that wait or are being written; what comes beyond is `overloaded`.
     pub queue_bytes_max: usize,
-    /// From its submission a batch is retried this long, then it is `overloaded`.
+    /// From its submission a batch is tried this long, then it is `overloaded`.
     pub keep_ms_max: u64,
     /// Wait after the first failure; doubled with each, with jitter.
     pub retry_ms_min: u64,
     pub retry_ms_max: u64,
     /// What a device is told to wait that gets `overloaded`, before it is spread.
     pub overload_retry_ms: u32,
-    /// `sessions` lines kept while the store is away; beyond, the oldest are dropped and the next
-    /// start repairs the table.
+    /// Lines of `sessions` kept while the store is away; beyond it the oldest are dropped, and the
+    /// next start repairs the table.
     pub presence_max: usize,
 }
 
@@ -56,7 +76,7 @@ pub enum Input {
 pub enum WriteResult {
     Committed,
     /// The store found a value that it will never take (SQLSTATE classes 22 and 23, but for
-    /// 23505); nothing of the work is stored. Says what the store said.
+    /// 23505); nothing of the work is stored. `why` is what the store said.
     Refused {
         why: String,
     },
@@ -73,69 +93,392 @@ pub enum Effect {
     Finished { batch: Batch, outcome: BatchOutcome },
 }
 
+/// A batch that is not finished.
+#[derive(Debug)]
+struct Waiting {
+    batch: Batch,
+    bytes: usize,
+    submitted_ms: u64,
+}
+
+/// A part of a work that is one transaction.
+#[derive(Debug)]
+enum Part {
+    /// Everything, as it is tried first.
+    Whole,
+    Presence,
+    /// Rows of all batches, counted through.
+    Rows(Range<usize>),
+    /// A row that was refused alone, and why.
+    SetAside {
+        row: usize,
+        reason: String,
+    },
+}
+
 /// What one transaction has to write.
 #[derive(Debug)]
 pub struct Work {
-    batches: Vec<Batch>,
+    batches: Vec<Waiting>,
+    /// Of batches that were given up before.
     presence: Vec<Presence>,
+    /// What is still to be written, the next at the end; never empty outside the writer.
+    parts: Vec<Part>,
 }
 
 impl Work {
     /// The rows to insert, with their payloads. A row with a flaw goes to dead_letter.
     pub fn rows(&self) -> impl Iterator<Item = (&Row, &[u8])> {
-        self.batches
-            .iter()
-            .flat_map(|batch| batch.rows.iter().map(|row| (row, batch.payload(row))))
+        let rows = match self.parts.last() {
+            Some(Part::Whole) => 0..usize::MAX,
+            Some(Part::Rows(rows)) => rows.clone(),
+            Some(Part::Presence | Part::SetAside { .. }) | None => 0..0,
+        };
+        self.all_rows().skip(rows.start).take(rows.len())
     }
 
     /// A row that the store refused, to be put into dead_letter with this reason.
     pub fn set_aside(&self) -> Option<(&Row, &[u8], &str)> {
-        None
+        match self.parts.last()? {
+            Part::SetAside { row, reason } => {
+                let (row, payload) = self.all_rows().nth(*row)?;
+                Some((row, payload, reason))
+            }
+            _ => None,
+        }
     }
 
     /// Lines of `sessions` to insert or end, in order.
     pub fn presence(&self) -> impl Iterator<Item = &Presence> {
-        self.presence
-            .iter()
-            .chain(self.batches.iter().flat_map(|batch| &batch.presence))
+        let is_due = matches!(self.parts.last(), Some(Part::Whole | Part::Presence));
+        self.all_presence().filter(move |_| is_due)
     }
+
+    fn all_rows(&self) -> impl Iterator<Item = (&Row, &[u8])> {
+        self.batches.iter().flat_map(|Waiting { batch, .. }| {
+            let rows = batch.rows.iter();
+            rows.map(|row| (row, batch.payload(row)))
+        })
+    }
+
+    fn all_presence(&self) -> impl Iterator<Item = &Presence> {
+        let of_batches = self.batches.iter().flat_map(|it| &it.batch.presence);
+        self.presence.iter().chain(of_batches)
+    }
+
+    fn clear_presence(&mut self) {
+        self.presence.clear();
+        for waiting in &mut self.batches {
+            waiting.batch.presence.clear();
+        }
+    }
+
+    fn row_count(&self) -> usize {
+        self.batches.iter().map(|it| it.batch.rows.len()).sum()
+    }
+
+    /// Its next part is in the store.
+    fn part_committed(&mut self) -> Option<Part> {
+        let part = self.parts.pop();
+        if matches!(part, Some(Part::Whole | Part::Presence)) {
+            self.clear_presence();
+        }
+        part
+    }
+
+    /// Replaces the part that was refused by smaller ones. Returns the lines of `sessions` given
+    /// up, or an error where nothing is smaller.
+    fn split(&mut self, why: &str) -> Result<usize, NothingSmaller> {
+        let rows = match self.parts.last() {
+            Some(Part::Whole) => 0..self.row_count(),
+            Some(Part::Rows(rows)) => rows.clone(),
+            Some(Part::Presence) => 0..0,
+            Some(Part::SetAside { .. }) | None => return Err(NothingSmaller),
+        };
+        let presence = match self.parts.pop() {
+            Some(Part::Rows(_)) => 0,
+            _ => self.all_presence().count(),
+        };
+        match rows.len() {
+            0 => {
+                self.clear_presence();
+                return Ok(presence);
+            }
+            _ if presence > 0 => self.parts.extend([Part::Rows(rows), Part::Presence]),
+            1 => self.parts.push(Part::SetAside {
+                row: rows.start,
+                reason: format!("refused by the database: {why}"),
+            }),
+            length => {
+                let middle = rows.start + length / 2;
+                let halves = [middle..rows.end, rows.start..middle];
+                self.parts.extend(halves.map(Part::Rows));
+            }
+        }
+        Ok(0)
+    }
+}
+
+struct NothingSmaller;
+
+#[derive(Debug)]
+enum State {
+    /// Nothing is at the store; a write begins as soon as there is something.
+    Ready,
+    Writing,
+    /// The last write failed. What it held waits for its turn, unless it was given up.
+    Resting {
+        work: Option<Work>,
+        until_ms: u64,
+    },
 }
 
 /// The decisions of the node's one writer.
 #[derive(Debug)]
 pub struct Writer {
     settings: Settings,
-    queue: VecDeque<Batch>,
+    state: State,
+    /// In the order in which they were submitted.
+    queue: VecDeque<Waiting>,
+    /// Of all batches that are not finished.
+    bytes: usize,
+    /// Of batches that were given up, older than the queue; goes with the next write.
+    presence: VecDeque<Presence>,
+    /// Writes that failed, one after another.
+    failures: u32,
     counters: Counters,
+    rng: SmallRng,
 }
 
 impl Writer {
     /// `seed` governs the jitter of retries.
     pub fn new(settings: Settings, seed: u64) -> Self {
-        let _ = seed;
         Self {
             settings,
+            state: State::Ready,
             queue: VecDeque::new(),
+            bytes: 0,
+            presence: VecDeque::new(),
+            failures: 0,
             counters: Counters::default(),
+            rng: SmallRng::seed_from_u64(seed),
         }
     }
 
     /// `now_ms` is monotonic.
     pub fn apply(&mut self, input: Input, now_ms: u64, effects: &mut Vec<Effect>) {
-        let _ = (&self.settings, &mut self.queue, input, now_ms, effects);
+        match input {
+            Input::Submit(batch) => self.submit(batch, now_ms, effects),
+            Input::Done { work, result } => self.done(work, result, now_ms, effects),
+            Input::Tick => {}
+        }
+        self.give_up_overdue(now_ms, effects);
+        self.write_next(now_ms, effects);
     }
 
-    /// When [`Input::Tick`] is due; monotonic.
+    /// When [`Input::Tick`] is due; monotonic milliseconds.
     pub fn next_deadline(&self) -> Option<u64> {
-        None
+        let (resting, until_ms) = match &self.state {
+            State::Ready | State::Writing => (None, None),
+            State::Resting { work, until_ms } => {
+                let has_work = work.is_some() || !self.is_queue_empty();
+                (work.as_ref(), has_work.then_some(*until_ms))
+            }
+        };
+        let oldest = resting
+            .and_then(|work| work.batches.first())
+            .or(self.queue.front());
+        let give_up_ms = oldest.map(|it| it.submitted_ms + self.settings.keep_ms_max);
+        until_ms.into_iter().chain(give_up_ms).min()
     }
 
     /// Nothing waits and nothing is being written.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty()
+        self.bytes == 0 && self.is_queue_empty() && !matches!(self.state, State::Writing)
+    }
+
+    /// Bytes of batches that wait or are being written.
+    pub fn queue_bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
+
+    fn submit(&mut self, batch: Batch, now_ms: u64, effects: &mut Vec<Effect>) {
+        let mut waiting = Waiting {
+            bytes: batch.bytes(),
+            batch,
+            submitted_ms: now_ms,
+        };
+        let bytes = self.bytes + waiting.bytes;
+        // A batch that is larger than the whole queue may have it alone.
+        let is_full = bytes > self.settings.queue_bytes_max && self.bytes > 0;
+        self.bytes = bytes;
+        if !is_full {
+            return self.queue.push_back(waiting);
+        }
+        // A session's end must not be written before its beginning, which may wait here.
+        if let Some(last) = self.queue.back_mut() {
+            last.batch.presence.append(&mut waiting.batch.presence);
+        }
+        self.give_up(waiting, effects);
+    }
+
+    fn done(
+        &mut self,
+        mut work: Work,
+        result: WriteResult,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.state = State::Ready;
+        match result {
+            WriteResult::Committed => {
+                self.failures = 0;
+                if let Some(Part::SetAside { .. }) = work.part_committed() {
+                    self.counters.count(Counter::RecordsRefused);
+                }
+                self.go_on(work, effects);
+            }
+            WriteResult::Refused { why } => {
+                self.counters.count(Counter::WriteRefused);
+                match work.split(&why) {
+                    Ok(presence_dropped) => {
+                        let dropped = presence_dropped as u64;
+                        self.counters.add(Counter::PresenceDropped, dropped);
+                        self.go_on(work, effects);
+                    }
+                    Err(NothingSmaller) => self.rest(work, now_ms),
+                }
+            }
+            WriteResult::Failed => self.rest(work, now_ms),
+        }
+    }
+
+    /// Writes the next part of a work, or finishes it.
+    fn go_on(&mut self, work: Work, effects: &mut Vec<Effect>) {
+        if !work.parts.is_empty() {
+            self.state = State::Writing;
+            return effects.push(Effect::Write(work));
+        }
+        for waiting in work.batches {
+            self.counters.count(Counter::BatchStored);
+            self.finish(waiting, BatchOutcome::Stored, effects);
+        }
+    }
+
+    fn rest(&mut self, work: Work, now_ms: u64) {
+        self.counters.count(Counter::WriteFailed);
+        let Settings {
+            retry_ms_min,
+            retry_ms_max,
+            ..
+        } = self.settings;
+        let doubled = retry_ms_min.saturating_mul(1 << self.failures.min(32));
+        let wait_ms = doubled.min(retry_ms_max).max(1);
+        self.failures += 1;
+        self.state = State::Resting {
+            work: Some(work),
+            until_ms: now_ms + self.rng.random_range(wait_ms.div_ceil(2)..=wait_ms),
+        };
+    }
+
+    fn write_next(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let kept = match &mut self.state {
+            State::Writing => return,
+            State::Resting { until_ms, .. } if now_ms < *until_ms => return,
+            State::Resting { work, .. } => work.take(),
+            State::Ready => None,
+        };
+        match kept.or_else(|| self.group()) {
+            Some(work) => {
+                self.state = State::Writing;
+                effects.push(Effect::Write(work));
+            }
+            None => self.state = State::Ready,
+        }
+    }
+
+    /// What waits, as much as goes into one transaction.
+    fn group(&mut self) -> Option<Work> {
+        if self.is_queue_empty() {
+            return None;
+        }
+        let mut work = Work {
+            batches: vec![],
+            presence: mem::take(&mut self.presence).into(),
+            parts: vec![Part::Whole],
+        };
+        let mut rows = 0;
+        while let Some(waiting) = self.queue.pop_front() {
+            rows += waiting.batch.rows.len();
+            if rows > self.settings.group_rows_max && !work.batches.is_empty() {
+                self.queue.push_front(waiting);
+                break;
+            }
+            work.batches.push(waiting);
+        }
+        Some(work)
+    }
+
+    fn is_queue_empty(&self) -> bool {
+        self.queue.is_empty() && self.presence.is_empty()
+    }
+
+    /// A work at the store cannot be called back; everything else that is too old is given up.
+    fn give_up_overdue(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let keep_ms_max = self.settings.keep_ms_max;
+        let is_overdue = |it: &Waiting| now_ms >= it.submitted_ms + keep_ms_max;
+
+        if let State::Resting { work, .. } = &mut self.state
+            && let Some(stale) = work.take_if(|work| work.batches.first().is_some_and(is_overdue))
+        {
+            self.take_apart(stale);
+        }
+        while let Some(waiting) = self.queue.pop_front_if(|it| is_overdue(it)) {
+            self.give_up(waiting, effects);
+        }
+    }
+
+    /// Puts the batches of a work back at the head of the queue. The parts that it was split into
+    /// are forgotten: what is still worth it is tried as a whole again.
+    fn take_apart(&mut self, mut work: Work) {
+        if let Some(last) = work.batches.last_mut() {
+            last.batch.presence.extend(self.presence.drain(..));
+        }
+        self.presence.extend(work.presence);
+        for waiting in work.batches.into_iter().rev() {
+            self.queue.push_front(waiting);
+        }
+    }
+
+    /// The devices will send it again; what it says of sessions is kept.
+    fn give_up(&mut self, mut waiting: Waiting, effects: &mut Vec<Effect>) {
+        self.counters.count(Counter::BatchOverloaded);
+        self.presence.extend(waiting.batch.presence.drain(..));
+        let too_many = self
+            .presence
+            .len()
+            .saturating_sub(self.settings.presence_max);
+        self.presence.drain(..too_many);
+        self.counters.add(Counter::PresenceDropped, too_many as u64);
+
+        let retry_after_ms = self.settings.overload_retry_ms;
+        self.finish(
+            waiting,
+            BatchOutcome::Overloaded { retry_after_ms },
+            effects,
+        );
+    }
+
+    fn finish(&mut self, waiting: Waiting, outcome: BatchOutcome, effects: &mut Vec<Effect>) {
+        self.bytes -= waiting.bytes;
+        let batch = waiting.batch;
+        effects.push(Effect::Finished { batch, outcome });
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,11 +129,17 @@ impl Grants {
     }
 
     pub(super) fn next_expiry_ms(&self) -> Option<u64> {
-        self.by_expiry.first().map(|&(expires_at_ms, _)| expires_at_ms)
+        self.by_expiry
+            .first()
+            .map(|&(expires_at_ms, _)| expires_at_ms)
     }
 
     /// Closes those grants of an account that `is_over` names.
-    pub(super) fn close_of_account(&mut self, account_id: AccountId, is_over: impl Fn(&Grant) -> bool) -> Vec<Grant> {
+    pub(super) fn close_of_account(
+        &mut self,
+        account_id: AccountId,
+        is_over: impl Fn(&Grant) -> bool,
+    ) -> Vec<Grant> {
         let of_account = self.by_account.get(&account_id);
         let mut tickets = of_account.cloned().unwrap_or_default();
         tickets.retain(|ticket| self.by_ticket.get(ticket).is_some_and(&is_over));

@@ -63,15 +63,27 @@ pub struct Settings {
 #[derive(Debug)]
 pub enum Input<'a> {
     /// A device connected.
-    Accepted { conn: ConnId, source: IpAddr },
+    Accepted {
+        conn: ConnId,
+        source: IpAddr,
+    },
     /// Bytes of a connection that is not attached. The driver reads at most
     /// [`READ_BYTES_MAX`] of it in all.
-    Received { conn: ConnId, bytes: &'a [u8] },
+    Received {
+        conn: ConnId,
+        bytes: &'a [u8],
+    },
     /// The device went.
-    Disconnected { conn: ConnId },
+    Disconnected {
+        conn: ConnId,
+    },
     /// A link to a conn server is up: it is told who this is and what it holds.
-    LinkUp { link: LinkId },
-    LinkDown { link: LinkId },
+    LinkUp {
+        link: LinkId,
+    },
+    LinkDown {
+        link: LinkId,
+    },
     Grant {
         link: LinkId,
         request: u64,
@@ -87,7 +99,10 @@ pub enum Input<'a> {
         deadline_ms: u32,
     },
     /// A shard let go of a session.
-    SessionEnded { account_id: AccountId, epoch: Epoch },
+    SessionEnded {
+        account_id: AccountId,
+        epoch: Epoch,
+    },
     /// No grants and no sessions any more.
     Shutdown,
     /// The end of a turn, and [`Core::next_deadline`] has come.
@@ -98,7 +113,10 @@ pub enum Input<'a> {
 #[derive(Debug)]
 pub enum Effect {
     /// Send this (nothing, where it is empty), linger, close. The gate has forgotten the connection.
-    Refuse { conn: ConnId, reply: Vec<u8> },
+    Refuse {
+        conn: ConnId,
+        reply: Vec<u8>,
+    },
     /// The connection is this shard's from now on, with what was read of it and not looked at.
     Admit {
         conn: ConnId,
@@ -128,9 +146,14 @@ pub enum Effect {
         request: u64,
         message: Message,
     },
-    Notice { link: LinkId, message: Message },
+    Notice {
+        link: LinkId,
+        message: Message,
+    },
     /// A notice to every conn server.
-    Broadcast { message: Message },
+    Broadcast {
+        message: Message,
+    },
 }
 
 /// The node's gate.

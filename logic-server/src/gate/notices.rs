@@ -117,8 +117,15 @@ impl Notices {
         let has_more = !self.attached.is_empty()
             || !self.ended_sessions.is_empty()
             || !self.ended_grants.is_empty()
-            || self.links.values().any(|told| matches!(told, Told::UpTo(_)));
-        if has_more { Some(0) } else { self.load_due_ms(load) }
+            || self
+                .links
+                .values()
+                .any(|told| matches!(told, Told::UpTo(_)));
+        if has_more {
+            Some(0)
+        } else {
+            self.load_due_ms(load)
+        }
     }
 
     fn load_due_ms(&self, load: LogicLoad) -> Option<u64> {

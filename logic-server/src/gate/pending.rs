@@ -40,7 +40,9 @@ impl Pending {
         late_at_ms: u64,
     ) -> Option<ConnId> {
         let shed = if self.connections.len() >= self.max {
-            self.by_arrival.first_key_value().map(|(_, &(oldest, _))| oldest)
+            self.by_arrival
+                .first_key_value()
+                .map(|(_, &(oldest, _))| oldest)
         } else {
             None
         };
@@ -79,6 +81,8 @@ impl Pending {
     }
 
     pub(super) fn next_late_ms(&self) -> Option<u64> {
-        self.by_arrival.first_key_value().map(|(_, &(_, late_at_ms))| late_at_ms)
+        self.by_arrival
+            .first_key_value()
+            .map(|(_, &(_, late_at_ms))| late_at_ms)
     }
 }

@@ -124,11 +124,7 @@ impl Places {
 
     /// Makes this the account's current session; returns the one that it replaces. The account
     /// must have a place, and the session be its newest.
-    pub(super) fn attached(
-        &mut self,
-        account_id: AccountId,
-        current: Current,
-    ) -> Option<Current> {
+    pub(super) fn attached(&mut self, account_id: AccountId, current: Current) -> Option<Current> {
         let place = self.places.get_mut(&account_id)?;
         let replaced = place.current();
         place.session = NonZeroU64::new(current.session.0);

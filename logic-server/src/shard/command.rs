@@ -131,10 +131,7 @@ impl Shard {
         now: Now,
         effects: &mut Effects,
     ) -> Result<(), CommandAnswer> {
-        let slot = *self
-            .slots
-            .get(&session)
-            .ok_or(CommandAnswer::NotAttached)?;
+        let slot = *self.slots.get(&session).ok_or(CommandAnswer::NotAttached)?;
         let session = self
             .sessions
             .get_mut(slot.index())

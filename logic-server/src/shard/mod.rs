@@ -17,7 +17,6 @@ mod effects;
 mod session;
 mod telemetry;
 
-
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -289,11 +288,7 @@ impl Shard {
     }
 
     fn received(&mut self, slot: Slot, bytes: &[u8], now: Now, effects: &mut Effects) {
-        let Some(session) = self
-            .sessions
-            .get_mut(slot.index())
-            .and_then(Option::as_mut)
-        else {
+        let Some(session) = self.sessions.get_mut(slot.index()).and_then(Option::as_mut) else {
             return;
         };
         let mut turn = Turn {
@@ -326,11 +321,7 @@ impl Shard {
     }
 
     fn timer_fired(&mut self, slot: Slot, now: Now, effects: &mut Effects) {
-        let Some(session) = self
-            .sessions
-            .get_mut(slot.index())
-            .and_then(Option::as_mut)
-        else {
+        let Some(session) = self.sessions.get_mut(slot.index()).and_then(Option::as_mut) else {
             return;
         };
         if session.is_idle(now) {

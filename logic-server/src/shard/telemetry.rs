@@ -54,7 +54,8 @@ impl Session {
                 status: AckStatus::Malformed,
                 retry_after_ms: 0,
             };
-            turn.effects.send(turn.slot, |out| ack.encode(frame_id, out));
+            turn.effects
+                .send(turn.slot, |out| ack.encode(frame_id, out));
         }
         Ok(())
     }
@@ -85,7 +86,8 @@ impl Session {
             status: AckStatus::Overloaded,
             retry_after_ms: spread(turn.rng, retry_ms, retry_ms),
         };
-        turn.effects.send(turn.slot, |out| ack.encode(frame_id, out));
+        turn.effects
+            .send(turn.slot, |out| ack.encode(frame_id, out));
         self.beyond_window += 1;
         if u32::from(self.beyond_window) >= OVERLOADED_WINDOWS * u32::from(window) {
             return Err(CloseReason::ProtocolError);
