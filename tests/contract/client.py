@@ -95,6 +95,7 @@ class Connection:
             found = rcu1.cut(self._received)
             if found:
                 frame, self._received = found
+                check(len(frame.body) <= rcu1.TO_DEVICE_BODY_BYTES_MAX, f"a body of {len(frame.body)} bytes")
                 return frame
             left_s = deadline - time.monotonic()
             if left_s <= 0:
@@ -232,6 +233,7 @@ class Device:
 
     def grant_of(self, reply, login_frame):
         ipaddress.ip_address(reply["host"])
+        check("%" not in reply["host"], "host has a zone")
         nonce = rcu1.decode_body(Kind.LOGIN, rcu1.cut(login_frame)[0].body)["nonce"]
         return Grant(
             address=(reply["host"], reply["port"]),

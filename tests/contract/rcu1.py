@@ -16,6 +16,7 @@ MAGIC = b"RC"
 VERSION = 1
 HEADER_BYTES = 12
 BODY_BYTES_MAX = 16_384
+TO_DEVICE_BODY_BYTES_MAX = 1_024 - HEADER_BYTES
 BEFORE_ATTACH_BYTES_MAX = 512
 """The longest frame before LoginReply or AttachReply, header included; also what is kept after Attach."""
 

@@ -4,6 +4,7 @@ import os
 
 import rcu1
 from client import DEADLINE_S, Session
+from cluster import new_source
 from rcu1 import CloseReason, Kind
 from support import T0, ContractTest, custom, fuel, running_cluster
 
@@ -154,14 +155,14 @@ class NotAdmitted(ContractTest):
 class AnotherAddress(ContractTest):
     def test_a_source_without_a_grant_is_closed_without_a_frame(self):
         for address in cluster.devices_at:
-            source = cluster.device().source
+            source = new_source()
             self.connect(address, source).expect_end_without_frame(AT_ONCE_S)
 
     def test_a_right_attach_from_a_source_without_a_grant_changes_nothing(self):
         device = cluster.device()
         grant = device.grant()
         for _ in range(5):
-            connection = self.connect(grant.address, cluster.device().source)
+            connection = self.connect(grant.address, new_source())
             connection.send_if_open(grant.attach_frame())
             connection.expect_end_without_frame(DEADLINE_S)
         self.keep(device.attach(grant)).heartbeat()
@@ -169,7 +170,7 @@ class AnotherAddress(ContractTest):
     def test_a_right_attach_from_the_source_of_another_grant_changes_nothing(self):
         device = cluster.device()
         grant = device.grant()
-        thief, thief_grant = self.grant_at(cluster, grant.address, cluster.device().source)
+        thief, thief_grant = self.grant_at(cluster, grant.address, new_source())
         for proof in (None, bytes(32)):
             connection = self.connect(grant.address, thief.source)
             connection.send(grant.attach_frame(proof=proof))
@@ -180,7 +181,7 @@ class AnotherAddress(ContractTest):
     def test_it_may_be_another_address_where_the_operator_says_so(self):
         device = anywhere.device()
         grant = device.grant()
-        roaming = device.elsewhere(source=anywhere.device().source)
+        roaming = device.elsewhere(source=new_source())
         session = self.keep(roaming.attach(grant))
         session.report(1, T0, fuel(1))
         self.assertEqual([(1, T0)], anywhere.seqs("telemetry_fuel", device))

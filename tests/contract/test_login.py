@@ -6,6 +6,7 @@ import struct
 
 import rcu1
 from client import Connection, now_ms
+from cluster import new_source
 from rcu1 import CloseReason, Kind, LoginStatus
 from support import ContractTest, running_cluster
 
@@ -221,7 +222,7 @@ class Replayed(ContractTest):
 
     def test_from_another_source_it_does_not_take_the_device_s_place(self):
         device = cluster.device()
-        thief = device.elsewhere(source=cluster.device().source)
+        thief = device.elsewhere(source=new_source())
         login = device.login_frame()
         grant = device.grant(login)
         reply = thief.ask(login)
@@ -235,7 +236,7 @@ class Replayed(ContractTest):
 class Guessed(ContractTest):
     def test_guesses_from_another_source_do_not_lock_a_device_out(self):
         device = cluster.device()
-        guesser = device.elsewhere(source=cluster.device().source)
+        guesser = device.elsewhere(source=new_source())
         for _ in range(40):
             guesser = guesser.elsewhere(key=os.urandom(32))
             reply = guesser.ask(guesser.login_frame())
@@ -245,7 +246,7 @@ class Guessed(ContractTest):
     def test_guesses_do_not_end_a_session(self):
         device = cluster.device()
         session = self.keep(device.come_in())
-        guesser = device.elsewhere(source=cluster.device().source, key=bytes(32))
+        guesser = device.elsewhere(source=new_source(), key=bytes(32))
         for _ in range(5):
             guesser.ask(guesser.login_frame())
         session.heartbeat()
@@ -254,7 +255,7 @@ class Guessed(ContractTest):
 class Connections(ContractTest):
     def test_connections_that_come_and_go_harm_nobody(self):
         device = cluster.device()
-        passer_by = cluster.device().source
+        passer_by = new_source()
         for _ in range(50):
             Connection(device.balancer, passer_by).reset()
         device.grant()

@@ -1,7 +1,6 @@
 """SIGTERM and a second life on the same data: nothing that was acknowledged is lost."""
 
 import threading
-import unittest
 
 import rcu1
 from client import Broken
@@ -103,7 +102,3 @@ class Restart(ContractTest):
         cluster.start()
         early = cluster.device().elsewhere(account="early-bird", key=key)
         self.keep(early.come_in()).heartbeat()
-
-
-if __name__ == "__main__":
-    unittest.main()

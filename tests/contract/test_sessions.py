@@ -3,6 +3,7 @@
 import threading
 
 from client import Session
+from cluster import new_source
 from rcu1 import AttachStatus, CloseReason, Kind, decode_body
 from support import T0, ContractTest, fuel, running_cluster
 
@@ -31,7 +32,7 @@ class Takeover(ContractTest):
     def test_from_another_source_too(self):
         device = cluster.device()
         older = self.keep(device.come_in())
-        moved = device.elsewhere(source=cluster.device().source)
+        moved = device.elsewhere(source=new_source())
         newer = self.keep(moved.come_in())
         older.expect_replaced()
         newer.heartbeat()

@@ -213,7 +213,3 @@ class TelemetryVectors(unittest.TestCase):
             with self.subTest(vector["name"]):
                 frame, _ = rcu1.cut(bytes.fromhex(vector["frame"]))
                 self.assertRaises(rcu1.WrongBody, rcu1.cut_telemetry, frame.body)
-
-
-if __name__ == "__main__":
-    unittest.main()
