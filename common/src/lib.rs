@@ -12,5 +12,6 @@ pub mod device;
 pub mod epoch;
 pub mod ids;
 pub mod link;
+pub mod logging;
 pub mod pacing;
 pub mod secret;

@@ -1,1 +1,28 @@
-//! In the making.
+//! The whole cluster in one thread, from one seed.
+//!
+//! The product's own cores (balancer, conn server, gate, shards, writer, device) run on one event
+//! heap over a fake internet, fake links and a fake database that delay, cut, repeat and fail as the
+//! [`plan`] has drawn it. After every event the [`model`] checks the promises of docs/promises.md.
+//!
+//! - [`plan`]: what a run consists of. [`fault`]: what goes wrong. [`world`]: the heap, and who gets what.
+//! - [`network`], [`links`], [`store`]: the fakes. [`timer`]: how a core is woken.
+//! - [`device`], [`balancer`], [`conn`], [`logic`], [`logic_shell`]: the shells of the cores in this world.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "a program of this crate prints what it found"
+)]
+
+pub mod balancer;
+pub mod conn;
+pub mod device;
+pub mod fault;
+pub mod links;
+pub mod logic;
+pub mod logic_shell;
+pub mod model;
+pub mod network;
+pub mod plan;
+pub mod store;
+pub mod timer;
+pub mod world;

@@ -1,0 +1,228 @@
+//! The simulated devices of the simulated world.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use common::secret::DeviceKey;
+use rand::RngExt;
+use rand::rngs::SmallRng;
+use simulator::device::{
+    ConnId, Device, Effect, Effects, Event as Told, Identity, Input, Measurement, Settings,
+};
+
+use crate::model::Broken;
+use crate::network::{Arrival, Client, Server, Side, Stream};
+use crate::plan::Plan;
+use crate::timer::Timer;
+use crate::world::{Core, Event, World, account_of, balancer_address, logic_address};
+
+#[derive(Debug)]
+pub struct DeviceNode {
+    core: Device,
+    timer: Timer,
+    streams: BTreeMap<ConnId, Stream>,
+    rng: SmallRng,
+    is_on: bool,
+}
+
+impl DeviceNode {
+    pub fn new(plan: &Plan, index: usize, mut rng: SmallRng) -> Self {
+        let settings = Settings {
+            report_interval_ms: plan.report_interval_ms,
+            frame_records_max: rng.random_range(1..=20),
+            ..Settings::default()
+        };
+        let identity = Identity {
+            account: account_name(index).parse().expect("a valid name"),
+            key: device_key(index),
+        };
+        let seed = rng.random();
+        Self {
+            core: Device::new(identity, Arc::new(settings), 1, seed),
+            timer: Timer::default(),
+            streams: BTreeMap::new(),
+            rng,
+            is_on: false,
+        }
+    }
+
+    /// Attached, and nothing waits for an acknowledgement.
+    pub fn is_at_rest(&self) -> bool {
+        self.core.is_attached() && self.core.unacknowledged() == 0
+    }
+
+    /// A gps record whose numbers nobody else sends.
+    fn payload(&mut self) -> (u8, Vec<u8>) {
+        let mut payload: Vec<u8> = vec![];
+        match self.rng.random_range(0..10) {
+            // Known kinds, in range; a custom one; an unknown one; one that has a flaw.
+            0..6 => {
+                payload.extend(
+                    self.rng
+                        .random_range(-900_000_000..=900_000_000_i32)
+                        .to_le_bytes(),
+                );
+                payload.extend(
+                    self.rng
+                        .random_range(-1_800_000_000..=1_800_000_000_i32)
+                        .to_le_bytes(),
+                );
+                payload.extend([0; 10]);
+                (1, payload)
+            }
+            6 | 7 => {
+                payload.extend([1, 2]);
+                payload.extend(self.rng.random::<[u8; 16]>());
+                (5, payload)
+            }
+            8 => (200, self.rng.random::<[u8; 8]>().to_vec()),
+            _ => (2, self.rng.random::<[u8; 5]>().to_vec()),
+        }
+    }
+}
+
+/// Of the account of the device with this number.
+pub fn account_name(index: usize) -> String {
+    format!("sim-{index:06}")
+}
+
+pub fn device_key(index: usize) -> DeviceKey {
+    let mut key = [0x5A; 32];
+    key[..8].copy_from_slice(&(index as u64).to_le_bytes());
+    DeviceKey::new(key)
+}
+
+/// Each device has an address of its own.
+fn address(index: usize) -> IpAddr {
+    IpAddr::from([10, 1, (index >> 8) as u8, index as u8])
+}
+
+impl World {
+    pub fn wake_device(&mut self, index: usize) -> Result<(), Broken> {
+        if !self.devices[index].is_on {
+            self.devices[index].is_on = true;
+            let unix_ms = Some(self.unix_ms());
+            self.device(index, Input::ClockSet { unix_ms })?;
+            return self.device(index, Input::PowerOn);
+        }
+        if self.devices[index].timer.fires(self.now_ms) {
+            self.device(index, Input::Tick)?;
+        }
+        Ok(())
+    }
+
+    pub fn resolved(&mut self, index: usize) -> Result<(), Broken> {
+        self.device(
+            index,
+            Input::Resolved {
+                addresses: &[balancer_address()],
+            },
+        )
+    }
+
+    pub fn device_connected(&mut self, index: usize, conn: ConnId) -> Result<(), Broken> {
+        self.device(index, Input::Connected { conn })
+    }
+
+    pub fn device_hears(
+        &mut self,
+        index: usize,
+        conn: ConnId,
+        arrival: Arrival,
+    ) -> Result<(), Broken> {
+        match arrival {
+            Arrival::Bytes(bytes) => self.device(
+                index,
+                Input::Received {
+                    conn,
+                    bytes: &bytes,
+                },
+            ),
+            Arrival::End => {
+                self.devices[index].streams.remove(&conn);
+                self.device(index, Input::Disconnected { conn })
+            }
+        }
+    }
+
+    /// From now on they make no records; what they have they still send.
+    pub fn devices_stop_reporting(&mut self) -> Result<(), Broken> {
+        (0..self.devices.len()).try_for_each(|index| self.device(index, Input::StopReporting))
+    }
+
+    fn device(&mut self, index: usize, input: Input<'_>) -> Result<(), Broken> {
+        let mut effects = Effects::default();
+        let device = &mut self.devices[index];
+        device.core.apply(input, self.now_ms, &mut effects);
+        let mut measure = false;
+        for effect in std::mem::take(&mut effects.list) {
+            match effect {
+                Effect::Resolve => {
+                    let at_ms = self.now_ms + self.network.delay_ms();
+                    self.schedule(at_ms, Event::Resolved { device: index });
+                }
+                Effect::Connect { conn, address } => self.connect(index, conn, address),
+                Effect::Send { conn, bytes } => {
+                    if let Some(stream) = self.devices[index].streams.get(&conn) {
+                        let bytes = &effects.bytes[bytes];
+                        self.network.send(
+                            *stream,
+                            Side::Client,
+                            bytes,
+                            self.now_ms,
+                            &mut self.deliveries,
+                        );
+                    }
+                }
+                Effect::Disconnect { conn } => {
+                    if let Some(stream) = self.devices[index].streams.remove(&conn) {
+                        self.network
+                            .close(stream, Side::Client, self.now_ms, &mut self.deliveries);
+                    }
+                }
+                Effect::Measure => measure = true,
+                Effect::Tell(Told::FirstSent(record)) => {
+                    self.model.record_sent(account_of(index), record)
+                }
+                Effect::Tell(_) => {}
+            }
+        }
+        if measure {
+            let (kind, payload) = self.devices[index].payload();
+            let measurements = [Measurement {
+                kind,
+                payload: &payload,
+            }];
+            self.device(
+                index,
+                Input::Report {
+                    measurements: &measurements,
+                },
+            )?;
+        }
+        let device = &mut self.devices[index];
+        let deadline_ms = device.core.next_deadline(self.now_ms);
+        if let Some(at_ms) = device.timer.arm(deadline_ms, self.now_ms) {
+            self.schedule(at_ms, Event::Wake(Core::Device(index)));
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, index: usize, conn: ConnId, to: std::net::SocketAddr) {
+        let server = if to == balancer_address() {
+            Server::Balancer
+        } else {
+            let node = (0..self.logic.len()).find(|node| logic_address(*node) == to);
+            let Some(node) = node else {
+                return;
+            };
+            Server::Logic { node }
+        };
+        let client = Client::Device { index, conn };
+        let stream = self.network.open(client, server, address(index));
+        self.devices[index].streams.insert(conn, stream);
+        let at_ms = self.now_ms + self.network.delay_ms();
+        self.schedule(at_ms, Event::Reaches { stream });
+    }
+}

@@ -1,0 +1,184 @@
+//! A logic server of the simulated cluster: gate, shards and writer, with the mailboxes between
+//! their threads as queues that take a moment.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use common::device::attach::Attach;
+use common::device::frame::{self, Parsed};
+use common::device::message::FromDevice;
+use logic_server::batch::{Batch, BatchOutcome, Limits};
+use logic_server::gate::{self, READ_BYTES_MAX};
+use logic_server::ids::{ConnId, ShardIndex, Slot};
+use logic_server::shard::{self, SessionSeed, Shard};
+use logic_server::writer::{self, Writer};
+use slab::Slab;
+
+use crate::network::Stream;
+use crate::plan::Plan;
+use crate::timer::Timer;
+
+/// To the gate, from a shard.
+pub type GateMail = shard::Ended;
+
+/// To a shard.
+#[derive(Debug)]
+pub enum ShardMail {
+    Adopt {
+        stream: Stream,
+        seed: Box<SessionSeed>,
+        unread: Vec<u8>,
+    },
+    End {
+        effect: gate::Effect,
+    },
+    Finished {
+        batch: Box<Batch>,
+        outcome: BatchOutcome,
+    },
+}
+
+/// Where a stream is on its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Gate(ConnId),
+    /// On its way from the gate to a shard: nobody reads it.
+    Moving,
+    Shard(usize, Slot),
+}
+
+/// A connection that the gate has, or that is on its way to a shard.
+#[derive(Debug, Default)]
+pub struct Unattached {
+    /// How much of it the gate has read; it reads no more than it must.
+    pub read: usize,
+    /// What it read, to find the Attach in.
+    pub heard: Vec<u8>,
+    /// What waits in the kernel.
+    pub waiting: Vec<u8>,
+    pub ended: bool,
+}
+
+impl Unattached {
+    /// What the gate reads of `bytes`; the rest waits.
+    pub fn read(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let most = (READ_BYTES_MAX - self.read).min(bytes.len());
+        let (read, waits) = bytes.split_at(most);
+        self.read += most;
+        self.heard.extend_from_slice(read);
+        self.waiting.extend_from_slice(waits);
+        read.to_vec()
+    }
+
+    /// The Attach that it began with.
+    pub fn attach(&self) -> Option<Attach> {
+        let Ok(Parsed::Frame { frame, .. }) =
+            frame::parse(&self.heard, frame::FRAME_BYTES_BEFORE_ATTACH_MAX)
+        else {
+            return None;
+        };
+        match FromDevice::decode(&frame) {
+            Ok(FromDevice::Attach(attach)) => Some(attach),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct ShardThread {
+    pub core: Shard,
+    pub timer: Timer,
+    pub slots: Slab<Stream>,
+    pub effects: shard::Effects,
+    /// When the last mail on its way arrives: here, at the writer, at the gate.
+    last_at_ms: [u64; 3],
+}
+
+impl ShardThread {
+    /// A mailbox keeps its order: what is posted later does not arrive earlier.
+    pub fn mailbox_at(&mut self, at_ms: u64) -> u64 {
+        self.in_order(0, at_ms)
+    }
+
+    pub fn writer_at(&mut self, at_ms: u64) -> u64 {
+        self.in_order(1, at_ms)
+    }
+
+    pub fn gate_at(&mut self, at_ms: u64) -> u64 {
+        self.in_order(2, at_ms)
+    }
+
+    fn in_order(&mut self, mailbox: usize, at_ms: u64) -> u64 {
+        let last = &mut self.last_at_ms[mailbox];
+        *last = (*last).max(at_ms);
+        *last
+    }
+}
+
+/// One process. A killed one is replaced by a new one of the next generation; what was meant for
+/// the old one finds nobody.
+#[derive(Debug)]
+pub struct LogicNode {
+    pub generation: u32,
+    pub is_up: bool,
+    pub gate: gate::Core,
+    pub gate_timer: Timer,
+    pub conns: Slab<Stream>,
+    pub shards: Vec<ShardThread>,
+    pub writer: Writer,
+    pub writer_timer: Timer,
+    pub places: BTreeMap<Stream, Place>,
+    pub unattached: BTreeMap<Stream, Unattached>,
+}
+
+impl LogicNode {
+    pub fn start(plan: &Plan, advertise: SocketAddr, generation: u32, seed: u64) -> Self {
+        let gate = gate::Core::new(
+            gate::Settings {
+                shards: plan.shards,
+                places_max: plan.places_max,
+                pending_max: 1_000,
+                first_frame_ms: 5_000,
+                heartbeat_s: plan.heartbeat_s,
+                advertise: vec![advertise],
+                shutdown_spread_ms: 5_000,
+            },
+            seed,
+        );
+        let shards = (0..plan.shards)
+            .map(|index| ShardThread {
+                core: Shard::new(
+                    shard::Settings {
+                        shard: ShardIndex(index),
+                        window: plan.window,
+                        unsent_bytes_max: 65_536,
+                        batch: Limits {
+                            rows_max: plan.batch_rows_max,
+                            bytes_max: 1 << 20,
+                            age_ms_max: 20,
+                        },
+                        overload_retry_ms: 2_000,
+                        shutdown_spread_ms: 5_000,
+                    },
+                    seed ^ u64::from(index + 1),
+                ),
+                timer: Timer::default(),
+                slots: Slab::new(),
+                effects: shard::Effects::default(),
+                last_at_ms: [0; 3],
+            })
+            .collect();
+        Self {
+            generation,
+            is_up: true,
+            gate,
+            gate_timer: Timer::default(),
+            conns: Slab::new(),
+            shards,
+            writer: Writer::new(writer::Settings::default(), !seed),
+            writer_timer: Timer::default(),
+            places: BTreeMap::new(),
+            unattached: BTreeMap::new(),
+        }
+    }
+}

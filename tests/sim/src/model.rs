@@ -1,0 +1,392 @@
+//! The judge. It knows the contract and what devices and store show, and asks no core.
+//!
+//! | promise | where it is checked |
+//! | --- | --- |
+//! | P1 no acknowledged loss | when `stored` leaves a server, every record of the frame is in the store |
+//! | P2 no duplicate | no record has two rows |
+//! | P3 no mix-up | a row equals what the device of that account sent |
+//! | P4 gate | an AttachReply `ok` follows a right Attach with a ticket granted for that node, unexpired, unused |
+//! | P5 one current session | of two sessions of an account the older is closed within 1 s, 5 s after a heal |
+//! | P9 capacity | sessions and open grants of a node, by account, never exceed its places |
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use common::device::attach::Attach;
+use common::epoch::Epoch;
+use common::ids::{AccountId, Ticket};
+use common::link::message::Grant;
+use common::secret::SessionKey;
+use simulator::device::SentRecord;
+
+use crate::network::Stream;
+use crate::store::{Key, Store, Stored};
+
+/// A promise that was broken, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken(pub String);
+
+impl Broken {
+    fn new(promise: &str, what: impl std::fmt::Display) -> Self {
+        Self(format!("{promise}: {what}"))
+    }
+}
+
+/// An older session may live so long beside a newer one whose node can be reached.
+const OLDER_SESSION_MS: u64 = 1_000;
+/// The same, from the heal of a cut.
+const OLDER_SESSION_AFTER_HEAL_MS: u64 = 5_000;
+
+#[derive(Debug)]
+struct GrantSeen {
+    node: usize,
+    account_id: AccountId,
+    session_key: SessionKey,
+    epoch: Epoch,
+    expires_at_ms: u64,
+    is_used: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SessionSeen {
+    account_id: AccountId,
+    node: usize,
+    epoch: Epoch,
+}
+
+/// Open grants of one account on one node.
+const GRANTS_PER_ACCOUNT_MAX: usize = 4;
+
+/// What the judge remembers.
+#[derive(Debug, Default)]
+pub struct Model {
+    places_max: usize,
+    /// Per account: every record that was ever sent, by sequence number.
+    sent: HashMap<AccountId, BTreeMap<u64, SentRecord>>,
+    /// Per account: sequence numbers that the device was told are stored.
+    acknowledged: HashMap<AccountId, BTreeSet<u64>>,
+    grants: HashMap<[u8; 16], GrantSeen>,
+    /// Sessions as their streams show: from AttachReply `ok` until the server lets go.
+    sessions: BTreeMap<Stream, SessionSeen>,
+    /// Since when an account has more than one session.
+    contested: HashMap<AccountId, u64>,
+    /// The highest epoch that was granted, by account.
+    granted: HashMap<AccountId, Epoch>,
+    pub attaches: u64,
+    pub acks: u64,
+}
+
+impl Model {
+    pub fn new(places_max: u32) -> Self {
+        Self {
+            places_max: places_max as usize,
+            ..Self::default()
+        }
+    }
+
+    // ---- records ------------------------------------------------------------------------------
+
+    /// A device sends a record for the first time.
+    pub fn record_sent(&mut self, account_id: AccountId, record: SentRecord) {
+        let before = self
+            .sent
+            .entry(account_id)
+            .or_default()
+            .insert(record.seq, record);
+        assert!(
+            before.is_none(),
+            "the simulated device used a sequence number twice"
+        );
+    }
+
+    /// A row is new in the store.
+    ///
+    /// # Errors
+    /// P2 or P3 is broken.
+    pub fn row_stored(&self, key: Key, stored: Stored, store: &Store) -> Result<(), Broken> {
+        let sent = self
+            .sent
+            .get(&key.account_id)
+            .and_then(|sent| sent.get(&key.seq));
+        let Some(sent) = sent else {
+            return Err(Broken::new("P3", format_args!("{key:?} was never sent")));
+        };
+        if sent.recorded_at_ms != key.recorded_at_ms || sent.digest != stored.digest {
+            return Err(Broken::new(
+                "P3",
+                format_args!("{key:?} is not what was sent: {sent:?}"),
+            ));
+        }
+        if store.rows_of(key.account_id, key.seq).count() != 1 {
+            return Err(Broken::new("P2", format_args!("{key:?} has two rows")));
+        }
+        Ok(())
+    }
+
+    /// A server says `stored` for `count` records from `base_seq` on.
+    ///
+    /// # Errors
+    /// P1 is broken.
+    pub fn ack_leaves(
+        &mut self,
+        account_id: AccountId,
+        base_seq: u64,
+        count: u8,
+        store: &Store,
+    ) -> Result<(), Broken> {
+        self.acks += 1;
+        for seq in base_seq..base_seq + u64::from(count) {
+            let sent = self.sent.get(&account_id).and_then(|sent| sent.get(&seq));
+            let Some(sent) = sent else {
+                return Err(Broken::new(
+                    "P1",
+                    format_args!("{account_id} {seq} is acknowledged and was never sent"),
+                ));
+            };
+            let key = Key {
+                account_id,
+                seq,
+                recorded_at_ms: sent.recorded_at_ms,
+            };
+            if store.row(&key).is_none() {
+                return Err(Broken::new(
+                    "P1",
+                    format_args!("{key:?} is acknowledged and not stored"),
+                ));
+            }
+            self.acknowledged.entry(account_id).or_default().insert(seq);
+        }
+        Ok(())
+    }
+
+    // ---- grants and sessions ------------------------------------------------------------------
+
+    /// A logic server acknowledged a grant.
+    ///
+    /// # Errors
+    /// P5 is broken: epochs of an account only grow.
+    pub fn granted(&mut self, node: usize, grant: &Grant, now_ms: u64) -> Result<(), Broken> {
+        let highest = self.granted.entry(grant.account_id).or_insert(Epoch::ZERO);
+        if grant.epoch <= *highest {
+            return Err(Broken::new(
+                "P5",
+                format_args!(
+                    "{} is granted {} after {highest}",
+                    grant.account_id, grant.epoch
+                ),
+            ));
+        }
+        *highest = grant.epoch;
+        self.grants.insert(
+            *grant.ticket.expose(),
+            GrantSeen {
+                node,
+                account_id: grant.account_id,
+                session_key: grant.session_key,
+                epoch: grant.epoch,
+                expires_at_ms: now_ms + u64::from(grant.ttl_ms),
+                is_used: false,
+            },
+        );
+        // A fifth open grant of an account drops its oldest.
+        let mut open: Vec<_> = self
+            .grants
+            .iter()
+            .filter(|(_, open)| {
+                open.node == node && open.account_id == grant.account_id && !open.is_used
+            })
+            .filter(|(_, open)| now_ms < open.expires_at_ms)
+            .map(|(ticket, open)| (open.epoch, *ticket))
+            .collect();
+        open.sort_unstable();
+        for (_, ticket) in open.iter().rev().skip(GRANTS_PER_ACCOUNT_MAX) {
+            self.grants.remove(ticket);
+        }
+        self.check_places(node, now_ms)
+    }
+
+    /// A stream is told `ok`; `attach` is what the server had read of it.
+    ///
+    /// # Errors
+    /// P4 is broken.
+    pub fn attached(
+        &mut self,
+        stream: Stream,
+        node: usize,
+        account_id: AccountId,
+        attach: Option<&Attach>,
+        now_ms: u64,
+    ) -> Result<(), Broken> {
+        let broken = |what: &str| {
+            Err(Broken::new(
+                "P4",
+                format_args!("{stream:?} of {account_id} was admitted {what}"),
+            ))
+        };
+        let Some(attach) = attach else {
+            return broken("without an Attach");
+        };
+        let Some(grant) = self.grants.get_mut(ticket_bytes(&attach.ticket)) else {
+            return broken("with a ticket that nobody granted");
+        };
+        if grant.node != node {
+            return broken("with the ticket of another node");
+        }
+        if grant.account_id != account_id {
+            return broken("with another account's ticket");
+        }
+        if grant.is_used {
+            return broken("with a used ticket");
+        }
+        if now_ms > grant.expires_at_ms {
+            return broken("with an expired ticket");
+        }
+        if !attach.verify(&grant.session_key) {
+            return broken("with a wrong proof");
+        }
+        grant.is_used = true;
+        let epoch = grant.epoch;
+        // An older grant on the same node cannot be used any more.
+        self.grants.retain(|_, grant| {
+            (grant.node, grant.account_id) != (node, account_id) || grant.epoch >= epoch
+        });
+        self.attaches += 1;
+        self.sessions.insert(
+            stream,
+            SessionSeen {
+                account_id,
+                node,
+                epoch,
+            },
+        );
+        if self.sessions_of(account_id).count() > 1 {
+            self.contested.entry(account_id).or_insert(now_ms);
+        }
+        self.check_places(node, now_ms)
+    }
+
+    /// The server let go of a stream: it closed it, or heard that it ended.
+    pub fn ended(&mut self, stream: Stream) {
+        if let Some(session) = self.sessions.remove(&stream)
+            && self.sessions_of(session.account_id).count() < 2
+        {
+            self.contested.remove(&session.account_id);
+        }
+    }
+
+    /// A logic server died: with its sessions and its grants.
+    pub fn node_died(&mut self, node: usize) {
+        self.grants.retain(|_, grant| grant.node != node);
+        let gone: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.node == node)
+            .map(|(stream, _)| *stream)
+            .collect();
+        for stream in gone {
+            self.ended(stream);
+        }
+    }
+
+    /// Checks what time alone can break. `healed_at_ms`: since when every process and every link
+    /// between them stands.
+    ///
+    /// # Errors
+    /// P5 is broken.
+    pub fn check(&self, now_ms: u64, healed_at_ms: Option<u64>) -> Result<(), Broken> {
+        let Some(healed_at_ms) = healed_at_ms else {
+            return Ok(());
+        };
+        for (account_id, since_ms) in &self.contested {
+            let due_ms =
+                (since_ms + OLDER_SESSION_MS).max(healed_at_ms + OLDER_SESSION_AFTER_HEAL_MS);
+            if now_ms > due_ms {
+                let sessions: Vec<_> = self.sessions_of(*account_id).collect();
+                return Err(Broken::new(
+                    "P5",
+                    format_args!("two sessions since {since_ms} ms: {sessions:?}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Accounts with a session or an open grant on the node, each once.
+    fn check_places(&self, node: usize, now_ms: u64) -> Result<(), Broken> {
+        let sessions = self
+            .sessions
+            .values()
+            .filter(|session| session.node == node);
+        let grants = self
+            .grants
+            .values()
+            .filter(|grant| grant.node == node && !grant.is_used && now_ms < grant.expires_at_ms);
+        let accounts: BTreeSet<_> = sessions
+            .map(|session| session.account_id)
+            .chain(grants.map(|grant| grant.account_id))
+            .collect();
+        if accounts.len() > self.places_max {
+            return Err(Broken::new(
+                "P9",
+                format_args!(
+                    "node {node} has {} of {} places in use",
+                    accounts.len(),
+                    self.places_max
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn sessions_of(&self, account_id: AccountId) -> impl Iterator<Item = (&Stream, &SessionSeen)> {
+        self.sessions
+            .iter()
+            .filter(move |(_, session)| session.account_id == account_id)
+    }
+
+    /// At the end of a quiet run every record that was sent is acknowledged and stored.
+    ///
+    /// # Errors
+    /// One that is not.
+    pub fn check_at_rest(&self, store: &Store) -> Result<(), Broken> {
+        let mut rows = 0;
+        for (account_id, sent) in &self.sent {
+            let acknowledged = self.acknowledged.get(account_id);
+            for (seq, record) in sent {
+                let key = Key {
+                    account_id: *account_id,
+                    seq: *seq,
+                    recorded_at_ms: record.recorded_at_ms,
+                };
+                if store.row(&key).is_none() {
+                    return Err(Broken::new(
+                        "L2",
+                        format_args!("{key:?} was sent and is not stored at the end"),
+                    ));
+                }
+                if !acknowledged.is_some_and(|acknowledged| acknowledged.contains(seq)) {
+                    return Err(Broken::new(
+                        "L2",
+                        format_args!("{key:?} was never acknowledged"),
+                    ));
+                }
+                rows += 1;
+            }
+        }
+        if rows != store.len() {
+            return Err(Broken::new(
+                "P2",
+                format_args!("{rows} records were sent, {} rows are stored", store.len()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Records that were sent in all.
+    pub fn records(&self) -> usize {
+        self.sent.values().map(BTreeMap::len).sum()
+    }
+}
+
+fn ticket_bytes(ticket: &Ticket) -> &[u8; 16] {
+    ticket.expose()
+}
