@@ -135,3 +135,113 @@ fn alone(node: u32) -> Node {
 fn bucket(tick: u64) -> u32 {
     (tick % BUCKETS as u64) as u32
 }
+
+impl Default for Wheel {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    /// The last tick of the wheel: what is armed beyond it fires there, early.
+    const SPAN_MS: u64 = (BUCKETS as u64 - 1) * TICK_MS;
+
+    fn fired(wheel: &mut Wheel, now_ms: u64) -> Vec<u32> {
+        let mut due = vec![];
+        wheel.advance(now_ms, &mut due);
+        due.sort_unstable();
+        due
+    }
+
+    #[test]
+    fn a_timer_fires_once_and_not_early() {
+        let mut wheel = Wheel::new();
+        wheel.arm(3, 1_001);
+        wheel.arm(4, 1_250);
+        wheel.arm(5, 1_251);
+        assert_eq!(wheel.next_deadline(), Some(1_250));
+        assert_eq!(fired(&mut wheel, 1_249), []);
+        assert_eq!(fired(&mut wheel, 1_250), [3, 4]);
+        assert_eq!(fired(&mut wheel, 1_499), []);
+        assert_eq!(wheel.next_deadline(), Some(1_500));
+        assert_eq!(fired(&mut wheel, 1_000_000), [5]);
+        assert_eq!(wheel.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_timer_that_is_cancelled_or_armed_again_does_not_fire_at_its_old_time() {
+        let mut wheel = Wheel::new();
+        wheel.arm(0, 500);
+        wheel.arm(1, 500);
+        wheel.cancel(0);
+        wheel.arm(1, 750);
+        assert_eq!(fired(&mut wheel, 500), []);
+        assert_eq!(fired(&mut wheel, 750), [1]);
+    }
+
+    #[test]
+    fn a_time_beyond_the_span_is_looked_at_at_its_end() {
+        let mut wheel = Wheel::new();
+        wheel.arm(0, 10 * SPAN_MS);
+        assert_eq!(fired(&mut wheel, SPAN_MS - 1), []);
+        assert_eq!(fired(&mut wheel, SPAN_MS), [0]);
+    }
+
+    fn run(seed: u64) {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut wheel = Wheel::new();
+        let mut armed: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut now_ms = rng.random_range(0..1_000_000);
+        fired(&mut wheel, now_ms);
+        for _ in 0..2_000 {
+            let slot = rng.random_range(0..40);
+            match rng.random_range(0..10) {
+                0..5 => {
+                    let at_ms = now_ms + rng.random_range(0..SPAN_MS - 2 * TICK_MS);
+                    wheel.arm(slot, at_ms);
+                    armed.insert(slot, at_ms);
+                }
+                5 => {
+                    wheel.cancel(slot);
+                    armed.remove(&slot);
+                }
+                _ => {
+                    let step_ms = [100, 1_000, 400_000][rng.random_range(0..3)];
+                    now_ms += rng.random_range(0..step_ms);
+                    for slot in fired(&mut wheel, now_ms) {
+                        let at_ms = armed.remove(&slot).expect("fires once");
+                        assert!(at_ms <= now_ms, "{slot} fired early");
+                    }
+                }
+            }
+            for (slot, at_ms) in &armed {
+                assert!(at_ms + TICK_MS > now_ms, "{slot} is late");
+            }
+            match (wheel.next_deadline(), armed.values().min()) {
+                (None, None) => {}
+                (Some(next), Some(earliest)) => assert!(next < earliest + 2 * TICK_MS),
+                // A lower bound may be left of timers that were cancelled.
+                (Some(_), None) => {}
+                (None, Some(earliest)) => panic!("{earliest} would be missed"),
+            }
+        }
+    }
+
+    #[test]
+    fn it_does_what_a_list_of_times_would_do() {
+        for seed in 0..50 {
+            assert!(
+                std::panic::catch_unwind(|| run(seed)).is_ok(),
+                "seed {seed}"
+            );
+        }
+    }
+}

@@ -17,6 +17,9 @@ mod effects;
 mod session;
 mod telemetry;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

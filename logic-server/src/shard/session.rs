@@ -82,6 +82,11 @@ impl Session {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn has_buffer(&self) -> bool {
+        self.partial.is_some()
+    }
+
     pub(super) fn is_idle(&self, now: Now) -> bool {
         now.ms >= self.idle_at_ms()
     }

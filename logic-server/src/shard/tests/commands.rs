@@ -1,0 +1,146 @@
+//! Pure. Commands and their replies.
+
+use common::device::code::CommandStatus;
+use common::device::command::{CommandId, CommandReply};
+use common::link::message::CommandAnswer;
+
+use super::bench::*;
+use crate::shard::*;
+use crate::wheel::TICK_MS;
+
+pub(super) fn order(command_id: u64, payload_bytes: usize) -> Order {
+    Order {
+        command_id,
+        deadline_ms: 0,
+        code: 1,
+        payload: vec![1; payload_bytes],
+    }
+}
+
+fn reply(id: u16, command_id: u64, more: bool, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![];
+    let reply = CommandReply {
+        command_id: CommandId(command_id),
+        status: CommandStatus::Ok,
+        more,
+        payload,
+    };
+    reply.encode(id, &mut out);
+    out
+}
+
+fn replied(more: bool, payload: &[u8]) -> CommandAnswer {
+    CommandAnswer::Replied {
+        status: 0,
+        more,
+        payload: payload.to_vec(),
+    }
+}
+
+#[test]
+fn a_command_is_answered_by_its_replies_and_the_last_frees_the_session_for_the_next() {
+    let mut bench = Bench::attached(settings());
+    bench.command(1, 50, order(42, 3));
+    let sent = |id, command_id, payload: &[u8]| Heard::Command {
+        id,
+        command_id,
+        payload: payload.to_vec(),
+    };
+    assert_eq!(bench.take_heard(), [sent(1, 42, &[1; 3])]);
+    bench.command(1, 51, order(43, 0));
+    assert_eq!(bench.take_answers(), [(51, CommandAnswer::Busy)]);
+
+    bench.receive(0, &reply(1, 42, true, b"a"));
+    bench.receive(0, &reply(1, 42, false, b"b"));
+    let expected = [(50, replied(true, b"a")), (50, replied(false, b"b"))];
+    assert_eq!(bench.take_answers(), expected);
+    bench.command(1, 52, order(43, 0));
+    assert_eq!(bench.take_heard(), [sent(2, 43, &[])]);
+}
+
+#[test]
+fn a_reply_to_no_pending_command_is_ignored() {
+    let mut bench = Bench::attached(settings());
+    bench.receive(0, &reply(1, 42, false, b""));
+    bench.command(1, 50, order(42, 0));
+    bench.receive(0, &reply(2, 42, false, b""));
+    bench.receive(0, &reply(1, 43, false, b""));
+    bench.receive(0, &reply(0, 42, false, b""));
+    assert_eq!(bench.take_answers(), []);
+    bench.receive(0, &reply(1, 42, false, b""));
+    bench.receive(0, &reply(1, 42, false, b""));
+    assert_eq!(bench.take_answers(), [(50, replied(false, b""))]);
+    assert_eq!(bench.shard.counters().of(Counter::CommandReplyIgnored), 5);
+    assert_eq!(bench.closed, []);
+}
+
+#[test]
+fn the_asker_is_told_at_its_deadline_and_only_the_same_command_joins_what_is_under_way() {
+    let mut bench = Bench::attached(settings());
+    bench.command(1, 50, order(42, 0));
+    bench.heard.clear();
+    bench.pass(9_999);
+    assert_eq!(bench.take_answers(), []);
+    bench.pass(1 + TICK_MS);
+    assert_eq!(bench.take_answers(), [(50, CommandAnswer::Expired)]);
+
+    bench.command(1, 51, order(43, 0));
+    bench.command(1, 52, order(42, 0));
+    bench.command(1, 53, order(42, 0));
+    let busy = [(51, CommandAnswer::Busy), (53, CommandAnswer::Busy)];
+    assert_eq!(bench.take_answers(), busy);
+    assert_eq!(bench.take_heard(), [], "it is not sent twice");
+    bench.receive(0, &reply(1, 42, false, b"late"));
+    assert_eq!(bench.take_answers(), [(52, replied(false, b"late"))]);
+
+    // Nobody waits for this one; the device is free for the next all the same.
+    bench.command(1, 54, order(44, 0));
+    bench.pass(10_000 + TICK_MS);
+    bench.receive(0, &reply(2, 44, false, b""));
+    assert_eq!(bench.take_answers(), [(54, CommandAnswer::Expired)]);
+    bench.command(1, 55, order(45, 0));
+    assert_eq!(bench.take_answers(), []);
+}
+
+#[test]
+fn a_command_past_its_deadline_is_not_sent() {
+    let mut bench = Bench::attached(settings());
+    let mut late = order(42, 0);
+    late.deadline_ms = bench.now.unix_ms - 1;
+    bench.command(1, 50, late.clone());
+    late.deadline_ms += 1;
+    bench.command(1, 51, late);
+    assert_eq!(bench.take_answers(), [(50, CommandAnswer::Expired)]);
+    assert_eq!(bench.take_heard().len(), 1);
+}
+
+#[test]
+fn a_command_fills_a_frame_to_a_device_and_no_more() {
+    let mut bench = Bench::attached(settings());
+    bench.command(1, 50, order(42, 993));
+    assert_eq!(bench.take_answers(), [(50, CommandAnswer::TooLarge)]);
+    bench.command(1, 51, order(42, 992));
+    assert_eq!(bench.take_heard().len(), 1);
+}
+
+#[test]
+fn a_command_whose_session_ends_is_lost() {
+    let mut bench = Bench::attached(settings());
+    bench.command(1, 50, order(42, 0));
+    bench.apply(Input::Disconnected { slot: Slot(0) });
+    assert_eq!(bench.take_answers(), [(50, CommandAnswer::Lost)]);
+}
+
+#[test]
+fn a_command_never_bears_id_0() {
+    let mut bench = Bench::attached(settings());
+    for round in 0..=u64::from(u16::MAX) {
+        bench.command(1, 50, order(round, 0));
+        let heard = bench.take_heard();
+        let [Heard::Command { id, .. }] = heard[..] else {
+            panic!("{heard:?}");
+        };
+        assert_ne!(id, 0);
+        bench.receive(0, &reply(id, round, false, b""));
+    }
+}
