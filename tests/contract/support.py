@@ -1,7 +1,6 @@
 """What the contract tests share: a cluster for a module, slow tests side by side, records to send."""
 
 import concurrent.futures
-import functools
 import struct
 import sys
 import unittest
@@ -26,35 +25,33 @@ def running_cluster(**tables):
 def side_by_side(test_case):
     """Class decorator for tests that mostly wait: they all run at once.
 
-    Each gets a thread and an instance of its own when the class is set up; what
-    the runner runs in its turn only waits for that thread and passes on its end.
+    The class that the runner sees starts each test in a thread of its own; what
+    it runs in its turn waits for that thread and fails as the test did.
     """
     names = unittest.TestLoader().getTestCaseNames(test_case)
-    bodies = {name: getattr(test_case, name) for name in names}
 
     def run(name):
-        test = test_case(name)
-        try:
-            bodies[name](test)
-        finally:
-            test.doCleanups()
+        result = unittest.TestResult()
+        test_case(name).run(result)
+        return result
 
     def start(cls):
         pool = concurrent.futures.ThreadPoolExecutor(len(names))
         cls.addClassCleanup(pool.shutdown)
-        cls.running = {name: pool.submit(run, name) for name in names}
+        cls.results = {name: pool.submit(run, name) for name in names}
 
     def waiting(name):
-        @functools.wraps(bodies[name])
         def wait(self):
-            self.running[name].result()
+            result = self.results[name].result()
+            for _, text in result.failures + result.errors:
+                self.fail(text)
 
         return wait
 
-    test_case.setUpClass = classmethod(start)
-    for name in names:
-        setattr(test_case, name, waiting(name))
-    return test_case
+    waiting_class = type(test_case.__name__, (unittest.TestCase,), {name: waiting(name) for name in names})
+    waiting_class.__module__ = test_case.__module__
+    waiting_class.setUpClass = classmethod(start)
+    return waiting_class
 
 
 def took(what, seconds, promised_s):

@@ -5,7 +5,7 @@ import time
 from client import DEADLINE_S, now_ms
 from cluster import Cluster
 from rcu1 import LoginStatus
-from support import ContractTest
+from support import ContractTest, side_by_side
 
 MAX_CONNECTIONS = 2
 PLACES_MAX = 8
@@ -13,6 +13,7 @@ PLACES_MAX = 8
 GRANT_TTL_S = 5
 
 
+@side_by_side
 class Full(ContractTest):
     def setUp(self):
         self.cluster = Cluster(

@@ -6,7 +6,7 @@ import rcu1
 from client import Broken
 from cluster import Cluster
 from rcu1 import AckStatus, CloseReason, Kind, LoginStatus
-from support import T0, ContractTest, fuel
+from support import T0, ContractTest, fuel, side_by_side
 
 DEVICES = 8
 
@@ -52,6 +52,7 @@ class Life:
             self.acknowledged.append(ack["base_seq"])
 
 
+@side_by_side
 class Restart(ContractTest):
     def setUp(self):
         self.cluster = Cluster()
