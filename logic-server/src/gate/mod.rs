@@ -14,6 +14,9 @@ mod notices;
 mod pending;
 mod places;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 

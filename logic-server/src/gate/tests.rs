@@ -1,0 +1,9 @@
+//! The gate against the contract's sections 1 and 3 and DESIGN.md section 4, and a model.
+
+#![allow(clippy::unwrap_used)]
+
+mod attach;
+mod bench;
+mod grants;
+mod links;
+mod model;
