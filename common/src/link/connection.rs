@@ -117,7 +117,7 @@ pub(super) enum End {
     Framing(#[from] FramingError),
     #[error("the peer sent {0}")]
     Wire(#[from] WireError),
-    #[error("the peer, a {from}, sent message number {number}, which is not its to say")]
+    #[error("the peer ({from}) sent message number {number}, which is not its to say")]
     NotItsToSay { from: Role, number: u16 },
 }
 

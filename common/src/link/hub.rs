@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::handshake::{self, HandshakeError, Identity};
 use super::keys::Keys;
 use super::liveness::{GOOD_MS, backoff_ms_max};
 use super::message::Message;
-use super::peer::{Class, LinkEvent, LinkId, Peer, Role, is_bulk, may_send};
+use super::peer::{Class, LinkEvent, LinkId, Peer, Role, is_bulk, is_public, may_send};
 use super::wire::{self, Envelope, Hello};
 use crate::epoch::Epoch;
 use crate::ids::NodeName;
@@ -300,45 +300,7 @@ impl Shared {
             _ = self.events.send(event) => {}
         }
     }
-}
 
-/// Accepts links until the hub stops.
-async fn accept(shared: Arc<Shared>, listener: TcpListener, roles: Arc<[Role]>) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shared.stopped() => return,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a link");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(permit) = shared.handshakes.clone().try_acquire_owned() else {
-            shared.refused_peer(address, "too many handshakes at once");
-            continue;
-        };
-        if shared.read_table().links.len() >= LINKS_MAX {
-            shared.refused_peer(address, "too many links");
-            continue;
-        }
-        let (roles, peer_shared) = (roles.clone(), shared.clone());
-        shared.spawn(async move {
-            match peer_shared.admit(stream, address, &roles).await {
-                Ok((stream, transport, peer)) => {
-                    drop(permit);
-                    peer_shared.run(stream, transport, peer).await;
-                }
-                Err(error) => peer_shared.refused_peer(address, &chain(&error)),
-            }
-        });
-    }
-}
-
-impl Shared {
     async fn admit(
         &self,
         mut stream: TcpStream,
@@ -371,6 +333,46 @@ impl Shared {
         let _ = self.events.try_send(LinkEvent::Refused {
             address: address.to_string(),
             why: why.to_owned(),
+        });
+    }
+}
+
+/// Accepts links until the hub stops.
+async fn accept(shared: Arc<Shared>, listener: TcpListener, roles: Arc<[Role]>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.stopped() => return,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a link");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = shared.handshakes.clone().try_acquire_owned() else {
+            shared.refused_peer(address, "too many handshakes at once");
+            continue;
+        };
+        if shared.read_table().links.len() >= LINKS_MAX {
+            shared.refused_peer(address, "too many links");
+            continue;
+        }
+        let (roles, peer_shared) = (roles.clone(), shared.clone());
+        shared.spawn(async move {
+            let admitted = tokio::select! {
+                admitted = peer_shared.admit(stream, address, &roles) => admitted,
+                () = peer_shared.stopped() => return,
+            };
+            drop(permit);
+            match admitted {
+                Ok((stream, transport, peer)) => {
+                    peer_shared.run(stream, transport, peer).await;
+                }
+                Err(error) => peer_shared.refused_peer(address, &chain(&error)),
+            }
         });
     }
 }
@@ -431,20 +433,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-/// Whether the world may reach a socket bound to this address; "all addresses" count as public.
-fn is_public(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => {
-            let [a, b, ..] = address.octets();
-            let carrier = a == 100 && b & 0xC0 == 64;
-            !(address.is_loopback() || address.is_private() || address.is_link_local() || carrier)
-        }
-        IpAddr::V6(address) => {
-            !(address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local())
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Pure. Who is at the other end of a link, what an owner hears of it, and who may say what.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +133,49 @@ pub(super) fn may_send(from: Role, to: Role, class: Class, message: &Message) ->
         Message::AccountCommand(_) => (class, from, to) == (Class::Request, Operator, Conn),
         Message::CommandAnswer(_) => {
             class == Class::Answer && matches!((from, to), (Logic, Conn) | (Conn, Operator))
+        }
+    }
+}
+
+/// Whether the world may reach a socket bound to this address; "all addresses" count as public.
+pub(super) fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, ..] = address.octets();
+            let carrier = a == 100 && b & 0xC0 == 64;
+            !(address.is_loopback() || address.is_private() || address.is_link_local() || carrier)
+        }
+        IpAddr::V6(address) => {
+            !(address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_internal_networks_are_told_from_public_ones() {
+        for (address, public) in [
+            ("127.0.0.1", false),
+            ("10.1.2.3", false),
+            ("172.31.0.1", false),
+            ("172.32.0.1", true),
+            ("192.168.1.1", false),
+            ("100.64.0.1", false),
+            ("100.128.0.1", true),
+            ("::ffff:10.0.0.1", false),
+            ("8.8.8.8", true),
+            ("0.0.0.0", true),
+            ("::", true),
+            ("::1", false),
+            ("fd00::1", false),
+            ("fe80::1", false),
+            ("2001:db8::1", true),
+        ] {
+            let parsed = address.parse().expect("an address");
+            assert_eq!(is_public(parsed), public, "{address}");
         }
     }
 }

@@ -237,6 +237,7 @@ fn every_message_has_its_golden_bytes() {
     for (message, body) in golden() {
         seen.insert(number(&message));
         let bytes = encoded(&notice(message.clone()));
+        assert_eq!(hex(&bytes[HEADER_BYTES..]), body, "{message:?}");
         assert_eq!(decode(&bytes).expect("decoded"), notice(message));
     }
     assert_eq!(seen, NUMBERS.iter().copied().collect(), "each has one");
