@@ -1,1 +1,19 @@
-//! In the making.
+//! Tier 2: who may come in, and where to.
+//!
+//! Pure, from the outside in: [`core`] takes everything that happens and says what to do; [`login`]
+//! is the story of one login, judged with what lies on the [`desk`]; [`pool`] picks the logic server,
+//! [`directory`] knows which session of an account is current, [`epochs`] orders them; [`throttle`]
+//! and [`nonces`] keep the impatient and the repeated away; [`load`] tells the balancers;
+//! [`account`] and [`counters`] are what the others speak of.
+
+pub mod account;
+pub mod core;
+pub mod counters;
+pub mod desk;
+pub mod directory;
+pub mod epochs;
+pub mod load;
+pub mod login;
+pub mod nonces;
+pub mod pool;
+pub mod throttle;

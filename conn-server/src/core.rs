@@ -1,0 +1,276 @@
+//! Pure. The conn server: everything that can happen to it, and what it does then.
+//!
+//! The core routes. What a login goes through is told in `login.rs`, which node takes a grant in
+//! `pool.rs`, who is where in `directory.rs`. Here are the conversations: which request of ours is
+//! open on which link, what its answer leads to, and what happens when none comes.
+
+mod commands;
+mod logins;
+mod nodes;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use common::epoch::Epoch;
+use common::ids::AccountName;
+use common::link::message::{ConnLoad, Held, Message, Revoke};
+use common::link::{LinkEvent, LinkId, Role};
+
+use crate::account::{Change, Found, LastLogin};
+use crate::counters::Counters;
+use crate::desk::Desk;
+use crate::load::Bulletin;
+use crate::login::{Asker, Login, Now};
+
+use self::commands::Commands;
+use self::logins::Asked;
+
+/// How often what has no event of its own is looked after: the mark of the epochs.
+const ROUND_MS: u64 = 1_000;
+
+/// Everything that can happen to a conn server.
+#[derive(Debug)]
+pub enum Input {
+    Link(LinkEvent),
+    /// Answer to [`Effect::LookUp`]. What was read before a change of the account comes before
+    /// [`Input::Changed`] of it.
+    Found {
+        id: u64,
+        found: Found,
+    },
+    /// An account changed; what was remembered of it is dropped.
+    Changed(Change),
+    /// Answer to [`Effect::CheckVersions`]: what the node of this link has to end.
+    Stale {
+        link: LinkId,
+        revocations: Vec<Revoke>,
+    },
+    /// Answer to [`Effect::StoreMark`]; `None`: it could not be stored.
+    MarkStored(Option<Epoch>),
+    /// Those that are being decided are answered `busy`, and so is whoever comes after.
+    Shutdown,
+    /// [`Core::next_deadline`] has come.
+    Tick,
+}
+
+/// What a conn server wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    Request {
+        link: LinkId,
+        id: u64,
+        deadline_ms: u32,
+        message: Message,
+    },
+    Answer {
+        link: LinkId,
+        id: u64,
+        message: Message,
+    },
+    Notice {
+        link: LinkId,
+        message: Message,
+    },
+    /// The peer cannot be worked with; a person has to see why.
+    CloseLink {
+        link: LinkId,
+        why: &'static str,
+    },
+    LookUp {
+        id: u64,
+        account: AccountName,
+    },
+    /// Compare what a node holds with the accounts of now: they may have changed while it was cut off.
+    CheckVersions {
+        link: LinkId,
+        held: Vec<Held>,
+    },
+    StoreMark(Epoch),
+    NoteLastLogin(LastLogin),
+}
+
+#[derive(Debug)]
+pub struct Core {
+    desk: Desk,
+    /// What the links to logic servers are dialled with, by their index.
+    logic_servers: Vec<String>,
+    logins_open_max: usize,
+    logins: HashMap<u64, Login>,
+    asked: HashMap<u64, Asked>,
+    commands: Commands,
+    bulletin: Bulletin,
+    timers: Timers,
+    round_at_ms: u64,
+    /// Ids of logins, commands and requests are of one count.
+    last_id: u64,
+    shutting_down: bool,
+}
+
+/// The earliest first. A timer of something that is over finds nothing to do.
+type Timers = BinaryHeap<Reverse<(u64, Timer)>>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    LookUp(u64),
+    Grant(u64),
+    Command(u64),
+}
+
+impl Core {
+    pub fn new(desk: Desk, logic_servers: Vec<String>, logins_open_max: usize) -> Self {
+        Self {
+            desk,
+            logic_servers,
+            logins_open_max,
+            logins: HashMap::new(),
+            asked: HashMap::new(),
+            commands: Commands::default(),
+            bulletin: Bulletin::default(),
+            timers: Timers::new(),
+            round_at_ms: 0,
+            last_id: 0,
+            shutting_down: false,
+        }
+    }
+
+    pub fn apply(&mut self, input: Input, now_ms: u64, unix_ms: u64, effects: &mut Vec<Effect>) {
+        let now = Now {
+            ms: now_ms,
+            unix_ms,
+        };
+        match input {
+            Input::Link(event) => self.link(event, now, effects),
+            Input::Found { id, found } => self.found(id, found, now, effects),
+            Input::Changed(change) => self.changed(&change, now, effects),
+            Input::Stale { link, revocations } => {
+                for revoke in revocations {
+                    self.revoke_on(link, revoke, effects);
+                }
+            }
+            Input::MarkStored(mark) => self.desk.epochs.mark_stored(mark),
+            Input::Shutdown => self.shut_down(now, effects),
+            Input::Tick => self.tick(now, effects),
+        }
+    }
+
+    /// When [`Input::Tick`] is due, in monotonic milliseconds.
+    pub fn next_deadline(&self) -> u64 {
+        let timer = self.timers.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
+        timer.min(self.bulletin.due_ms()).min(self.round_at_ms)
+    }
+
+    /// What it knows, for whoever watches.
+    pub fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.desk.counters
+    }
+
+    /// What balancers are told: nothing is free where nobody is let in any more.
+    pub fn load(&self) -> ConnLoad {
+        if self.shutting_down {
+            return ConnLoad::default();
+        }
+        let (places_free, places_max) = self.desk.pool.places();
+        ConnLoad {
+            places_free,
+            places_max,
+            logins_open: u32::try_from(self.logins.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn link(&mut self, event: LinkEvent, now: Now, effects: &mut Vec<Effect>) {
+        self.bulletin.something_happened();
+        match event {
+            LinkEvent::Up { link, peer } => match peer.role {
+                Role::Balancer => self.bulletin.join(link, self.load(), effects),
+                Role::Logic => self.node_up(link, peer, now, effects),
+                Role::Conn | Role::Operator => {}
+            },
+            LinkEvent::Down { link, .. } => {
+                self.bulletin.leave(link);
+                self.node_down(link, now, effects);
+            }
+            LinkEvent::Request {
+                link,
+                id,
+                deadline_ms,
+                message,
+                epoch,
+            } => {
+                self.desk.epochs.observe(epoch);
+                let asker = Asker {
+                    link,
+                    request: id,
+                    until_ms: now.ms + u64::from(deadline_ms),
+                };
+                match message {
+                    Message::Login(login) => self.login(asker, &login, now, effects),
+                    Message::AccountCommand(command) => {
+                        self.command(asker, command, now, effects);
+                    }
+                    _ => {} // No other request passes the link.
+                }
+            }
+            LinkEvent::Answer {
+                link,
+                id,
+                message,
+                epoch,
+            } => {
+                self.desk.epochs.observe(epoch);
+                match message {
+                    Message::GrantAnswer(answer) => {
+                        self.grant_answered(link, id, answer, now, effects);
+                    }
+                    Message::CommandAnswer(answer) => {
+                        self.command_answered(link, id, answer, effects)
+                    }
+                    _ => {}
+                }
+            }
+            LinkEvent::Notice {
+                link,
+                message,
+                epoch,
+            } => {
+                self.desk.epochs.observe(epoch);
+                self.node_says(link, message, now, effects);
+            }
+            LinkEvent::Refused { .. } => {}
+        }
+    }
+
+    fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        while let Some(Reverse((at_ms, timer))) = self.timers.peek().copied()
+            && at_ms <= now.ms
+        {
+            self.timers.pop();
+            match timer {
+                Timer::LookUp(id) => self.look_up_expired(id, now, effects),
+                Timer::Grant(id) => self.grant_expired(id, now, effects),
+                Timer::Command(id) => self.command_expired(id, effects),
+            }
+        }
+        if now.ms >= self.round_at_ms {
+            self.round_at_ms = now.ms + ROUND_MS;
+            let mark = self.desk.epochs.mark_to_store(now.unix_ms);
+            effects.extend(mark.map(Effect::StoreMark));
+        }
+        self.bulletin.publish(self.load(), now.ms, effects);
+    }
+
+    fn new_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    fn set_timer(&mut self, at_ms: u64, timer: Timer) {
+        self.timers.push(Reverse((at_ms, timer)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

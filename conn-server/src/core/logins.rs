@@ -1,0 +1,199 @@
+//! Pure. The conversations of a login: with the accounts, with a logic server, and the answer.
+
+use common::link::LinkId;
+use common::link::message::{self, GrantAnswer, LoginAnswer};
+
+use super::{Core, Effect, Timer};
+use crate::account::{Change, Found};
+use crate::counters::Counter;
+use crate::desk::Desk;
+use crate::login::{Asker, GRANTED_WITHIN_MS, Login, Lost, Now, Step};
+use crate::pool::Reservation;
+
+/// A grant whose answer never came is taken for gone this long after it expired on its node.
+const FORGOTTEN_AFTER_MS: u64 = 1_000;
+
+/// A grant that a logic server was asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) link: LinkId,
+    /// Held until it is answered or has expired, whether a login still waits for it or not.
+    reservation: Reservation,
+    /// `None`: its time was over.
+    pub(super) login: Option<u64>,
+    at_ms: u64,
+}
+
+impl Core {
+    pub(super) fn login(
+        &mut self,
+        asker: Asker,
+        login: &message::Login,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let desk = &mut self.desk;
+        desk.counters.add(Counter::Logins);
+        let (login, step) = if self.shutting_down {
+            (None, desk.busy(Counter::ShuttingDown, now))
+        } else if self.logins.len() >= self.logins_open_max {
+            (None, desk.busy(Counter::TooManyOpen, now))
+        } else {
+            Login::begin(asker, login, desk, now)
+        };
+        let id = self.new_id();
+        if let Some(login) = login {
+            self.logins.insert(id, login);
+        }
+        self.settle(id, asker, step, now, effects);
+    }
+
+    pub(super) fn found(&mut self, id: u64, found: Found, now: Now, effects: &mut Vec<Effect>) {
+        let is_login = self.step(id, now, effects, |login, desk| {
+            login.account_found(found, desk, now)
+        });
+        if !is_login {
+            self.command_found(id, found, now, effects);
+        }
+    }
+
+    pub(super) fn look_up_expired(&mut self, id: u64, now: Now, effects: &mut Vec<Effect>) {
+        if self.logins.get(&id).is_some_and(Login::waits_for_account) {
+            self.step(id, now, effects, |login, desk| {
+                login.abandon(Counter::LookUpFailed, desk, now)
+            });
+        }
+    }
+
+    pub(super) fn grant_answered(
+        &mut self,
+        link: LinkId,
+        id: u64,
+        answer: GrantAnswer,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.asked.get(&id).is_none_or(|asked| asked.link != link) {
+            return;
+        }
+        let Some(asked) = self.asked.remove(&id) else {
+            return;
+        };
+        self.desk.pool.answered(asked.reservation, answer.load);
+        if let Some(login) = asked.login {
+            self.step(login, now, effects, |login, desk| {
+                login.grant_answered(answer.verdict, desk, now)
+            });
+        }
+    }
+
+    /// Its login asks elsewhere. A grant that is never answered gives its place back when it must
+    /// have expired on its node.
+    pub(super) fn grant_expired(&mut self, id: u64, now: Now, effects: &mut Vec<Effect>) {
+        let gone_after_ms = u64::from(self.desk.rules.grant_ttl_ms) + FORGOTTEN_AFTER_MS;
+        let Some(asked) = self.asked.get_mut(&id) else {
+            return;
+        };
+        if let Some(login) = asked.login.take() {
+            if now.ms >= asked.at_ms + GRANTED_WITHIN_MS {
+                self.desk.pool.silent(&asked.reservation);
+            }
+            let gone_at_ms = asked.at_ms + gone_after_ms;
+            self.set_timer(gone_at_ms, Timer::Grant(id));
+            self.step(login, now, effects, |login, desk| {
+                login.grant_lost(Lost::TimedOut, desk, now)
+            });
+        } else if let Some(asked) = self.asked.remove(&id) {
+            self.desk.pool.give_back(asked.reservation);
+        }
+    }
+
+    /// In effect everywhere: on every node that can be reached, now; on the others when they are
+    /// adopted; in the logins that are being decided; and in the next ones, which look it up anew.
+    pub(super) fn changed(&mut self, change: &Change, now: Now, effects: &mut Vec<Effect>) {
+        let Some(revoke) = change.revocation() else {
+            return;
+        };
+        self.revoke_everywhere(revoke, effects);
+        let mut outdated: Vec<_> = self
+            .logins
+            .iter()
+            .filter(|(_, login)| login.rests_on(revoke.account_id, revoke.below_version))
+            .map(|(id, _)| *id)
+            .collect();
+        outdated.sort_unstable();
+        for id in outdated {
+            self.step(id, now, effects, |login, desk| {
+                login.abandon(Counter::ChangedMeanwhile, desk, now)
+            });
+        }
+    }
+
+    pub(super) fn shut_down(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.shutting_down = true;
+        self.bulletin.something_happened();
+        let mut open: Vec<_> = self.logins.keys().copied().collect();
+        open.sort_unstable();
+        for id in open {
+            self.step(id, now, effects, |login, desk| {
+                login.abandon(Counter::ShuttingDown, desk, now)
+            });
+        }
+    }
+
+    /// Takes a login a step on; false where none of this id is being decided.
+    pub(super) fn step(
+        &mut self,
+        id: u64,
+        now: Now,
+        effects: &mut Vec<Effect>,
+        step: impl FnOnce(&mut Login, &mut Desk) -> Step,
+    ) -> bool {
+        let Some(login) = self.logins.get_mut(&id) else {
+            return false;
+        };
+        let step = step(login, &mut self.desk);
+        let asker = login.asker;
+        self.settle(id, asker, step, now, effects);
+        true
+    }
+
+    /// Carries out what a step came to.
+    fn settle(&mut self, id: u64, asker: Asker, step: Step, now: Now, effects: &mut Vec<Effect>) {
+        match step {
+            Step::LookUp { account, until_ms } => {
+                self.set_timer(until_ms, Timer::LookUp(id));
+                effects.push(Effect::LookUp { id, account });
+            }
+            Step::Ask {
+                reservation,
+                grant,
+                until_ms,
+            } => {
+                let request = self.new_id();
+                self.set_timer(until_ms, Timer::Grant(request));
+                let link = reservation.link();
+                self.asked.insert(
+                    request,
+                    Asked {
+                        link,
+                        reservation,
+                        login: Some(id),
+                        at_ms: now.ms,
+                    },
+                );
+                effects.push(Effect::Request {
+                    link,
+                    id: request,
+                    deadline_ms: now.until(until_ms),
+                    message: (*grant).into(),
+                });
+            }
+            Step::Reply(reply) => {
+                self.logins.remove(&id);
+                effects.push(asker.answer(LoginAnswer { body: reply.body }));
+                effects.extend(reply.last_login.map(Effect::NoteLastLogin));
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Pure. Who is where: the current session of every account on the logic servers of this conn
+//! server, and the grants that are still open.
+//!
+//! The newest attached epoch of an account is its current session. Sessions are learnt from the
+//! nodes alone: from the pages that a node sends after the hello (so a restarted conn server knows
+//! all again), and from what it tells afterwards. A node that is cut off keeps its sessions here
+//! until it is back and has listed what it still holds: an older epoch that attaches elsewhere
+//! meanwhile must still be recognised as older. What is kept is bounded by the number of accounts.
+
+use std::collections::HashMap;
+
+use common::epoch::Epoch;
+use common::ids::{AccountId, Ticket};
+use common::link::message::Held;
+
+use crate::pool::NodeIndex;
+
+/// Open grants of one account; a fifth drops the oldest, as on the logic servers.
+pub const GRANTS_PER_ACCOUNT_MAX: usize = 4;
+
+/// An account's current session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub node: NodeIndex,
+    pub epoch: Epoch,
+    /// In which of its node's adoptions it was last confirmed.
+    adoption: u16,
+}
+
+/// A grant that its node acknowledged and that was neither used nor dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenGrant {
+    pub node: NodeIndex,
+    pub epoch: Epoch,
+    pub account_version: u32,
+    pub expires_ms: u64,
+    /// `None`: another conn server made it, or this one before its restart.
+    pub ticket: Option<Ticket>,
+}
+
+/// A session that must be closed because a newer one of its account lives on another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outdated {
+    pub node: NodeIndex,
+    pub account_id: AccountId,
+    /// Sessions of the account with an epoch below this one.
+    pub below: Epoch,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    session: Option<Session>,
+    /// Oldest first.
+    grants: Vec<OpenGrant>,
+}
+
+impl Entry {
+    fn drop_grants(&mut self, drop: impl Fn(&OpenGrant) -> bool) {
+        self.grants.retain(|grant| !drop(grant));
+        if self.grants.is_empty() {
+            // An attached account keeps no room for grants: there are many of those.
+            self.grants = Vec::new();
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Directory {
+    accounts: HashMap<AccountId, Entry>,
+    sessions: usize,
+    /// By node: counts its adoptions, so that what the present one did not confirm can be told.
+    adoptions: Vec<u16>,
+}
+
+impl Directory {
+    pub fn new(nodes: u16) -> Self {
+        Self {
+            accounts: HashMap::new(),
+            sessions: 0,
+            adoptions: vec![0; nodes.into()],
+        }
+    }
+
+    /// The node begins to list what it holds. Its open grants are in that list; none is made for it
+    /// before the list is complete.
+    pub fn adoption_began(&mut self, node: NodeIndex) {
+        if let Some(adoption) = self.adoptions.get_mut(usize::from(node.0)) {
+            *adoption = adoption.wrapping_add(1);
+        }
+        self.retain(|entry| entry.drop_grants(|grant| grant.node == node));
+    }
+
+    /// The list is complete: what was known of the node and is not in it is gone.
+    pub fn adoption_ended(&mut self, node: NodeIndex) {
+        let adoption = self.adoption(node);
+        self.retain(|entry| {
+            entry
+                .session
+                .take_if(|session| session.node == node && session.adoption != adoption);
+        });
+    }
+
+    /// A session began, or is listed. Tells which session, there or elsewhere, has to end for it.
+    pub fn attached(&mut self, node: NodeIndex, held: Held) -> Option<Outdated> {
+        let adoption = self.adoption(node);
+        let entry = self.accounts.entry(held.account_id).or_default();
+        entry.drop_grants(|grant| grant.epoch == held.epoch);
+        let attached = Session {
+            node,
+            epoch: held.epoch,
+            adoption,
+        };
+        let (older, newer) = match entry.session {
+            None => {
+                entry.session = Some(attached);
+                self.sessions += 1;
+                return None;
+            }
+            // A node lets none in that is older than its own session: that one has ended, though
+            // its end may have been told while the link was down.
+            Some(current) if current.node == node => (current, attached),
+            Some(current) if current.epoch > attached.epoch => (attached, current),
+            Some(current) => (current, attached),
+        };
+        entry.session = Some(newer);
+        (older.node != newer.node).then_some(Outdated {
+            node: older.node,
+            account_id: held.account_id,
+            below: newer.epoch,
+        })
+    }
+
+    /// A session ended. The end of an older one changes nothing.
+    pub fn session_ended(&mut self, node: NodeIndex, account_id: AccountId, epoch: Epoch) {
+        self.change(account_id, |entry| {
+            entry
+                .session
+                .take_if(|session| session.node == node && session.epoch == epoch);
+        });
+    }
+
+    /// A node acknowledged a grant, or listed it.
+    pub fn granted(&mut self, account_id: AccountId, grant: OpenGrant) {
+        let grants = &mut self.accounts.entry(account_id).or_default().grants;
+        let at = grants.partition_point(|open| open.epoch < grant.epoch);
+        grants.insert(at, grant);
+        if grants.len() > GRANTS_PER_ACCOUNT_MAX {
+            grants.remove(0);
+        }
+    }
+
+    /// A grant expired or was dropped.
+    pub fn grant_closed(&mut self, node: NodeIndex, account_id: AccountId, epoch: Epoch) {
+        self.change(account_id, |entry| {
+            entry.drop_grants(|grant| grant.node == node && grant.epoch == epoch);
+        });
+    }
+
+    /// The account changed: every node drops the grants of its older versions. Their sessions are
+    /// gone when the nodes say so.
+    pub fn revoked(&mut self, account_id: AccountId, below_version: u32) {
+        self.change(account_id, |entry| {
+            entry.drop_grants(|grant| grant.account_version < below_version);
+        });
+    }
+
+    pub fn session(&self, account_id: AccountId) -> Option<Session> {
+        self.accounts.get(&account_id)?.session
+    }
+
+    /// The grant of this epoch, where it is still open.
+    pub fn open_grant(
+        &self,
+        account_id: AccountId,
+        epoch: Epoch,
+        now_ms: u64,
+    ) -> Option<&OpenGrant> {
+        let mut grants = self.accounts.get(&account_id)?.grants.iter();
+        grants.find(|grant| grant.epoch == epoch && grant.expires_ms > now_ms)
+    }
+
+    /// Where the account holds a place already, best first: its session's node, then those of its
+    /// open grants from the newest on.
+    pub fn places(
+        &self,
+        account_id: AccountId,
+        now_ms: u64,
+    ) -> impl Iterator<Item = NodeIndex> + '_ {
+        let entry = self.accounts.get(&account_id).into_iter();
+        entry.flat_map(move |entry| {
+            let session = entry.session.iter().map(|session| session.node);
+            let grants = entry.grants.iter().rev();
+            let open = grants.filter(move |grant| grant.expires_ms > now_ms);
+            session.chain(open.map(|grant| grant.node))
+        })
+    }
+
+    /// Accounts with a session.
+    pub fn sessions(&self) -> usize {
+        self.sessions
+    }
+
+    fn adoption(&self, node: NodeIndex) -> u16 {
+        let adoption = self.adoptions.get(usize::from(node.0));
+        adoption.copied().unwrap_or_default()
+    }
+
+    /// Changes one account's entry and keeps the books.
+    fn change(&mut self, account_id: AccountId, change: impl FnOnce(&mut Entry)) {
+        let Some(entry) = self.accounts.get_mut(&account_id) else {
+            return;
+        };
+        let before = entry.session.is_some();
+        change(entry);
+        self.sessions -= usize::from(before && entry.session.is_none());
+        if entry.session.is_none() && entry.grants.is_empty() {
+            self.accounts.remove(&account_id);
+        }
+    }
+
+    /// The same for every account.
+    fn retain(&mut self, change: impl Fn(&mut Entry)) {
+        let sessions = &mut self.sessions;
+        self.accounts.retain(|_, entry| {
+            let before = entry.session.is_some();
+            change(entry);
+            *sessions -= usize::from(before && entry.session.is_none());
+            entry.session.is_some() || !entry.grants.is_empty()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,436 @@
+//! Pure. One login, from the frame that a balancer forwards to the reply that the device gets.
+//!
+//! ```text
+//! parsed ─▶ paced ─▶ account ─▶ proof ─▶ enabled ─▶ clock ─▶ place ─▶ reserve ─▶ grant ─▶ reply
+//!   │         │      (look-up)   │ nonce     │         │        │                 │  ▲
+//!   ▼         ▼         ▼        ▼           ▼         ▼        ▼                 ▼  │ once more,
+//! malformed  busy      busy    refused    disabled  clock_skew full, busy     not granted: elsewhere
+//! ```
+//!
+//! The order is the contract's order of judgement. An unknown account and a wrong proof cost the same
+//! and are answered alike. A login waits at two places only, for its account and for a logic server's
+//! answer, and is decided within [`DECIDED_WITHIN_MS`] whatever happens there.
+
+use std::net::IpAddr;
+
+use common::device::login::{self, LoginReply, Target};
+use common::device::message::MessageError;
+use common::device::proof;
+use common::epoch::Epoch;
+use common::ids::{AccountId, AccountName, Nonce, Ticket};
+use common::link::LinkId;
+use common::link::message::{self, Grant, GrantVerdict, Message};
+use common::secret::DeviceKey;
+use rand::RngExt;
+
+use crate::account::{Account, Found, LastLogin};
+use crate::core::Effect;
+use crate::counters::Counter;
+use crate::desk::{Desk, Reply};
+use crate::directory::OpenGrant;
+use crate::nonces::Seen;
+use crate::pool::{NodeIndex, Pick, Reservation};
+
+/// From the frame to the reply: the balancer waits a little longer.
+pub const DECIDED_WITHIN_MS: u64 = 2_300;
+/// For the account; what is left is enough to ask two logic servers.
+const LOOKED_UP_WITHIN_MS: u64 = 400;
+/// For a logic server's answer.
+pub const GRANTED_WITHIN_MS: u64 = 1_000;
+
+/// What a proof is checked against where there is no account, so that it takes as long.
+const NOBODYS_KEY: DeviceKey = DeviceKey::new([0; 32]);
+
+/// One instant on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic; what every time-out counts in.
+    pub ms: u64,
+    /// The wall clock; stored, shown and compared with the device's.
+    pub unix_ms: u64,
+}
+
+impl Now {
+    /// What is left until then; 0 when it is over.
+    pub fn until(self, at_ms: u64) -> u32 {
+        u32::try_from(at_ms.saturating_sub(self.ms)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Who asked, and under which id of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub link: LinkId,
+    pub request: u64,
+    /// By the asker's own word, until when it waits for the answer.
+    pub until_ms: u64,
+}
+
+impl Asker {
+    pub fn answer(&self, message: impl Into<Message>) -> Effect {
+        Effect::Answer {
+            link: self.link,
+            id: self.request,
+            message: message.into(),
+        }
+    }
+}
+
+/// What the login waits for next, or how it ended.
+#[derive(Debug)]
+pub enum Step {
+    /// The account, until then.
+    LookUp {
+        account: AccountName,
+        until_ms: u64,
+    },
+    /// A logic server, until then.
+    Ask {
+        reservation: Reservation,
+        grant: Box<Grant>,
+        until_ms: u64,
+    },
+    Reply(Reply),
+}
+
+/// Why a logic server's answer will not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    TimedOut,
+    LinkDown,
+}
+
+#[derive(Debug)]
+pub struct Login {
+    pub asker: Asker,
+    source: IpAddr,
+    claim: Claim,
+    give_up_ms: u64,
+    /// The grant that was asked for; `None` while the account is looked up.
+    offer: Option<Offer>,
+}
+
+#[derive(Debug)]
+struct Offer {
+    account: Account,
+    node: NodeIndex,
+    epoch: Epoch,
+    ticket: Ticket,
+    expires_ms: u64,
+    /// Another node was asked before.
+    second: bool,
+}
+
+/// A node that did not let the account in.
+#[derive(Clone, Copy)]
+struct Tried {
+    node: NodeIndex,
+    full: bool,
+}
+
+/// How a login ends that was worth a grant and got none.
+enum Failure {
+    Full,
+    Busy(Counter),
+}
+
+impl Login {
+    /// parsed, paced. No login where it ends here.
+    pub fn begin(
+        asker: Asker,
+        login: &message::Login,
+        desk: &mut Desk,
+        now: Now,
+    ) -> (Option<Self>, Step) {
+        let Ok(claim) = Claim::parse(&login.body) else {
+            return (None, desk.malformed(now));
+        };
+        let name = claim.account.clone();
+        let account = match desk.throttle.admit(login.source, name, now.ms) {
+            Ok(account) => account,
+            Err(throttled) => return (None, desk.throttled(throttled, now)),
+        };
+        let login = Self {
+            asker,
+            source: login.source,
+            claim,
+            give_up_ms: asker.until_ms.min(now.ms + DECIDED_WITHIN_MS),
+            offer: None,
+        };
+        let until_ms = login.wait_until(now, LOOKED_UP_WITHIN_MS);
+        (Some(login), Step::LookUp { account, until_ms })
+    }
+
+    /// account, proof, enabled, clock.
+    pub fn account_found(&mut self, found: Found, desk: &mut Desk, now: Now) -> Step {
+        let account = match found {
+            Found::Account(account) => Some(account),
+            Found::Unknown => None,
+            Found::Failed => return desk.busy(Counter::LookUpFailed, now),
+        };
+        let key = account.map_or(NOBODYS_KEY, |account| account.key);
+        let proven = self.claim.verify(&key);
+        let Some(account) = account.filter(|_| proven) else {
+            let guessed = self.claim.account.clone();
+            desk.throttle.proof_was_wrong(self.source, guessed, now.ms);
+            return desk.refused(Counter::WrongProof, now);
+        };
+        let open = match desk.nonces.seen(account.id, self.claim.nonce, now.ms) {
+            None => None,
+            Some(Seen::Undecided) => return desk.busy(Counter::Replayed, now),
+            Some(Seen::Granted(epoch)) => {
+                let open = desk.directory.open_grant(account.id, epoch, now.ms);
+                let Some(open) = open.cloned() else {
+                    return desk.refused(Counter::Replayed, now);
+                };
+                Some(open)
+            }
+        };
+        if !account.enabled {
+            return desk.disabled(self.claim.nonce, &key, now);
+        }
+        // A device without a clock sends 0, which is decades off.
+        if now.unix_ms.abs_diff(self.claim.sent_at_ms) > desk.rules.clock_skew_max_ms {
+            return desk.clock_skew(self.claim.nonce, &key, now);
+        }
+        if let Some(open) = open {
+            return self.repeat(&account, &open, desk, now);
+        }
+        desk.nonces.remember(account.id, self.claim.nonce, now.ms);
+        self.ask(account, None, desk, now)
+    }
+
+    /// A logic server answered: reply, or place once more.
+    pub fn grant_answered(&mut self, verdict: GrantVerdict, desk: &mut Desk, now: Now) -> Step {
+        let Some(offer) = self.offer.take() else {
+            return desk.busy(Counter::NoNode, now);
+        };
+        let (full, why) = match verdict {
+            GrantVerdict::Granted => return self.accept(&offer, desk, now),
+            GrantVerdict::Full => (true, Counter::GrantRefusedFull),
+            GrantVerdict::Draining => (false, Counter::GrantRefusedDraining),
+        };
+        self.ask_elsewhere(&offer, full, why, desk, now)
+    }
+
+    /// A logic server did not answer: place once more.
+    pub fn grant_lost(&mut self, lost: Lost, desk: &mut Desk, now: Now) -> Step {
+        let why = match lost {
+            Lost::TimedOut => Counter::GrantTimedOut,
+            Lost::LinkDown => Counter::GrantLinkLost,
+        };
+        let Some(offer) = self.offer.take() else {
+            return desk.busy(why, now);
+        };
+        self.ask_elsewhere(&offer, false, why, desk, now)
+    }
+
+    /// Ends it `busy` wherever it stands. A grant that comes nevertheless expires unused.
+    pub fn abandon(&mut self, why: Counter, desk: &mut Desk, now: Now) -> Step {
+        match self.offer.take() {
+            Some(offer) => self.fail(&offer.account, Failure::Busy(why), desk, now),
+            None => desk.busy(why, now),
+        }
+    }
+
+    pub fn waits_for_account(&self) -> bool {
+        self.offer.is_none()
+    }
+
+    /// Whether it waits for a grant to this account under a version below that one.
+    pub fn rests_on(&self, account_id: AccountId, below_version: u32) -> bool {
+        self.offer.as_ref().is_some_and(|offer| {
+            offer.account.id == account_id && offer.account.version < below_version
+        })
+    }
+
+    /// When a wait that begins now is over.
+    fn wait_until(&self, now: Now, within_ms: u64) -> u64 {
+        self.give_up_ms.min(now.ms + within_ms)
+    }
+
+    /// place, reserve, grant.
+    fn ask(&mut self, account: Account, tried: Option<Tried>, desk: &mut Desk, now: Now) -> Step {
+        let except = tried.map(|tried| tried.node);
+        let held = desk
+            .directory
+            .places(account.id, now.ms)
+            .find(|node| Some(*node) != except && desk.pool.takes_grants(*node));
+        let node = match held.map_or_else(|| desk.pool.pick(except), Pick::Node) {
+            Pick::Node(node) => node,
+            Pick::Full => return self.fail(&account, Failure::Full, desk, now),
+            Pick::Nobody if tried.is_some_and(|tried| tried.full) => {
+                return self.fail(&account, Failure::Full, desk, now);
+            }
+            Pick::Nobody => {
+                return self.fail(&account, Failure::Busy(Counter::NoNode), desk, now);
+            }
+        };
+        let Some(epoch) = desk.epochs.next_epoch(now.unix_ms) else {
+            return self.fail(&account, Failure::Busy(Counter::NoEpoch), desk, now);
+        };
+        let Some(reservation) = desk.pool.reserve(node) else {
+            return self.fail(&account, Failure::Busy(Counter::NoNode), desk, now);
+        };
+        let ticket = Ticket::new(desk.tickets.random());
+        let rules = &desk.rules;
+        let grant = Box::new(Grant {
+            account_id: account.id,
+            account: self.claim.account.clone(),
+            account_version: account.version,
+            session_key: proof::session_key(&account.key, self.claim.nonce, &ticket),
+            ticket,
+            source: rules.source_exact.then_some(self.source),
+            epoch,
+            ttl_ms: rules.grant_ttl_ms,
+            heartbeat_s: rules.heartbeat_s,
+        });
+        self.offer = Some(Offer {
+            account,
+            node,
+            epoch,
+            ticket,
+            expires_ms: now.ms + u64::from(rules.grant_ttl_ms),
+            second: tried.is_some(),
+        });
+        Step::Ask {
+            reservation,
+            grant,
+            until_ms: self.wait_until(now, GRANTED_WITHIN_MS),
+        }
+    }
+
+    /// The one more try on another node; the epoch and the ticket are new, so that the grant that
+    /// may still come into being on the first node is never taken for this one.
+    fn ask_elsewhere(
+        &mut self,
+        offer: &Offer,
+        full: bool,
+        why: Counter,
+        desk: &mut Desk,
+        now: Now,
+    ) -> Step {
+        if !offer.second && now.ms < self.give_up_ms {
+            desk.counters.add(why);
+            let node = offer.node;
+            return self.ask(offer.account, Some(Tried { node, full }), desk, now);
+        }
+        if full {
+            desk.counters.add(why);
+            return self.fail(&offer.account, Failure::Full, desk, now);
+        }
+        self.fail(&offer.account, Failure::Busy(why), desk, now)
+    }
+
+    /// The login reserved nothing that it knows of, so it may be repeated.
+    fn fail(&self, account: &Account, failure: Failure, desk: &mut Desk, now: Now) -> Step {
+        desk.nonces.forget(account.id, self.claim.nonce);
+        match failure {
+            Failure::Full => desk.full(now),
+            Failure::Busy(why) => desk.busy(why, now),
+        }
+    }
+
+    /// The grant stands on its node: only now is the device told to come.
+    fn accept(&self, offer: &Offer, desk: &mut Desk, now: Now) -> Step {
+        let account = &offer.account;
+        let open = OpenGrant {
+            node: offer.node,
+            epoch: offer.epoch,
+            account_version: account.version,
+            expires_ms: offer.expires_ms,
+            ticket: Some(offer.ticket),
+        };
+        let Some(mut reply) = self.reply_ok(account, &open, desk, now) else {
+            return self.fail(account, Failure::Busy(Counter::GrantTimedOut), desk, now);
+        };
+        desk.nonces
+            .granted(account.id, self.claim.nonce, offer.epoch);
+        desk.directory.granted(account.id, open);
+        reply.last_login = desk.pool.node(offer.node).map(|node| LastLogin {
+            account_id: account.id,
+            firmware: self.claim.firmware.clone(),
+            source: self.source,
+            node: node.name.clone(),
+            at_unix_ms: now.unix_ms,
+        });
+        Step::Reply(reply)
+    }
+
+    /// The same login again while its grant is open: the same ticket, for what is left of its time.
+    fn repeat(&self, account: &Account, open: &OpenGrant, desk: &mut Desk, now: Now) -> Step {
+        match self.reply_ok(account, open, desk, now) {
+            Some(reply) => {
+                desk.counters.add(Counter::Repeated);
+                Step::Reply(reply)
+            }
+            None => desk.refused(Counter::Replayed, now),
+        }
+    }
+
+    /// `None` where the grant has run out or its node cannot be named any more.
+    fn reply_ok(
+        &self,
+        account: &Account,
+        open: &OpenGrant,
+        desk: &mut Desk,
+        now: Now,
+    ) -> Option<Reply> {
+        let address = desk.pool.node(open.node)?.address_for(self.source)?;
+        // To the nearest second: what a grant lost on its way to the node is no second.
+        let left_s = (open.expires_ms.saturating_sub(now.ms) + 500) / 1_000;
+        let ticket_ttl_s = u16::try_from(left_s).ok().filter(|left_s| *left_s > 0)?;
+        let target = Target {
+            host: &address.ip().to_string(),
+            port: address.port(),
+            ticket: open.ticket?,
+            ticket_ttl_s,
+        };
+        desk.counters.add(Counter::Ok);
+        Some(Reply::new(&LoginReply::ok(
+            now.unix_ms,
+            target,
+            self.claim.nonce,
+            &account.key,
+        )))
+    }
+}
+
+/// What the device says of itself.
+#[derive(Debug)]
+struct Claim {
+    account: AccountName,
+    firmware: Box<str>,
+    sent_at_ms: u64,
+    nonce: Nonce,
+    proof: proof::Proof,
+}
+
+impl Claim {
+    fn parse(body: &[u8]) -> Result<Self, MessageError> {
+        let login = login::Login::decode_body(body)?;
+        let account = login.account.parse();
+        Ok(Self {
+            account: account.map_err(|_| MessageError::Body("account"))?,
+            firmware: login.firmware.into(),
+            sent_at_ms: login.sent_at_ms,
+            nonce: login.nonce,
+            proof: login.proof,
+        })
+    }
+
+    /// In constant time.
+    fn verify(&self, key: &DeviceKey) -> bool {
+        let login = login::Login {
+            account: self.account.as_str(),
+            firmware: &self.firmware,
+            sent_at_ms: self.sent_at_ms,
+            nonce: self.nonce,
+            proof: self.proof,
+        };
+        login.verify(key)
+    }
+}
+
+#[cfg(test)]
+mod tests;
