@@ -1,0 +1,335 @@
+//! Sessions that only heartbeat. A process of its own, for a process may open 20,000 files, and
+//! the server needs as many as the load.
+//!
+//! Told `hold N`, it grows to N sessions and says `held N`; when its standard input closes it says
+//! how many heartbeats were answered and how many sessions were lost, and ends.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use common::device::frame::{self, FRAME_BYTES_TO_DEVICE_MAX, Parsed};
+use common::device::kind;
+use common::device::message::FromDevice;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use serde::{Deserialize, Serialize};
+
+use super::connect::connect;
+use super::logins::Logins;
+use super::sources::Sources;
+use crate::error::{BenchError, Result, Tried as _};
+use crate::fleet;
+use crate::net::{is_not_yet, wait};
+use crate::process::{self, Helper};
+
+/// Logins under way at once while the fleet grows.
+const SLOTS: usize = 64;
+/// Connections to a server without login, in one turn of the loop.
+const CONNECTS_PER_TURN: usize = 256;
+/// Where no AttachReply says how often; as the cluster's own default.
+const BARE_HEARTBEAT: Duration = Duration::from_secs(60);
+const WAKER: Token = Token(usize::MAX);
+const TICK: Duration = Duration::from_millis(100);
+const GROW_MAX: Duration = Duration::from_secs(90);
+const END_MAX: Duration = Duration::from_secs(10);
+
+/// Where the sessions are held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Held {
+    /// Through the whole login.
+    Cluster { balancer: SocketAddr, accounts: u32 },
+    /// By connecting; nobody says how often to heartbeat.
+    Bare { server: SocketAddr },
+}
+
+/// How the sessions fared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fared {
+    pub(crate) heartbeats: u64,
+    pub(crate) replies: u64,
+    pub(crate) lost: u64,
+}
+
+/// The load as a process of its own.
+pub(crate) struct IdleLoad(Helper);
+
+impl IdleLoad {
+    /// `block` as in [`Sources`]: loads that run at the same time have blocks of their own.
+    pub(crate) fn start(held: Held, block: u8) -> Result<Self> {
+        let (target, accounts) = match held {
+            Held::Cluster { balancer, accounts } => (balancer, accounts),
+            Held::Bare { server } => (server, 0),
+        };
+        let [target, accounts, block] =
+            [target.to_string(), accounts.to_string(), block.to_string()];
+        let mut arguments = vec!["idle", "--target", &target, "--block", &block];
+        if matches!(held, Held::Cluster { .. }) {
+            arguments.extend(["--accounts", &accounts]);
+        }
+        Ok(Self(Helper::start(arguments)?))
+    }
+
+    /// Returns when it holds `sessions`.
+    pub(crate) fn hold(&mut self, sessions: usize) -> Result<()> {
+        self.begin_to_hold(sessions)?;
+        self.wait_held(sessions)
+    }
+
+    pub(crate) fn begin_to_hold(&mut self, sessions: usize) -> Result<()> {
+        self.0.tell(&format!("hold {sessions}"))
+    }
+
+    pub(crate) fn wait_held(&mut self, sessions: usize) -> Result<()> {
+        let said = self.0.hear(GROW_MAX)?;
+        if said == format!("held {sessions}") {
+            Ok(())
+        } else {
+            Err(BenchError::failed(format!("the idle load said {said:?}")))
+        }
+    }
+
+    /// Ends all sessions.
+    pub(crate) fn end(mut self) -> Result<Fared> {
+        self.0.tell_to_end();
+        serde_json::from_str(&self.0.hear(END_MAX)?).map_err(BenchError::failed)
+    }
+}
+
+/// Carries out commands until standard input closes.
+pub(crate) fn run(held: Held, block: u8) -> Result<()> {
+    let poll = Poll::new().tried("poll")?;
+    let waker = Waker::new(poll.registry(), WAKER).tried("make a waker")?;
+    let commands = commands(Arc::new(waker));
+    let sources = Sources::new(block, rand::random());
+    let mut idle = Idle {
+        poll,
+        sessions: Vec::new(),
+        due: BinaryHeap::new(),
+        fared: Fared::default(),
+    };
+    let devices = match held {
+        Held::Cluster { accounts, .. } => fleet::devices(accounts),
+        Held::Bare { .. } => Vec::new(),
+    };
+    let mut grow = match held {
+        Held::Cluster { balancer, .. } => {
+            Grow::Login(Logins::new(balancer, &devices, sources, SLOTS))
+        }
+        Held::Bare { server } => Grow::Connect {
+            server,
+            sources,
+            wanted: 0,
+        },
+    };
+    idle.run(&mut grow, &commands)?;
+    let fared = serde_json::to_string(&idle.fared).map_err(BenchError::failed)?;
+    process::say(&fared)
+}
+
+/// Commands as they are read. `None`: there will be no more.
+fn commands(waker: Arc<Waker>) -> Receiver<Option<usize>> {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(|line| line.ok()) {
+            let sessions = line
+                .strip_prefix("hold ")
+                .and_then(|text| text.parse().ok());
+            if sessions.is_none() || tell.send(sessions).is_err() || waker.wake().is_err() {
+                break;
+            }
+        }
+        // Nobody listens any more when this fails.
+        let _ = tell.send(None);
+        let _ = waker.wake();
+    });
+    told
+}
+
+/// How sessions are made.
+enum Grow<'a> {
+    Login(Logins<'a>),
+    Connect {
+        server: SocketAddr,
+        sources: Sources,
+        wanted: usize,
+    },
+}
+
+struct Idle {
+    poll: Poll,
+    sessions: Vec<Session>,
+    /// When each session heartbeats next.
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    fared: Fared,
+}
+
+struct Session {
+    /// `None`: lost.
+    stream: Option<TcpStream>,
+    heartbeat: Duration,
+    /// Of its last heartbeat.
+    id: u16,
+    received: Vec<u8>,
+}
+
+impl Idle {
+    fn run(&mut self, grow: &mut Grow<'_>, commands: &Receiver<Option<usize>>) -> Result<()> {
+        let mut events = Events::with_capacity(1_024);
+        let mut goal = 0;
+        loop {
+            while let Ok(command) = commands.try_recv() {
+                let Some(sessions) = command else {
+                    return Ok(());
+                };
+                let more = sessions.saturating_sub(self.sessions.len());
+                goal = self.sessions.len() + more;
+                match grow {
+                    Grow::Login(logins) => logins.want(more as u64),
+                    Grow::Connect { wanted, .. } => *wanted = more,
+                }
+            }
+            let growing = self.sessions.len() < goal;
+            if growing {
+                self.grow(grow)?;
+            }
+            let timeout = self.heartbeat_all_due()?;
+            let timeout = if growing { timeout.min(TICK) } else { timeout };
+            wait(&mut self.poll, &mut events, Some(timeout))?;
+            let now = Instant::now();
+            for event in &events {
+                match (event.token(), &mut *grow) {
+                    (WAKER, _) => {}
+                    (Token(slot), Grow::Login(logins)) if slot < SLOTS => {
+                        let registry = self.poll.registry();
+                        if let Some(login) = logins.ready(slot, registry, now)? {
+                            logins.next(slot, registry, now)?;
+                            let heartbeat_s = login.attached.heartbeat_s;
+                            let heartbeat = Duration::from_secs(heartbeat_s.into());
+                            self.hold(login.stream, heartbeat, true)?;
+                        }
+                    }
+                    (Token(token), _) => self.ready(token - SLOTS),
+                }
+            }
+            if growing && self.sessions.len() >= goal {
+                process::say(&format!("held {goal}"))?;
+            }
+        }
+    }
+
+    fn grow(&mut self, grow: &mut Grow<'_>) -> Result<()> {
+        match grow {
+            Grow::Login(logins) => logins.tick(self.poll.registry(), Instant::now()),
+            Grow::Connect {
+                server,
+                sources,
+                wanted,
+            } => {
+                for _ in 0..CONNECTS_PER_TURN.min(*wanted) {
+                    *wanted -= 1;
+                    let stream = connect(sources.next(), *server).tried("connect")?;
+                    self.hold(stream, BARE_HEARTBEAT, false)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps a session; its first heartbeat comes after a random time, as the contract says.
+    fn hold(&mut self, mut stream: TcpStream, heartbeat: Duration, registered: bool) -> Result<()> {
+        let token = Token(SLOTS + self.sessions.len());
+        let registry = self.poll.registry();
+        if registered {
+            registry.reregister(&mut stream, token, Interest::READABLE)
+        } else {
+            registry.register(&mut stream, token, Interest::READABLE)
+        }
+        .tried("register a connection")?;
+        let first = heartbeat.mul_f64(rand::random());
+        self.due
+            .push(Reverse((Instant::now() + first, self.sessions.len())));
+        self.sessions.push(Session {
+            stream: Some(stream),
+            heartbeat,
+            id: 0,
+            received: Vec::new(),
+        });
+        Ok(())
+    }
+
+    /// Sends the heartbeats whose time has come; returns how long until the next.
+    fn heartbeat_all_due(&mut self) -> Result<Duration> {
+        let mut frame = Vec::with_capacity(frame::HEADER_BYTES);
+        loop {
+            let now = Instant::now();
+            let Some(&Reverse((at, index))) = self.due.peek() else {
+                return Ok(Duration::from_secs(1));
+            };
+            if at > now {
+                return Ok(at - now);
+            }
+            self.due.pop();
+            let session = &mut self.sessions[index];
+            let Some(stream) = &mut session.stream else {
+                continue;
+            };
+            session.id = session.id.wrapping_add(1).max(1);
+            frame.clear();
+            FromDevice::Heartbeat.encode(session.id, &mut frame);
+            if stream.write_all(&frame).is_err() {
+                self.lose(index);
+                continue;
+            }
+            self.fared.heartbeats += 1;
+            self.due.push(Reverse((at + session.heartbeat, index)));
+        }
+    }
+
+    /// Reads replies; anything else ends the session.
+    fn ready(&mut self, index: usize) {
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        let Some(stream) = &mut session.stream else {
+            return;
+        };
+        let mut buffer = [0; FRAME_BYTES_TO_DEVICE_MAX];
+        let fine = match stream.read(&mut buffer) {
+            Ok(0) => false,
+            Ok(length) => {
+                session.received.extend_from_slice(&buffer[..length]);
+                session.take_replies(&mut self.fared.replies)
+            }
+            Err(error) => is_not_yet(&error),
+        };
+        if !fine {
+            self.lose(index);
+        }
+    }
+
+    fn lose(&mut self, index: usize) {
+        self.sessions[index].stream = None;
+        self.fared.lost += 1;
+    }
+}
+
+impl Session {
+    /// Takes whole frames off what was received. False: one was no HeartbeatReply.
+    fn take_replies(&mut self, replies: &mut u64) -> bool {
+        loop {
+            match frame::parse(&self.received, FRAME_BYTES_TO_DEVICE_MAX) {
+                Ok(Parsed::Incomplete { .. }) => return true,
+                Ok(Parsed::Frame { frame, consumed }) if frame.kind == kind::HEARTBEAT_REPLY => {
+                    *replies += 1;
+                    self.received.drain(..consumed);
+                }
+                _ => return false,
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The load: one thread that plays many devices. The same code drives the cluster and whatever is
+//! measured beside it, so that what it costs is the same on both sides.
+//!
+//! - [`exchange`]: one full login as bytes in, bytes out.
+//! - [`sources`]: the addresses that connections come from.
+//! - [`connect`]: a connection from such an address.
+//! - [`logins`]: N slots, each with a full login under way.
+//! - [`storm`]: logins as fast as they go, and what each cost the servers.
+//! - [`idle`]: sessions that only heartbeat, in a process of their own.
+//! - [`frames`]: telemetry as fast as it is acknowledged.
+
+pub(crate) mod connect;
+pub(crate) mod exchange;
+pub(crate) mod frames;
+pub(crate) mod idle;
+pub(crate) mod logins;
+pub(crate) mod sources;
+pub(crate) mod storm;

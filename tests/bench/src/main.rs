@@ -1,0 +1,196 @@
+//! Measures the goals of the project beside their limits, in the same run, and prints one table.
+//! `scripts/bench` builds and starts it; docs/performance.md says what each figure means.
+//!
+//! Nothing is judged here: the exit code is 0 when the measurements ran, whatever they came to.
+
+mod bare;
+mod clock;
+mod cluster;
+mod criterion;
+mod error;
+mod fleet;
+mod load;
+mod machine;
+mod measure;
+mod net;
+mod process;
+mod report;
+mod skeleton;
+mod usage;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{BenchError, Result};
+use crate::load::idle::{self, Held};
+use crate::measure::Plan;
+use crate::report::Line;
+
+#[derive(Parser)]
+struct Bench {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure, and print the table.
+    Run {
+        /// The release build of `rcu`. Without it only limits and peers are measured.
+        #[arg(long)]
+        rcu: Option<PathBuf>,
+        /// Where criterion left its estimates of this run.
+        #[arg(long)]
+        criterion: PathBuf,
+        /// Shorter and fewer runs.
+        #[arg(long)]
+        quick: bool,
+        /// These figures only: G1,G2,G3,G4,G7,G11.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+    },
+    /// The processes that `run` starts.
+    #[command(flatten)]
+    Helper(Helper),
+}
+
+#[derive(Subcommand)]
+enum Helper {
+    /// The skeleton's first tier.
+    #[command(hide = true)]
+    Front {
+        #[arg(long)]
+        conn: SocketAddr,
+    },
+    /// The skeleton's second tier.
+    #[command(hide = true)]
+    Conn {
+        #[arg(long)]
+        logic: SocketAddr,
+        #[arg(long)]
+        accounts: u32,
+    },
+    /// The skeleton's third tier.
+    #[command(hide = true)]
+    Logic,
+    /// A server that answers, and no more.
+    #[command(hide = true)]
+    Bare,
+    /// Sessions that only heartbeat.
+    #[command(hide = true)]
+    Idle {
+        /// The balancer, or without --accounts a bare server.
+        #[arg(long)]
+        target: SocketAddr,
+        #[arg(long)]
+        accounts: Option<u32>,
+        #[arg(long)]
+        block: u8,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Bench::parse().command {
+        Command::Run {
+            rcu,
+            criterion,
+            quick,
+            only,
+        } => {
+            let plan = Plan {
+                rcu,
+                criterion,
+                quick,
+            };
+            run(&plan, &only)
+        }
+        Command::Helper(helper) => match help(helper) {
+            // That is how the measurement ends the others.
+            Err(BenchError::LinkEnded) => Ok(()),
+            done => done,
+        },
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help(helper: Helper) -> Result<()> {
+    match helper {
+        Helper::Front { conn } => skeleton::front::serve(conn),
+        Helper::Conn { logic, accounts } => skeleton::conn::serve(logic, accounts),
+        Helper::Logic => skeleton::logic::serve(),
+        Helper::Bare => bare::serve(),
+        Helper::Idle {
+            target,
+            accounts,
+            block,
+        } => {
+            let held = match accounts {
+                Some(accounts) => Held::Cluster {
+                    balancer: target,
+                    accounts,
+                },
+                None => Held::Bare { server: target },
+            };
+            idle::run(held, block)
+        }
+    }
+}
+
+/// A measurement, and the figures that it yields.
+type Measurement = (
+    &'static [&'static str],
+    &'static str,
+    fn(&Plan) -> Result<Vec<Line>>,
+);
+
+const MEASUREMENTS: [Measurement; 5] = [
+    (&["G1"], "full logins", measure::logins::measure),
+    (
+        &["G2"],
+        "resident memory per idle session",
+        measure::memory::measure,
+    ),
+    (
+        &["G3", "G4"],
+        "frames through a shard",
+        measure::frames::measure,
+    ),
+    (&["G7"], "rows into SQLite", measure::store::measure),
+    (&["G11"], "CPU of idle sessions", measure::idle::measure),
+];
+
+fn run(plan: &Plan, only: &[String]) -> Result<()> {
+    machine::raise_descriptor_limit();
+    let load_average = machine::load_average();
+    let mut lines = Vec::new();
+    for (goals, what, measure) in MEASUREMENTS {
+        let wanted = |goal: &&str| only.iter().any(|name| name.eq_ignore_ascii_case(goal));
+        if !only.is_empty() && !goals.iter().any(wanted) {
+            continue;
+        }
+        eprintln!("measuring {}: {what}", goals.join(", "));
+        match measure(plan) {
+            Ok(measured) => lines.extend(measured),
+            Err(error) => lines.push(Line::Missing {
+                goal: goals[0],
+                what,
+                why: error.to_string(),
+            }),
+        }
+    }
+    process::say(&format!(
+        "{}; load average before the run {load_average:.2}{}\n\n{}",
+        machine::describe(),
+        if plan.quick { "; --quick" } else { "" },
+        report::table(&lines)
+    ))
+}

@@ -1,0 +1,43 @@
+//! The measurements, one file each; every one returns its lines of the table.
+//!
+//! - [`logins`] G1 · [`memory`] G2 · [`frames`] G3, G4 · [`store`] G7 · [`idle`] G11
+
+pub(crate) mod frames;
+pub(crate) mod idle;
+pub(crate) mod logins;
+pub(crate) mod memory;
+pub(crate) mod store;
+
+use std::path::PathBuf;
+
+use crate::cluster::Site;
+use crate::error::Result;
+
+/// How the measurements are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// The release build of `rcu`. `None`: limits and peers alone are measured.
+    pub(crate) rcu: Option<PathBuf>,
+    /// Where criterion left its estimates of this run.
+    pub(crate) criterion: PathBuf,
+    /// Shorter and fewer runs: to see whether it works, not to quote.
+    pub(crate) quick: bool,
+}
+
+impl Plan {
+    /// A place for clusters, with accounts; `None` where no cluster is measured.
+    fn site(&self, accounts: u32) -> Result<Option<Site>> {
+        self.rcu
+            .as_ref()
+            .map(|rcu| Site::new(rcu, accounts))
+            .transpose()
+    }
+}
+
+/// Blocks of source addresses, 127.BLOCK.0.0/16: one for each load that may run beside another.
+mod block {
+    pub(super) const STORM: u8 = 101;
+    pub(super) const FRAMES: u8 = 102;
+    pub(super) const IDLE_CLUSTER: u8 = 103;
+    pub(super) const IDLE_BARE: u8 = 104;
+}
