@@ -1,0 +1,154 @@
+//! Pure. Who the simulated devices are: from a list of accounts and keys, or from one fleet key.
+
+use common::ids::{AccountName, NameError};
+use common::secret::{DeviceKey, Secret};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use thiserror::Error;
+
+use crate::device::Identity;
+
+const FLEET_LABEL: &[u8] = b"rcu1 fleet\0";
+/// The first line of a list may name its columns.
+const CSV_HEADER: &str = "account,key";
+
+/// From which every key of a fleet is derived.
+pub type FleetKey = Secret<32>;
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum KeysError {
+    #[error("line {line}: {what}")]
+    Line { line: usize, what: String },
+    #[error("the list names no account")]
+    Empty,
+    #[error("{account}: {source}")]
+    Name { account: String, source: NameError },
+    #[error("a key is 64 hexadecimal digits")]
+    Key,
+}
+
+/// HMAC-SHA256(fleet key, `"rcu1 fleet\0"` ‖ account).
+pub fn fleet_device_key(fleet_key: &FleetKey, account: &AccountName) -> DeviceKey {
+    let mac = Hmac::<Sha256>::new_from_slice(fleet_key.expose())
+        .expect("HMAC takes a key of any length")
+        .chain_update(FLEET_LABEL)
+        .chain_update(account.as_str());
+    Secret::new(mac.finalize().into_bytes().into())
+}
+
+/// The accounts of a fleet: PREFIX-000001 and so on.
+pub fn fleet_account(prefix: &str, number: u32) -> Result<AccountName, KeysError> {
+    let account = format!("{prefix}-{number:06}");
+    account
+        .parse()
+        .map_err(|source| KeysError::Name { account, source })
+}
+
+/// The first `count` devices of a fleet.
+pub fn fleet(prefix: &str, fleet_key: &FleetKey, count: u32) -> Result<Vec<Identity>, KeysError> {
+    (1..=count)
+        .map(|number| {
+            let account = fleet_account(prefix, number)?;
+            let key = fleet_device_key(fleet_key, &account);
+            Ok(Identity { account, key })
+        })
+        .collect()
+}
+
+/// The devices of a list: one `account,key` a line; empty lines and a first line `account,key`
+/// are passed over.
+pub fn from_csv(text: &str) -> Result<Vec<Identity>, KeysError> {
+    let mut identities = Vec::new();
+    for (line, text) in (1..).zip(text.lines().map(str::trim)) {
+        if text.is_empty() || (line == 1 && text == CSV_HEADER) {
+            continue;
+        }
+        let fault = |what: String| KeysError::Line { line, what };
+        let (account, key) = text
+            .split_once(',')
+            .ok_or_else(|| fault("not `account,key`".into()))?;
+        identities.push(Identity {
+            account: account
+                .trim()
+                .parse()
+                .map_err(|error: NameError| fault(error.to_string()))?,
+            key: key_from_hex(key.trim()).map_err(|error| fault(error.to_string()))?,
+        });
+    }
+    if identities.is_empty() {
+        return Err(KeysError::Empty);
+    }
+    Ok(identities)
+}
+
+/// A device key or fleet key from 64 hexadecimal digits.
+pub fn key_from_hex(text: &str) -> Result<Secret<32>, KeysError> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut key = [0; 32];
+    if pairs.len() != key.len() || !rest.is_empty() {
+        return Err(KeysError::Key);
+    }
+    for (byte, &[high, low]) in key.iter_mut().zip(pairs) {
+        let (high, low) = digit(high).zip(digit(low)).ok_or(KeysError::Key)?;
+        *byte = (high << 4 | low) as u8;
+    }
+    Ok(Secret::new(key))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1F";
+
+    #[test]
+    fn a_list_is_read_line_by_line() {
+        let text = format!("account,key\r\nrcu-1,{HEX}\r\n\n b:2 , {HEX}\n");
+        let identities = from_csv(&text).unwrap();
+        let accounts: Vec<_> = identities.iter().map(|id| id.account.as_str()).collect();
+        assert_eq!(accounts, ["rcu-1", "b:2"]);
+        let bytes: [u8; 32] = std::array::from_fn(|index| index as u8);
+        assert!(identities.iter().all(|id| *id.key.expose() == bytes));
+    }
+
+    #[test]
+    fn a_fault_is_reported_with_its_line_and_never_with_a_key() {
+        for (text, error) in [
+            ("", "the list names no account"),
+            ("account,key\n", "the list names no account"),
+            ("a\n", "line 1: not `account,key`"),
+            (
+                "account,key\n\na b,00",
+                "line 3: an account is 1 to 32 of A-Z a-z 0-9 . _ : -",
+            ),
+            ("a,beef", "line 1: a key is 64 hexadecimal digits"),
+        ] {
+            assert_eq!(from_csv(text).unwrap_err().to_string(), error);
+        }
+        for wrong in [
+            &HEX[1..],
+            &format!("{HEX}00"),
+            &HEX.replace('a', "g"),
+            &HEX.replace("0a", "ä"),
+        ] {
+            assert_eq!(key_from_hex(wrong), Err(KeysError::Key));
+        }
+    }
+
+    /// Made with another implementation: Python's `hmac.new(bytes(range(32)), b"rcu1 fleet\0demo-000001", "sha256")`.
+    #[test]
+    fn a_fleet_has_numbered_accounts_with_keys_of_their_own() {
+        let fleet_key = key_from_hex(HEX).unwrap();
+        let devices = fleet("demo", &fleet_key, 3).unwrap();
+        let accounts: Vec<_> = devices.iter().map(|id| id.account.as_str()).collect();
+        assert_eq!(accounts, ["demo-000001", "demo-000002", "demo-000003"]);
+        assert_eq!(devices[0].key, key_from_hex(FIRST_KEY).unwrap());
+        assert_ne!(devices[0].key, devices[1].key);
+        assert!(fleet("no blanks", &fleet_key, 1).is_err());
+        assert!(fleet(&"x".repeat(26), &fleet_key, 1).is_err());
+    }
+
+    const FIRST_KEY: &str = "7ddd81eda51b98a1ab66cc511dde4335d9a5666ef4a50d5034aee2790520423f";
+}
