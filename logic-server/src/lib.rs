@@ -2,11 +2,25 @@
 //!
 //! - [`gate`], [`shard`], [`batch`], [`writer`]: the decisions, pure; [`wheel`] and [`counters`]
 //!   serve them, [`ids`] names what they speak of.
+//! - [`node`] starts and stops what carries them out: `driver`, the loops that own the sockets;
+//!   `control`, the links to conn servers; `writer_task` and [`store`], the database.
 
 pub mod batch;
+mod control;
 pub mod counters;
+mod driver;
 pub mod gate;
 pub mod ids;
+mod mailbox;
+pub mod node;
+pub mod settings;
 pub mod shard;
+pub mod stats;
+pub mod store;
 pub mod wheel;
 pub mod writer;
+mod writer_task;
+
+pub use node::{Addresses, LogicServer, StartError};
+pub use settings::Settings;
+pub use stats::Stats;

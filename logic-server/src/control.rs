@@ -1,0 +1,100 @@
+//! The links to the conn servers: what they ask goes to the gate. The gate answers them itself,
+//! through the hub.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::link::LinkEvent;
+use common::link::message::Message;
+use tokio::sync::mpsc;
+
+use crate::driver::ToGate;
+use crate::gate::Input;
+use crate::mailbox::Mailbox;
+use crate::settings::SourceCheck;
+
+/// Events of the links that wait for the task; while so many do, links are not read.
+pub(crate) const EVENTS_WAITING_MAX: usize = 1_024;
+
+/// What the task needs.
+#[derive(Debug)]
+pub(crate) struct ControlTask {
+    pub(crate) events: mpsc::Receiver<LinkEvent>,
+    pub(crate) gate: Mailbox<ToGate>,
+    pub(crate) source_check: SourceCheck,
+    pub(crate) requests_shed: Arc<AtomicU64>,
+}
+
+impl ControlTask {
+    /// Runs until the hub is gone.
+    pub(crate) async fn run(mut self) {
+        while let Some(event) = self.events.recv().await {
+            self.take(event);
+        }
+    }
+
+    fn take(&self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up { link, peer } => {
+                tracing::info!(peer = %peer.node, address = %peer.address, "linked to a conn server");
+                self.tell(Input::LinkUp { link });
+            }
+            LinkEvent::Down { link, why } => {
+                tracing::info!(%link, why, "a link to a conn server is down");
+                self.tell(Input::LinkDown { link });
+            }
+            LinkEvent::Request {
+                link,
+                id,
+                deadline_ms,
+                message,
+                ..
+            } => match message {
+                Message::Grant(mut grant) => {
+                    if self.source_check == SourceCheck::Off {
+                        grant.source = None;
+                    }
+                    self.ask(Input::Grant {
+                        link,
+                        request: id,
+                        grant,
+                    });
+                }
+                Message::Command(command) => self.ask(Input::Command {
+                    link,
+                    request: id,
+                    command,
+                    deadline_ms,
+                }),
+                message => unexpected(&message),
+            },
+            LinkEvent::Notice { message, .. } => match message {
+                Message::End(end) => self.tell(Input::End(end)),
+                Message::Revoke(revoke) => self.tell(Input::Revoke(revoke)),
+                message => unexpected(&message),
+            },
+            // Nothing is asked from here.
+            LinkEvent::Answer { message, .. } => unexpected(&message),
+            LinkEvent::Refused { address, why } => {
+                tracing::warn!(address, why, "refused a link");
+            }
+        }
+    }
+
+    /// What must not be lost; the conn servers send no more of it than accounts change.
+    fn tell(&self, input: Input<'static>) {
+        self.gate.post(ToGate::Input(input));
+    }
+
+    /// What whoever asks gives up after its deadline, and tries elsewhere.
+    fn ask(&self, input: Input<'static>) {
+        if self.gate.try_post(ToGate::Input(input)).is_err() {
+            self.requests_shed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The link lets no role say what is not its to say: a peer of a later version.
+fn unexpected(message: &Message) {
+    tracing::debug!(?message, "ignored a message of a conn server");
+}

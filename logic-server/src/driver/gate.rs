@@ -1,0 +1,385 @@
+//! The gate's loop: accepts, reads what comes before a session, hands admitted sockets to shards.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::link::{Hub, LinkId};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use super::linger::Lingering;
+use super::listen::{Accept, Listeners};
+use super::socket::{self, Reading};
+use super::{Clock, EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, WAKER};
+use crate::gate::{Core, Effect, Input, READ_BYTES_MAX};
+use crate::ids::{ConnId, Now};
+use crate::mailbox::{Inbox, Mailbox, mailbox};
+use crate::shard;
+use crate::stats::{Figures, GateFigures, ShardFigures};
+
+/// Connections accepted in one turn: what is attached already is not to wait for a storm of logins.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// Refused connections that linger; beyond it the oldest is closed at once. They cost nobody a
+/// session, so they may not take the descriptors of those that have one.
+const LINGERING_MAX: usize = 1_024;
+
+/// What is read away of a lingering connection at a time; a pending one is far below it.
+const BUFFER_BYTES: usize = 4_096;
+
+/// Where the loop reaches the others.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    pub(crate) shards: Vec<Mailbox<ToShard>>,
+    pub(crate) hub: Hub,
+}
+
+/// Everything that the gate's thread owns.
+#[derive(Debug)]
+pub(crate) struct GateLoop {
+    poll: Poll,
+    inbox: Inbox<ToGate>,
+    clock: Clock,
+    core: Core,
+    effects: Vec<Effect>,
+    listeners: Listeners,
+    pending: Slab<Pending>,
+    lingering: Lingering,
+    /// Sockets that may be open at the gate and the shards together.
+    sockets_max: u64,
+    peers: Peers,
+    links: Vec<LinkId>,
+    buffer: Box<[u8]>,
+    figures: Arc<GateFigures>,
+    shard_figures: Vec<Arc<ShardFigures>>,
+    stopping: bool,
+}
+
+/// A connection that is not attached.
+#[derive(Debug)]
+struct Pending {
+    stream: TcpStream,
+    /// In the poll; not yet while the core judges the address alone.
+    registered: bool,
+    read_bytes: usize,
+}
+
+/// A gate's poll and mailbox, made before the loops so that they can know each other.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    poll: Poll,
+    inbox: Inbox<ToGate>,
+}
+
+impl Seat {
+    pub(crate) fn new() -> io::Result<(Self, Mailbox<ToGate>)> {
+        let poll = Poll::new()?;
+        let (mailbox, inbox) = mailbox(poll.registry(), WAKER)?;
+        Ok((Self { poll, inbox }, mailbox))
+    }
+}
+
+impl GateLoop {
+    pub(crate) fn new(
+        seat: Seat,
+        clock: Clock,
+        core: Core,
+        listeners: Vec<TcpListener>,
+        sockets_max: u64,
+        peers: Peers,
+        figures: &Figures,
+    ) -> io::Result<Self> {
+        let Seat { poll, inbox } = seat;
+        Ok(Self {
+            listeners: Listeners::new(poll.registry(), listeners)?,
+            poll,
+            inbox,
+            clock,
+            core,
+            effects: Vec::new(),
+            pending: Slab::new(),
+            lingering: Lingering::new(LINGERING_MAX),
+            sockets_max,
+            peers,
+            links: Vec::new(),
+            buffer: vec![0; BUFFER_BYTES].into(),
+            figures: figures.gate.clone(),
+            shard_figures: figures.shards.clone(),
+            stopping: false,
+        })
+    }
+
+    /// Runs until it is told to stop and the last refused connection is closed.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let mut sleep = None;
+        while !(self.stopping && self.lingering.len() == 0) {
+            match self.poll.poll(&mut events, sleep) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => panic!("the gate's poll failed: {error}"),
+            }
+            let now = self.clock.now();
+            self.turn(&events, now);
+            let left_work = self.inbox.has_more() || (!self.stopping && self.listeners.has_more());
+            let deadlines = [
+                self.core.next_deadline(),
+                self.lingering.next_deadline(),
+                self.listeners.next_deadline(),
+            ];
+            sleep = super::sleep(left_work, now, deadlines);
+        }
+    }
+
+    fn turn(&mut self, events: &Events, now: Now) {
+        self.work_off_messages(now);
+        for event in events {
+            let token = event.token();
+            if token == WAKER
+                || self.listeners.ready(token)
+                || self.lingering.ready(token, &mut self.buffer)
+            {
+                continue;
+            }
+            if socket::is_readable(event) {
+                self.read(token.0, event.is_read_closed(), now);
+            }
+        }
+        if !self.stopping {
+            self.accept(now);
+        }
+        self.apply(Input::Tick, now);
+        self.lingering.expire(now.ms);
+        self.publish();
+    }
+
+    fn work_off_messages(&mut self, now: Now) {
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(message) = self.inbox.next() else {
+                return;
+            };
+            let input = match message {
+                ToGate::Input(input) => input,
+                ToGate::Stop => {
+                    self.stopping = true;
+                    continue;
+                }
+            };
+            match input {
+                Input::LinkUp { link } => self.links.push(link),
+                Input::LinkDown { link } => self.links.retain(|&other| other != link),
+                _ => {}
+            }
+            let shutdown = matches!(input, Input::Shutdown);
+            self.apply(input, now);
+            if shutdown {
+                // Behind whatever was admitted before.
+                let shards = &self.peers.shards;
+                shards
+                    .iter()
+                    .for_each(|shard| shard.post(ToShard::Input(shard::Input::Shutdown)));
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Now) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listeners.accept(now.ms) {
+                Accept::Connection(..) if self.sockets() >= self.sockets_max => {
+                    count(&self.figures.dropped_at_limit);
+                }
+                Accept::Connection(stream, source) => {
+                    let key = self.pending.insert(Pending {
+                        stream,
+                        registered: false,
+                        read_bytes: 0,
+                    });
+                    let conn = conn_id(key);
+                    self.apply(Input::Accepted { conn, source }, now);
+                    self.watch(key, now);
+                }
+                Accept::Dropped => count(&self.figures.dropped_without_descriptor),
+                Accept::Nothing => return,
+            }
+        }
+    }
+
+    /// Waits for bytes of a connection that the core did not refuse at once.
+    fn watch(&mut self, key: usize, now: Now) {
+        let Some(pending) = self.pending.get_mut(key) else {
+            return;
+        };
+        let registry = self.poll.registry();
+        if registry
+            .register(&mut pending.stream, Token(key), Interest::READABLE)
+            .is_ok()
+        {
+            pending.registered = true;
+        } else {
+            self.gone(key, now);
+        }
+    }
+
+    fn read(&mut self, key: usize, closed: bool, now: Now) {
+        // Once more where the device has closed its side: no further edge tells of that.
+        for _ in 0..=usize::from(closed) {
+            let Some(pending) = self.pending.get_mut(key) else {
+                return;
+            };
+            let room = READ_BYTES_MAX.saturating_sub(pending.read_bytes);
+            let Some(buffer) = self.buffer.get_mut(..room).filter(|room| !room.is_empty()) else {
+                return;
+            };
+            match socket::read(&mut pending.stream, buffer) {
+                Reading::Bytes(count) => {
+                    pending.read_bytes += count;
+                    let input = Input::Received {
+                        conn: conn_id(key),
+                        bytes: &buffer[..count],
+                    };
+                    self.core.apply(input, now, &mut self.effects);
+                    self.carry_out(now);
+                }
+                Reading::Nothing => return,
+                Reading::Gone => return self.gone(key, now),
+            }
+        }
+    }
+
+    fn gone(&mut self, key: usize, now: Now) {
+        self.pending.remove(key);
+        let conn = conn_id(key);
+        self.apply(Input::Disconnected { conn }, now);
+    }
+
+    fn apply(&mut self, input: Input<'_>, now: Now) {
+        self.core.apply(input, now, &mut self.effects);
+        self.carry_out(now);
+    }
+
+    fn carry_out(&mut self, now: Now) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Refuse { conn, reply } => self.refuse(conn, reply, now),
+                Effect::Admit {
+                    conn,
+                    shard,
+                    seed,
+                    unread,
+                } => {
+                    let Some(pending) = self.pending.try_remove(conn.0 as usize) else {
+                        continue;
+                    };
+                    let stream = self.released(pending);
+                    count(&self.figures.admitted);
+                    let shard = &self.peers.shards[usize::from(shard.0)];
+                    shard.post(ToShard::Adopt {
+                        stream,
+                        seed,
+                        unread,
+                    });
+                }
+                Effect::EndSession {
+                    shard,
+                    session,
+                    reason,
+                    retry_after_ms,
+                } => {
+                    let end = shard::Input::End {
+                        session,
+                        reason,
+                        retry_after_ms,
+                    };
+                    self.peers.shards[usize::from(shard.0)].post(ToShard::Input(end));
+                }
+                Effect::CommandTo {
+                    shard,
+                    session,
+                    link,
+                    request,
+                    order,
+                    deadline_at_ms,
+                } => {
+                    let command = shard::Input::Command {
+                        session,
+                        link,
+                        request,
+                        order,
+                        deadline_at_ms,
+                    };
+                    self.peers.shards[usize::from(shard.0)].post(ToShard::Input(command));
+                }
+                Effect::Answer {
+                    link,
+                    request,
+                    message,
+                } => self.peers.hub.answer(link, request, message),
+                Effect::Notice { link, message } => self.peers.hub.notice(link, message),
+                Effect::Broadcast { message } => {
+                    for &link in &self.links {
+                        self.peers.hub.notice(link, message.clone());
+                    }
+                }
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn refuse(&mut self, conn: ConnId, reply: Vec<u8>, now: Now) {
+        let Some(pending) = self.pending.try_remove(conn.0 as usize) else {
+            return;
+        };
+        if reply.is_empty() {
+            return;
+        }
+        let Pending {
+            stream, registered, ..
+        } = pending;
+        let registry = self.poll.registry();
+        self.lingering.close(
+            registry,
+            (stream, reply),
+            registered,
+            now.ms,
+            &mut self.buffer,
+        );
+    }
+
+    /// The socket, free for another poll. What it holds unread is told there as readiness.
+    fn released(&self, pending: Pending) -> TcpStream {
+        let mut stream = pending.stream;
+        if pending.registered
+            && let Err(error) = self.poll.registry().deregister(&mut stream)
+        {
+            panic!("a socket of the gate's is not in its poll: {error}");
+        }
+        stream
+    }
+
+    /// Open at the gate, on their way to a shard, and at the shards.
+    fn sockets(&self) -> u64 {
+        let gone = |shard: &Arc<ShardFigures>| shard.closed.load(Ordering::Acquire);
+        let gone: u64 = self.shard_figures.iter().map(gone).sum();
+        let admitted = self.figures.admitted.load(Ordering::Relaxed);
+        (self.pending.len() + self.lingering.len()) as u64 + admitted.saturating_sub(gone)
+    }
+
+    fn publish(&self) {
+        self.figures
+            .pending
+            .store(self.pending.len() as u64, Ordering::Relaxed);
+        self.figures.counters.publish(self.core.counters());
+    }
+}
+
+/// Keys of a slab that holds at most as many connections as there are descriptors.
+fn conn_id(key: usize) -> ConnId {
+    ConnId(u32::try_from(key).expect("fewer connections than descriptors"))
+}
+
+fn count(figure: &AtomicU64) {
+    figure.fetch_add(1, Ordering::Relaxed);
+}

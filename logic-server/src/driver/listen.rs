@@ -1,0 +1,165 @@
+//! The device port: listening, accepting within a budget, and what happens without descriptors.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel completes ahead of us; it may hold the figure lower.
+const BACKLOG: i32 = 4_096;
+
+/// After an accept that failed for want of something, the next attempt.
+const RETRY_MS: u64 = 100;
+
+/// A listening socket, bound and not yet watched.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        // Each family has a listener of its own.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    // Linux hands it on to every connection accepted: no system call for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// The listeners of a gate. Edge-triggered: whether connections wait is remembered here.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    listeners: Vec<Listener>,
+    /// Given up for a moment to accept and close a connection when nothing else is left: it would
+    /// otherwise stay in the kernel's queue, with the device waiting in vain.
+    reserve: Option<File>,
+    /// Without descriptors or memory: not to be tried before.
+    retry_at_ms: Option<u64>,
+    /// Of descriptors or memory, since the last connection that was accepted.
+    in_want: bool,
+}
+
+/// What one attempt to accept gave.
+#[derive(Debug)]
+pub(super) enum Accept {
+    /// With its source; an IPv4-mapped address is an IPv4 address.
+    Connection(TcpStream, IpAddr),
+    /// Closed at once: there is no descriptor for it.
+    Dropped,
+    /// None waits, or none can be had now.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    waiting: bool,
+}
+
+impl Listeners {
+    /// Watches them; the i-th has the token `own_token(i + 1)`.
+    pub(super) fn new(registry: &Registry, sockets: Vec<TcpListener>) -> io::Result<Self> {
+        let mut listeners = Vec::with_capacity(sockets.len());
+        for (index, mut socket) in sockets.into_iter().enumerate() {
+            registry.register(&mut socket, super::own_token(index + 1), Interest::READABLE)?;
+            let waiting = false;
+            listeners.push(Listener { socket, waiting });
+        }
+        Ok(Self {
+            listeners,
+            reserve: open_reserve(),
+            retry_at_ms: None,
+            in_want: false,
+        })
+    }
+
+    /// Takes an event of one of them; `false`: it is another's.
+    pub(super) fn ready(&mut self, token: Token) -> bool {
+        let of_token = self
+            .listeners
+            .iter_mut()
+            .enumerate()
+            .find(|&(index, _)| super::own_token(index + 1) == token);
+        match of_token {
+            Some((_, listener)) => listener.waiting = true,
+            None => return false,
+        }
+        true
+    }
+
+    /// Whether there may be connections to accept now.
+    pub(super) fn has_more(&self) -> bool {
+        self.retry_at_ms.is_none() && self.listeners.iter().any(|listener| listener.waiting)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.retry_at_ms
+    }
+
+    pub(super) fn accept(&mut self, now_ms: u64) -> Accept {
+        if self.retry_at_ms.is_some_and(|at_ms| now_ms < at_ms) {
+            return Accept::Nothing;
+        }
+        self.retry_at_ms = None;
+        while let Some(listener) = self.listeners.iter_mut().find(|listener| listener.waiting) {
+            let result = match listener.socket.accept() {
+                Ok((stream, source)) => {
+                    self.in_want = false;
+                    return Accept::Connection(stream, source.ip().to_canonical());
+                }
+                Err(error) if is_out_of_descriptors(&error) => {
+                    let what = "out of file descriptors: connections are closed unseen";
+                    warn_once(&mut self.in_want, &error, what);
+                    accept_and_close(&listener.socket, &mut self.reserve)
+                }
+                Err(error) => Err(error),
+            };
+            match result.map_err(|error| (error.kind(), error)) {
+                Ok(()) => return Accept::Dropped,
+                Err((io::ErrorKind::WouldBlock, _)) => listener.waiting = false,
+                Err((io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted, _)) => {}
+                Err((_, error)) => {
+                    let what = "cannot accept connections: they wait";
+                    warn_once(&mut self.in_want, &error, what);
+                    self.retry_at_ms = Some(now_ms + RETRY_MS);
+                    return Accept::Nothing;
+                }
+            }
+        }
+        Accept::Nothing
+    }
+}
+
+/// Closes the next connection. Without a descriptor to give, the kernel does not even say whether
+/// there is one: only this finds out.
+fn accept_and_close(socket: &TcpListener, reserve: &mut Option<File>) -> io::Result<()> {
+    *reserve = None;
+    let closed = socket.accept().map(drop);
+    *reserve = open_reserve();
+    closed
+}
+
+fn open_reserve() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// For the first of a row alone.
+fn warn_once(warned: &mut bool, error: &io::Error, what: &str) {
+    if !std::mem::replace(warned, true) {
+        tracing::warn!(%error, "{what}");
+    }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    /// "Too many open files", of the process and of the machine; std has no kind for them.
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}

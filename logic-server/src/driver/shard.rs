@@ -1,0 +1,356 @@
+//! A shard's loop: the sockets of its sessions.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use common::link::Hub;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::linger::Lingering;
+use super::socket::{self, Reading, Socket};
+use super::{Clock, EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, WAKER};
+use crate::batch::{Batch, BatchOutcome, Presence};
+use crate::gate;
+use crate::ids::{Now, Slot};
+use crate::mailbox::{Inbox, Mailbox, mailbox};
+use crate::shard::{Effects, Input, SessionSeed, Shard};
+use crate::stats::ShardFigures;
+
+/// Bytes read of one connection in a turn: a device that floods gets its share and no more.
+const READ_BYTES_PER_TURN: usize = 64 * 1_024;
+
+/// Replies gathered before they are sent, also in the midst of a turn.
+const OUT_BYTES_MAX: usize = 256 * 1_024;
+
+/// Where the loop reaches the others.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    pub(crate) gate: Mailbox<ToGate>,
+    pub(crate) writer: mpsc::Sender<Batch>,
+    pub(crate) hub: Hub,
+    /// For batches that the writer's queue has no room for.
+    pub(crate) overload_retry_ms: u32,
+}
+
+/// Everything that a shard's thread owns.
+#[derive(Debug)]
+pub(crate) struct ShardLoop {
+    poll: Poll,
+    inbox: Inbox<ToShard>,
+    clock: Clock,
+    core: Shard,
+    effects: Effects,
+    slots: Slab<Socket>,
+    lingering: Lingering,
+    /// Sockets that were read up to the budget, and whether the device has closed its side.
+    again: Vec<(Slot, bool)>,
+    peers: Peers,
+    /// Of batches that the writer's queue had no room for.
+    presence: Vec<Presence>,
+    buffer: Box<[u8]>,
+    /// What one socket gets in a turn, where it is not in one piece.
+    gathered: Vec<u8>,
+    figures: Arc<ShardFigures>,
+    /// Sockets taken over from the gate since the start.
+    adopted: u64,
+    done: bool,
+    stopping: bool,
+}
+
+/// A shard's poll and mailbox, made before the loops so that they can know each other.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    poll: Poll,
+    inbox: Inbox<ToShard>,
+}
+
+impl Seat {
+    pub(crate) fn new() -> io::Result<(Self, Mailbox<ToShard>)> {
+        let poll = Poll::new()?;
+        let (mailbox, inbox) = mailbox(poll.registry(), WAKER)?;
+        Ok((Self { poll, inbox }, mailbox))
+    }
+}
+
+impl ShardLoop {
+    pub(crate) fn new(
+        seat: Seat,
+        clock: Clock,
+        core: Shard,
+        peers: Peers,
+        figures: Arc<ShardFigures>,
+    ) -> Self {
+        Self {
+            poll: seat.poll,
+            inbox: seat.inbox,
+            clock,
+            core,
+            effects: Effects::default(),
+            slots: Slab::new(),
+            // All of them were sessions, which the gate counts until they are closed.
+            lingering: Lingering::new(usize::MAX),
+            again: Vec::new(),
+            peers,
+            presence: Vec::new(),
+            buffer: vec![0; READ_BYTES_PER_TURN].into(),
+            gathered: Vec::new(),
+            figures,
+            adopted: 0,
+            done: false,
+            stopping: false,
+        }
+    }
+
+    /// Runs until the core has said goodbye to everybody and the last socket is closed.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let mut sleep = None;
+        while !self.has_ended() {
+            match self.poll.poll(&mut events, sleep) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => panic!("a shard's poll failed: {error}"),
+            }
+            let now = self.clock.now();
+            self.turn(&events, now);
+            let left_work = self.inbox.has_more() || !self.again.is_empty();
+            let deadlines = [self.core.next_deadline(), self.lingering.next_deadline()];
+            sleep = super::sleep(left_work, now, deadlines);
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.stopping || (self.done && self.lingering.len() == 0)
+    }
+
+    fn turn(&mut self, events: &Events, now: Now) {
+        self.work_off_messages(now);
+        for (slot, closed) in std::mem::take(&mut self.again) {
+            self.read(slot, closed, now);
+        }
+        for event in events {
+            let token = event.token();
+            if token == WAKER || self.lingering.ready(token, &mut self.buffer) {
+                continue;
+            }
+            let slot = slot(token.0);
+            if event.is_writable() {
+                self.flush(slot, now);
+            }
+            if socket::is_readable(event) {
+                self.read(slot, event.is_read_closed(), now);
+            }
+        }
+        self.core.apply(Input::Tick, now, &mut self.effects);
+        self.carry_out(now);
+        self.lingering.expire(now.ms);
+        self.publish();
+    }
+
+    fn work_off_messages(&mut self, now: Now) {
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(message) = self.inbox.next() else {
+                return;
+            };
+            match message {
+                ToShard::Adopt {
+                    stream,
+                    seed,
+                    unread,
+                } => self.adopt(stream, seed, &unread, now),
+                ToShard::Input(input) => {
+                    if let Input::Finished { batch, outcome } = &input
+                        && *outcome == BatchOutcome::Stored
+                    {
+                        self.figures.stored(batch, now.ms);
+                    }
+                    self.apply(input, now);
+                }
+                ToShard::Stop => self.stopping = true,
+            }
+        }
+    }
+
+    fn adopt(&mut self, stream: TcpStream, seed: SessionSeed, unread: &[u8], now: Now) {
+        self.adopted += 1;
+        let entry = self.slots.vacant_entry();
+        let slot = slot(entry.key());
+        let token = Token(entry.key());
+        let socket = entry.insert(Socket::new(stream));
+        let watched = self
+            .poll
+            .registry()
+            .register(&mut socket.stream, token, Interest::READABLE);
+        self.apply(Input::Adopt { slot, seed, unread }, now);
+        if let Err(error) = watched {
+            tracing::warn!(%error, "cannot watch a session's socket");
+            self.gone(slot, now);
+        }
+    }
+
+    fn read(&mut self, slot: Slot, closed: bool, now: Now) {
+        let Some(socket) = self.slots.get_mut(slot.index()) else {
+            return;
+        };
+        match socket::read(&mut socket.stream, &mut self.buffer) {
+            Reading::Bytes(count) => {
+                // The kernel may hold more, or the end: no further edge tells of that.
+                if closed || count == self.buffer.len() {
+                    self.again.push((slot, closed));
+                }
+                let bytes = &self.buffer[..count];
+                let input = Input::Received { slot, bytes };
+                self.core.apply(input, now, &mut self.effects);
+                if self.effects.out.len() > OUT_BYTES_MAX {
+                    self.carry_out(now);
+                }
+            }
+            Reading::Nothing => {}
+            Reading::Gone => self.gone(slot, now),
+        }
+    }
+
+    fn flush(&mut self, slot: Slot, now: Now) {
+        let socket = self.slots.get_mut(slot.index());
+        if socket.is_some_and(|socket| socket.flush().is_none()) {
+            self.gone(slot, now);
+        }
+    }
+
+    /// The device went: what is still in the effects for it is dropped when they are carried out.
+    fn gone(&mut self, slot: Slot, now: Now) {
+        if self.slots.try_remove(slot.index()).is_some() {
+            let input = Input::Disconnected { slot };
+            self.core.apply(input, now, &mut self.effects);
+        }
+    }
+
+    fn apply(&mut self, input: Input<'_>, now: Now) {
+        self.core.apply(input, now, &mut self.effects);
+        if self.effects.out.len() > OUT_BYTES_MAX {
+            self.carry_out(now);
+        }
+    }
+
+    /// Carries out all effects, and those of what comes of it: output that the kernel does not
+    /// take, devices that are found gone, batches that the writer has no room for.
+    fn carry_out(&mut self, now: Now) {
+        let mut back = Vec::new();
+        loop {
+            let mut effects = std::mem::take(&mut self.effects);
+            self.send(&mut effects, &mut back);
+            for slot in effects.closes.drain(..) {
+                self.close(slot, now);
+            }
+            for batch in effects.batches.drain(..) {
+                self.submit(batch, &mut back);
+            }
+            for ended in effects.ended.drain(..) {
+                self.peers
+                    .gate
+                    .post(ToGate::Input(gate::Input::SessionEnded {
+                        account_id: ended.account_id,
+                        epoch: ended.epoch,
+                    }));
+            }
+            for answer in effects.answers.drain(..) {
+                let hub = &self.peers.hub;
+                hub.answer(answer.link, answer.request, answer.answer);
+            }
+            self.done |= effects.done;
+            effects.clear();
+            self.effects = effects;
+            if back.is_empty() {
+                return;
+            }
+            for input in back.drain(..) {
+                match input {
+                    Input::Disconnected { slot } => self.gone(slot, now),
+                    Input::Unsent { slot, .. } if !self.slots.contains(slot.index()) => {}
+                    input => self.core.apply(input, now, &mut self.effects),
+                }
+            }
+        }
+    }
+
+    /// One write for each socket, whatever it gets.
+    fn send(&mut self, effects: &mut Effects, back: &mut Vec<Input<'static>>) {
+        let Effects { out, sends, .. } = effects;
+        sends.sort_unstable_by_key(|send| (send.slot, send.bytes.start));
+        for sends in sends.chunk_by(|a, b| a.slot == b.slot) {
+            let slot = sends[0].slot;
+            let Some(socket) = self.slots.get_mut(slot.index()) else {
+                continue;
+            };
+            let waiting = match sends {
+                [send] => socket.send(&out[send.bytes.clone()]),
+                sends => {
+                    self.gathered.clear();
+                    for send in sends {
+                        self.gathered.extend_from_slice(&out[send.bytes.clone()]);
+                    }
+                    socket.send(&self.gathered)
+                }
+            };
+            match waiting {
+                Some(0) => {}
+                Some(bytes) => {
+                    // Told of room from now on; until now that would have been a wake-up for nothing.
+                    let interest = Interest::READABLE | Interest::WRITABLE;
+                    let token = Token(slot.index());
+                    let registry = self.poll.registry();
+                    let watched = registry.reregister(&mut socket.stream, token, interest);
+                    back.push(match watched {
+                        Ok(()) => Input::Unsent { slot, bytes },
+                        Err(_) => Input::Disconnected { slot },
+                    });
+                }
+                None => back.push(Input::Disconnected { slot }),
+            }
+        }
+    }
+
+    fn close(&mut self, slot: Slot, now: Now) {
+        if let Some(socket) = self.slots.try_remove(slot.index()) {
+            let registry = self.poll.registry();
+            let parts = socket.into_parts();
+            let buffer = &mut self.buffer;
+            self.lingering.close(registry, parts, true, now.ms, buffer);
+        }
+    }
+
+    fn submit(&mut self, mut batch: Batch, back: &mut Vec<Input<'static>>) {
+        if !self.presence.is_empty() {
+            self.presence.append(&mut batch.presence);
+            std::mem::swap(&mut self.presence, &mut batch.presence);
+        }
+        match self.peers.writer.try_send(batch) {
+            Ok(()) => {}
+            Err(TrySendError::Full(mut batch) | TrySendError::Closed(mut batch)) => {
+                self.presence.append(&mut batch.presence);
+                let retry_after_ms = self.peers.overload_retry_ms;
+                let outcome = BatchOutcome::Overloaded { retry_after_ms };
+                back.push(Input::Finished { batch, outcome });
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let open = (self.slots.len() + self.lingering.len()) as u64;
+        let figures = &self.figures;
+        figures.closed.store(self.adopted - open, Ordering::Release);
+        let sessions = self.core.sessions() as u64;
+        figures.sessions.store(sessions, Ordering::Relaxed);
+        figures.counters.publish(self.core.counters());
+    }
+}
+
+/// Keys of a slab that holds at most as many sockets as there are descriptors.
+fn slot(key: usize) -> Slot {
+    Slot(u32::try_from(key).expect("fewer sockets than descriptors"))
+}

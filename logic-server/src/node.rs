@@ -1,0 +1,325 @@
+//! One logic server: its threads, its tasks, and how they come and go together.
+//!
+//! ```text
+//! shutdown:  gate: no grants ─▶ shards: last batches, acks, Close(shutdown) ─▶ threads end
+//!            ─▶ writer: last rows ─▶ gate's thread ends ─▶ links close
+//! ```
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use common::database::Database;
+use common::ids::NodeName;
+use common::link::{Hub, HubSettings, Keys, Role};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task;
+use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument, Span};
+
+use crate::control::{self, ControlTask};
+use crate::driver::gate::{self as gate_driver, GateLoop};
+use crate::driver::listen;
+use crate::driver::shard::{self as shard_driver, ShardLoop};
+use crate::driver::{Clock, ToGate, ToShard, or_abort};
+use crate::gate;
+use crate::ids::ShardIndex;
+use crate::mailbox::Mailbox;
+use crate::settings::Settings;
+use crate::shard::Shard;
+use crate::stats::{Figures, Stats};
+use crate::store::{RepairError, Store};
+use crate::writer::Writer;
+use crate::writer_task::{self, WriterTask};
+
+/// A logic server that runs. Dropped without [`LogicServer::shutdown`], it ends at once.
+#[derive(Debug)]
+pub struct LogicServer {
+    addresses: Addresses,
+    figures: Figures,
+    gate: Mailbox<ToGate>,
+    shards: Vec<Mailbox<ToShard>>,
+    hub: Hub,
+    /// The shards', then the gate's.
+    threads: Vec<Thread>,
+    writer: task::JoinHandle<()>,
+    control: task::JoinHandle<()>,
+    shutdown_deadline: Duration,
+    span: Span,
+}
+
+/// Where a logic server is reached, with the ports that were bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// For devices, in the order of the settings.
+    pub devices: Vec<SocketAddr>,
+    /// What devices are told.
+    pub advertised: Vec<SocketAddr>,
+    /// For conn servers.
+    pub link: SocketAddr,
+}
+
+/// Why a logic server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("wrong settings: {}", .0.join("; "))]
+    Settings(Vec<String>),
+    #[error("cannot listen for devices on {address}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("cannot listen for conn servers on {address}")]
+    LinkListen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Repair(#[from] RepairError),
+    #[error("cannot start an event loop")]
+    Loop(#[source] io::Error),
+}
+
+impl LogicServer {
+    /// Binds its addresses, repairs what a crash left, starts its loops. Runs its tasks on the
+    /// runtime that it is called on. Whether `max_connections` fits the descriptors of the process
+    /// is for the caller to see to: there may be others in it.
+    pub async fn start(
+        settings: Settings,
+        node: NodeName,
+        keys: Keys,
+        database: &Database,
+    ) -> Result<Self, StartError> {
+        let mistakes = settings.check();
+        if !mistakes.is_empty() {
+            return Err(StartError::Settings(mistakes));
+        }
+        let span = tracing::info_span!("logic_server", %node);
+        let starting = Self::start_checked(settings, node, keys, database, span.clone());
+        starting.instrument(span).await
+    }
+
+    async fn start_checked(
+        settings: Settings,
+        node: NodeName,
+        keys: Keys,
+        database: &Database,
+        span: Span,
+    ) -> Result<Self, StartError> {
+        let clock = Clock::new();
+        let store = Store::new(database, &node);
+        let repaired = store.repair(clock.now().unix_ms).await?;
+        if repaired > 0 {
+            tracing::warn!(
+                sessions = repaired,
+                "the last run crashed: ended its sessions"
+            );
+        }
+
+        let mut listeners = Vec::with_capacity(settings.listen.len());
+        let mut devices = Vec::with_capacity(settings.listen.len());
+        for &address in &settings.listen {
+            let listener = listen::bind(address)
+                .and_then(|listener| Ok((listener.local_addr()?, listener)))
+                .map_err(|source| StartError::Listen { address, source })?;
+            devices.push(listener.0);
+            listeners.push(listener.1);
+        }
+        let advertised = settings.advertised(&devices);
+
+        let (events, link_events) = mpsc::channel(control::EVENTS_WAITING_MAX);
+        let hub = Hub::new(HubSettings {
+            role: Role::Logic,
+            node,
+            keys,
+            events,
+            listen_publicly: settings.link_listen_publicly,
+        });
+        let address = settings.link_listen;
+        let link = hub
+            .listen(address, &[Role::Conn])
+            .await
+            .map_err(|source| StartError::LinkListen { address, source })?;
+
+        let figures = Figures::new(settings.shards());
+        let (gate_seat, gate) = gate_driver::Seat::new().map_err(StartError::Loop)?;
+        let (shard_seats, shards): (Vec<_>, Vec<_>) = (0..settings.shards())
+            .map(|_| shard_driver::Seat::new())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(StartError::Loop)?
+            .into_iter()
+            .unzip();
+        let (to_writer, batches) = mpsc::channel(writer_task::BATCHES_WAITING_MAX);
+        let writer = WriterTask {
+            writer: Writer::new(settings.writer(), rand::random()),
+            store,
+            clock,
+            write_deadline: Duration::from_millis(settings.write_deadline_ms),
+            batches,
+            shards: shards.clone(),
+            counters: figures.writer.clone(),
+        };
+        let control = ControlTask {
+            events: link_events,
+            gate: gate.clone(),
+            source_check: settings.source_check,
+            requests_shed: figures.requests_shed.clone(),
+        };
+        let mut node = Self {
+            shards,
+            gate,
+            hub,
+            threads: Vec::new(),
+            writer: spawn_task(writer.run()),
+            control: spawn_task(control.run()),
+            shutdown_deadline: Duration::from_millis(settings.shutdown_deadline_ms),
+            addresses: Addresses {
+                devices,
+                advertised: advertised.clone(),
+                link,
+            },
+            figures,
+            span,
+        };
+
+        for (index, seat) in (0..).zip(shard_seats) {
+            let core = Shard::new(settings.shard(ShardIndex(index)), rand::random());
+            let peers = shard_driver::Peers {
+                gate: node.gate.clone(),
+                writer: to_writer.clone(),
+                hub: node.hub.clone(),
+                overload_retry_ms: settings.overload_retry_ms,
+            };
+            let figures = node.figures.shards[usize::from(index)].clone();
+            let shard = ShardLoop::new(seat, clock, core, peers, figures);
+            node.spawn_thread(format!("shard-{index}"), || shard.run())?;
+        }
+        let core = gate::Core::new(settings.gate(advertised), rand::random());
+        let peers = gate_driver::Peers {
+            shards: node.shards.clone(),
+            hub: node.hub.clone(),
+        };
+        let gate = GateLoop::new(
+            gate_seat,
+            clock,
+            core,
+            listeners,
+            settings.sockets_max(),
+            peers,
+            &node.figures,
+        )
+        .map_err(StartError::Loop)?;
+        node.spawn_thread("gate".into(), || gate.run())?;
+        tracing::info!(devices = ?node.addresses.devices, %link, "logic server runs");
+        Ok(node)
+    }
+
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Cheap: no loop is asked.
+    pub fn stats(&self) -> Stats {
+        self.figures.snapshot()
+    }
+
+    /// Takes no grants any more, has what was taken stored and acknowledged, sends every device
+    /// `Close(shutdown)`, and ends. What is not done within `shutdown_deadline_ms` is left: it was
+    /// not acknowledged, so the devices send it again.
+    pub async fn shutdown(mut self) {
+        let span = self.span.clone();
+        self.shut_down().instrument(span).await;
+    }
+
+    async fn shut_down(&mut self) {
+        let deadline = Instant::now() + self.shutdown_deadline;
+        self.gate.post(ToGate::Input(gate::Input::Shutdown));
+        let mut gate_thread = self.threads.pop();
+        for thread in &mut self.threads {
+            if timeout_at(deadline, thread.ended()).await.is_err() {
+                tracing::warn!("shutdown takes too long: sessions are cut");
+                break;
+            }
+        }
+        for shard in &self.shards {
+            shard.post(ToShard::Stop);
+        }
+        for thread in &mut self.threads {
+            thread.ended().await;
+        }
+        if timeout_at(deadline, &mut self.writer).await.is_err() {
+            tracing::warn!("shutdown takes too long: batches that were not acknowledged are left");
+            self.writer.abort();
+        }
+        self.gate.post(ToGate::Stop);
+        if let Some(thread) = &mut gate_thread {
+            thread.ended().await;
+        }
+        self.hub.shutdown().await;
+        self.control.abort();
+        tracing::info!("logic server ended");
+    }
+
+    fn spawn_thread(
+        &mut self,
+        name: String,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<(), StartError> {
+        let span = self.span.clone();
+        let (running, ended) = oneshot::channel::<()>();
+        let spawned = Builder::new().name(name).spawn(move || {
+            or_abort(|| span.in_scope(work));
+            drop(running);
+        });
+        self.threads.push(Thread {
+            ended,
+            handle: Some(spawned.map_err(StartError::Loop)?),
+        });
+        Ok(())
+    }
+}
+
+impl Drop for LogicServer {
+    fn drop(&mut self) {
+        self.gate.post(ToGate::Stop);
+        self.shards
+            .iter()
+            .for_each(|shard| shard.post(ToShard::Stop));
+        self.writer.abort();
+        self.control.abort();
+    }
+}
+
+/// A loop's thread.
+#[derive(Debug)]
+struct Thread {
+    /// Its other end goes when the loop has ended.
+    ended: oneshot::Receiver<()>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    /// Waits until the thread is gone.
+    async fn ended(&mut self) {
+        if let Some(handle) = &self.handle
+            && !handle.is_finished()
+        {
+            let _ = (&mut self.ended).await;
+        }
+        // A loop that panicked has ended the process.
+        let _ = self.handle.take().map(JoinHandle::join);
+    }
+}
+
+fn spawn_task(task: impl Future<Output = ()> + Send + 'static) -> task::JoinHandle<()> {
+    tokio::spawn(
+        async {
+            let mut task = pin!(task);
+            poll_fn(|context| or_abort(|| task.as_mut().poll(context))).await;
+        }
+        .in_current_span(),
+    )
+}

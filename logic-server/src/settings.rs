@@ -1,0 +1,320 @@
+//! What an operator can set on a logic server: the table `[logic_server]`.
+
+use std::net::SocketAddr;
+
+use common::device::limit;
+use serde::Deserialize;
+
+use crate::batch;
+use crate::gate;
+use crate::ids::ShardIndex;
+use crate::shard;
+use crate::writer;
+
+/// Where nothing else is known of the machine, a logic server holds this many devices.
+const CONNECTIONS_DEFAULT: u32 = 10_000;
+
+/// Descriptors that it needs whatever its limits are: listeners, epoll and eventfd of each loop,
+/// the reserve of the gate, control links, the database's files.
+const DESCRIPTORS_FIXED: u64 = 128;
+
+/// Every key has a default: an empty table is a whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where devices connect, at most one address per family. Port 0: a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Where devices are told to connect, at most one address per family; port 0: that of `listen`.
+    /// Empty: the addresses of `listen`, which then must name an interface.
+    pub advertise: Vec<SocketAddr>,
+    /// Where conn servers connect. Port 0: a free one.
+    pub link_listen: SocketAddr,
+    /// Lets `link_listen` be an address that the whole world may reach.
+    pub link_listen_publicly: bool,
+    /// Event loops for sessions; 0: one per core.
+    pub threads: u16,
+    /// Devices: accounts with a session or an open grant. Absent: the lesser of 10,000 and what
+    /// the descriptors of the process leave.
+    pub max_connections: Option<u32>,
+    /// How often a device says that it is there, seconds, 5 to 3600; after three times as long
+    /// without a frame its session is closed. A grant may say otherwise.
+    pub heartbeat_s: u16,
+    /// Telemetry frames that a device may have unanswered at once.
+    pub window: u16,
+    /// Whether a ticket admits only from the address that logged in.
+    pub source_check: SourceCheck,
+    /// From a connection's being accepted until its Attach is complete, milliseconds.
+    pub attach_deadline_ms: u64,
+    /// Connections that are not attached yet; beyond it the oldest is dropped.
+    pub pending_max: usize,
+    /// Output that a device does not read, bytes; beyond it the session is closed `slow_reader`.
+    pub output_bytes_max: usize,
+    /// Records in one batch.
+    pub batch_rows_max: usize,
+    /// Payload in one batch, bytes.
+    pub batch_bytes_max: usize,
+    /// A batch waits this long for more records, milliseconds.
+    pub batch_age_ms_max: u64,
+    /// One attempt to write a batch takes at most this long, milliseconds; then it is repeated.
+    pub write_deadline_ms: u64,
+    /// Batches that wait for the database, bytes; beyond it devices are told `overloaded`.
+    pub queue_bytes_max: usize,
+    /// How long a batch is retried, milliseconds; then its devices are told `overloaded`.
+    pub keep_ms_max: u64,
+    /// Devices that are told `overloaded` come again after this time, spread, milliseconds.
+    pub overload_retry_ms: u32,
+    /// Devices that are sent away at shutdown come back within this time, spread, milliseconds.
+    pub shutdown_spread_ms: u32,
+    /// A shutdown that is not done by then leaves the rest undone, milliseconds.
+    pub shutdown_deadline_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceCheck {
+    /// IPv6 by its first 64 bits.
+    #[default]
+    Exact,
+    /// Where a carrier changes addresses between two connections.
+    Off,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let writer = writer::Settings::default();
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 20_000))],
+            advertise: Vec::new(),
+            link_listen: SocketAddr::from(([127, 0, 0, 1], 20_100)),
+            link_listen_publicly: false,
+            threads: 0,
+            max_connections: None,
+            heartbeat_s: 60,
+            window: 8,
+            source_check: SourceCheck::Exact,
+            attach_deadline_ms: limit::FIRST_FRAME_MS,
+            pending_max: 5_000,
+            output_bytes_max: 65_536,
+            batch_rows_max: 5_000,
+            batch_bytes_max: 1 << 20,
+            batch_age_ms_max: 20,
+            write_deadline_ms: 2_000,
+            queue_bytes_max: writer.queue_bytes_max,
+            keep_ms_max: writer.keep_ms_max,
+            overload_retry_ms: writer.overload_retry_ms,
+            shutdown_spread_ms: 10_000,
+            shutdown_deadline_ms: 10_000,
+        }
+    }
+}
+
+impl Settings {
+    /// Every mistake, each beginning with its key; empty: they can be used.
+    pub fn check(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let mut check = |fine: bool, mistake: String| {
+            if !fine {
+                mistakes.push(mistake);
+            }
+        };
+        let Self {
+            listen, advertise, ..
+        } = self;
+        check(
+            one_per_family(listen) && !listen.is_empty(),
+            "listen: one address, or one IPv4 and one IPv6 address".into(),
+        );
+        check(
+            one_per_family(advertise),
+            "advertise: at most one IPv4 and one IPv6 address".into(),
+        );
+        check(
+            !advertise
+                .iter()
+                .any(|address| address.ip().is_unspecified()),
+            "advertise: an address that a device can connect to".into(),
+        );
+        check(
+            !advertise.is_empty() || !listen.iter().any(|address| address.ip().is_unspecified()),
+            "advertise: needed where listen is every interface".into(),
+        );
+        check(
+            advertise.iter().all(|told| {
+                told.port() != 0 || listen.iter().any(|bound| same_family(told, bound))
+            }),
+            "advertise: port 0 is the port of listen, which has no address of that family".into(),
+        );
+        check(
+            (5..=3_600).contains(&self.heartbeat_s),
+            format!("heartbeat_s: {} is not within 5 to 3600", self.heartbeat_s),
+        );
+        check(
+            (1..=shard::WINDOW_MAX).contains(&self.window),
+            format!(
+                "window: {} is not within 1 to {}",
+                self.window,
+                shard::WINDOW_MAX
+            ),
+        );
+        for (key, value, min) in [
+            (
+                "max_connections",
+                self.max_connections.map_or(1, u64::from),
+                1,
+            ),
+            ("attach_deadline_ms", self.attach_deadline_ms, 1),
+            ("pending_max", self.pending_max as u64, 1),
+            // An AttachReply and a Close must always fit.
+            ("output_bytes_max", self.output_bytes_max as u64, 1_024),
+            ("batch_rows_max", self.batch_rows_max as u64, 1),
+            ("batch_bytes_max", self.batch_bytes_max as u64, 1),
+            ("write_deadline_ms", self.write_deadline_ms, 1),
+            (
+                "queue_bytes_max",
+                self.queue_bytes_max as u64,
+                self.batch_bytes_max as u64,
+            ),
+            ("keep_ms_max", self.keep_ms_max, self.write_deadline_ms),
+            ("shutdown_deadline_ms", self.shutdown_deadline_ms, 1),
+        ] {
+            check(value >= min, format!("{key}: {value} is less than {min}"));
+        }
+        mistakes
+    }
+
+    /// Descriptors that it needs beside one for each of its `max_connections`.
+    pub fn descriptors(&self) -> u64 {
+        DESCRIPTORS_FIXED + self.pending_max as u64
+    }
+
+    /// Devices' sockets that may be open at a time, attached, on their way in or on their way out.
+    pub(crate) fn sockets_max(&self) -> u64 {
+        u64::from(self.places_max()) + self.pending_max as u64
+    }
+
+    fn places_max(&self) -> u32 {
+        self.max_connections.unwrap_or(CONNECTIONS_DEFAULT)
+    }
+
+    /// Event loops for sessions.
+    pub(crate) fn shards(&self) -> u16 {
+        match self.threads {
+            0 => std::thread::available_parallelism()
+                .ok()
+                .and_then(|cores| u16::try_from(cores.get()).ok())
+                .unwrap_or(1),
+            threads => threads,
+        }
+    }
+
+    /// `advertise` for these addresses that `listen` became.
+    pub(crate) fn advertised(&self, bound: &[SocketAddr]) -> Vec<SocketAddr> {
+        if self.advertise.is_empty() {
+            return bound.to_vec();
+        }
+        let with_port = |mut told: SocketAddr| {
+            let bound = bound.iter().find(|bound| same_family(&told, bound));
+            if let (0, Some(bound)) = (told.port(), bound) {
+                told.set_port(bound.port());
+            }
+            told
+        };
+        self.advertise.iter().copied().map(with_port).collect()
+    }
+
+    pub(crate) fn gate(&self, advertise: Vec<SocketAddr>) -> gate::Settings {
+        gate::Settings {
+            shards: self.shards(),
+            places_max: self.places_max(),
+            pending_max: self.pending_max,
+            first_frame_ms: self.attach_deadline_ms,
+            heartbeat_s: self.heartbeat_s,
+            advertise,
+            shutdown_spread_ms: self.shutdown_spread_ms,
+        }
+    }
+
+    pub(crate) fn shard(&self, shard: ShardIndex) -> shard::Settings {
+        shard::Settings {
+            shard,
+            window: self.window,
+            unsent_bytes_max: self.output_bytes_max,
+            batch: batch::Limits {
+                rows_max: self.batch_rows_max,
+                bytes_max: self.batch_bytes_max,
+                age_ms_max: self.batch_age_ms_max,
+            },
+            overload_retry_ms: self.overload_retry_ms,
+            shutdown_spread_ms: self.shutdown_spread_ms,
+        }
+    }
+
+    pub(crate) fn writer(&self) -> writer::Settings {
+        writer::Settings {
+            queue_bytes_max: self.queue_bytes_max,
+            keep_ms_max: self.keep_ms_max,
+            overload_retry_ms: self.overload_retry_ms,
+            ..writer::Settings::default()
+        }
+    }
+}
+
+fn same_family(a: &SocketAddr, b: &SocketAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4()
+}
+
+fn one_per_family(addresses: &[SocketAddr]) -> bool {
+    let ipv4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+    ipv4 <= 1 && addresses.len() - ipv4 <= 1
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_have_no_mistakes() {
+        assert_eq!(Settings::default().check(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn all_mistakes_are_named_by_their_keys() {
+        let settings = Settings {
+            listen: vec!["0.0.0.0:1".parse().unwrap(), "10.0.0.1:2".parse().unwrap()],
+            heartbeat_s: 4,
+            window: 0,
+            max_connections: Some(0),
+            queue_bytes_max: 10,
+            ..Settings::default()
+        };
+        let mistakes = settings.check();
+        let keys: Vec<_> = mistakes
+            .iter()
+            .map(|mistake| mistake.split(':').next().unwrap())
+            .collect();
+        let expected = [
+            "listen",
+            "advertise",
+            "heartbeat_s",
+            "window",
+            "max_connections",
+            "queue_bytes_max",
+        ];
+        assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn what_is_advertised_has_the_port_that_was_bound_unless_it_names_one() {
+        let bound = ["127.0.0.1:4000".parse().unwrap()];
+        let mut settings = Settings::default();
+        assert_eq!(settings.advertised(&bound), bound);
+        settings.advertise = vec!["192.0.2.1:0".parse().unwrap()];
+        assert_eq!(
+            settings.advertised(&bound),
+            ["192.0.2.1:4000".parse().unwrap()]
+        );
+        settings.advertise = vec!["192.0.2.1:99".parse().unwrap()];
+        assert_eq!(settings.advertised(&bound), settings.advertise);
+    }
+}

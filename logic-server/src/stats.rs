@@ -1,0 +1,249 @@
+//! What a running node tells of itself: figures that its loops publish at the end of each turn,
+//! and that anybody may read without asking them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::batch::Batch;
+use crate::counters::{Counter, Counters};
+
+/// A snapshot. The figures of different threads are not of the very same moment.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Live sessions.
+    pub sessions: u64,
+    /// Connections that are not attached yet.
+    pub pending: u64,
+    /// Connections closed unseen because the process had no descriptor left.
+    pub dropped_without_descriptor: u64,
+    /// Connections closed unseen because as many sockets as the limits allow were open.
+    pub dropped_at_limit: u64,
+    /// Grants and commands of conn servers that were not looked at: the gate was too far behind.
+    pub requests_shed: u64,
+    /// From a frame's arrival to its TelemetryAck `stored`.
+    pub ack_latency: Latencies,
+    counters: Vec<u64>,
+}
+
+impl Stats {
+    /// Counted since the start, by all cores of the node together.
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.counters.get(counter as usize).copied().unwrap_or(0)
+    }
+}
+
+/// How often which latency occurred, since the start.
+///
+/// Milliseconds up to 16 each have a bucket; above, each power of two has eight: a figure read
+/// from it is at most an eighth too high.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latencies {
+    buckets: [u64; BUCKETS],
+}
+
+const EXACT_MS: u64 = 16;
+const BUCKETS_PER_OCTAVE: usize = 8;
+/// The last bucket holds everything from some two minutes on.
+const BUCKETS: usize = EXACT_MS as usize + 13 * BUCKETS_PER_OCTAVE;
+
+impl Latencies {
+    /// What occurred since `earlier`, a snapshot of the same node.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut buckets = self.buckets;
+        for (now, before) in buckets.iter_mut().zip(earlier.buckets) {
+            *now = now.saturating_sub(before);
+        }
+        Self { buckets }
+    }
+
+    /// Adds another node's.
+    pub fn merge(&mut self, other: &Self) {
+        for (sum, more) in self.buckets.iter_mut().zip(other.buckets) {
+            *sum += more;
+        }
+    }
+
+    /// Milliseconds within which `share` (0.5: the median) of them stayed; `None`: there are none.
+    pub fn quantile_ms(&self, share: f64) -> Option<u64> {
+        let total: u64 = self.buckets.iter().sum();
+        let wanted = (total as f64 * share).ceil().max(1.0);
+        let mut seen = 0;
+        let bucket = self.buckets.iter().position(|&count| {
+            seen += count;
+            seen as f64 >= wanted
+        })?;
+        Some(highest_ms(bucket))
+    }
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self {
+            buckets: [0; BUCKETS],
+        }
+    }
+}
+
+fn bucket(ms: u64) -> usize {
+    if ms < EXACT_MS {
+        return ms as usize;
+    }
+    // 16..32 is octave 0, cut into eighths by the three bits below the highest.
+    let octave = (ms.ilog2() - EXACT_MS.ilog2()) as usize;
+    let eighth = (ms >> (ms.ilog2() - 3)) as usize % BUCKETS_PER_OCTAVE;
+    (EXACT_MS as usize + octave * BUCKETS_PER_OCTAVE + eighth).min(BUCKETS - 1)
+}
+
+/// The highest latency that the bucket holds.
+fn highest_ms(bucket: usize) -> u64 {
+    let Some(above) = bucket.checked_sub(EXACT_MS as usize) else {
+        return bucket as u64;
+    };
+    let (octave, eighth) = (above / BUCKETS_PER_OCTAVE, above % BUCKETS_PER_OCTAVE);
+    let width = (EXACT_MS << octave) / BUCKETS_PER_OCTAVE as u64;
+    (EXACT_MS << octave) + (eighth as u64 + 1) * width - 1
+}
+
+/// What one core counted, for others to read.
+#[derive(Debug)]
+pub(crate) struct PublishedCounters([AtomicU64; Counter::ALL.len()]);
+
+impl PublishedCounters {
+    /// Called at the end of each turn: a store is all that a figure costs.
+    pub(crate) fn publish(&self, counters: &Counters) {
+        for (shown, value) in self.0.iter().zip(counters.values()) {
+            shown.store(*value, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Default for PublishedCounters {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; _])
+    }
+}
+
+/// What the gate's loop publishes.
+#[derive(Debug, Default)]
+pub(crate) struct GateFigures {
+    pub(crate) counters: PublishedCounters,
+    pub(crate) pending: AtomicU64,
+    /// Sockets handed to shards since the start.
+    pub(crate) admitted: AtomicU64,
+    pub(crate) dropped_without_descriptor: AtomicU64,
+    pub(crate) dropped_at_limit: AtomicU64,
+}
+
+/// What a shard's loop publishes.
+#[derive(Debug)]
+pub(crate) struct ShardFigures {
+    pub(crate) counters: PublishedCounters,
+    pub(crate) sessions: AtomicU64,
+    /// Of the sockets that the gate handed over so many are closed.
+    pub(crate) closed: AtomicU64,
+    ack_latency: [AtomicU64; BUCKETS],
+}
+
+impl Default for ShardFigures {
+    fn default() -> Self {
+        Self {
+            counters: PublishedCounters::default(),
+            sessions: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            ack_latency: [const { AtomicU64::new(0) }; BUCKETS],
+        }
+    }
+}
+
+impl ShardFigures {
+    /// The batch is stored, and its frames are acknowledged in this turn. Its first frame waited
+    /// longest; the others are counted as if they had come with it.
+    pub(crate) fn stored(&self, batch: &Batch, now_ms: u64) {
+        let waited_ms = now_ms.saturating_sub(batch.opened_at_ms);
+        self.ack_latency[bucket(waited_ms)].fetch_add(batch.acks.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// All figures of a node.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    pub(crate) gate: Arc<GateFigures>,
+    pub(crate) shards: Vec<Arc<ShardFigures>>,
+    pub(crate) writer: Arc<PublishedCounters>,
+    pub(crate) requests_shed: Arc<AtomicU64>,
+}
+
+impl Figures {
+    pub(crate) fn new(shards: u16) -> Self {
+        Self {
+            gate: Arc::default(),
+            shards: (0..shards).map(|_| Arc::default()).collect(),
+            writer: Arc::default(),
+            requests_shed: Arc::default(),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let mut ack_latency = Latencies::default();
+        let mut counters = vec![0; Counter::ALL.len()];
+        let mut add = |published: &PublishedCounters| {
+            for (sum, shown) in counters.iter_mut().zip(&published.0) {
+                *sum += read(shown);
+            }
+        };
+        add(&self.gate.counters);
+        add(&self.writer);
+        for shard in &self.shards {
+            add(&shard.counters);
+            for (sum, shown) in ack_latency.buckets.iter_mut().zip(&shard.ack_latency) {
+                *sum += read(shown);
+            }
+        }
+        Stats {
+            sessions: self.shards.iter().map(|shard| read(&shard.sessions)).sum(),
+            pending: read(&self.gate.pending),
+            dropped_without_descriptor: read(&self.gate.dropped_without_descriptor),
+            dropped_at_limit: read(&self.gate.dropped_at_limit),
+            requests_shed: read(&self.requests_shed),
+            ack_latency,
+            counters,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_is_read_at_most_an_eighth_too_high() {
+        let mut last = 0;
+        for ms in (0..5_000).chain([60_000, 131_071]) {
+            let read = highest_ms(bucket(ms));
+            assert!(
+                read >= ms && read - ms <= ms / 8,
+                "{ms} ms is read as {read}"
+            );
+            assert!(bucket(ms) >= last);
+            last = bucket(ms);
+        }
+        assert_eq!(last, BUCKETS - 1);
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn quantiles_count_from_below() {
+        let mut latencies = Latencies::default();
+        assert_eq!(latencies.quantile_ms(0.5), None);
+        for ms in 0..10 {
+            latencies.buckets[bucket(ms)] += 1;
+        }
+        assert_eq!(latencies.quantile_ms(0.5), Some(4));
+        assert_eq!(latencies.quantile_ms(0.99), Some(9));
+        let earlier = latencies.clone();
+        latencies.buckets[bucket(100)] += 1;
+        assert_eq!(latencies.since(&earlier).quantile_ms(0.5), Some(103));
+    }
+}

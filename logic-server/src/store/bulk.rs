@@ -1,0 +1,118 @@
+//! Many rows by few statements: every trip to SQLite's thread costs as much as dozens of rows.
+//!
+//! ```text
+//! 700 rows ─▶ 256 · 256 · 128 · 32 · 16 · 8 · 4     one statement each
+//! ```
+//!
+//! Sizes are powers of two, so that a few statement texts serve every number of rows and stay
+//! prepared. While SQLite works on one chunk, the values of the next are made.
+
+use common::device::record::Row;
+use sqlx::Arguments;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+
+/// Rows of the largest statement. Larger ones were not faster when measured, and each prepared
+/// text keeps memory in proportion to it. 256 rows of 11 columns are far below the 32,766
+/// parameters that SQLite allows.
+const ROWS_MAX: usize = 256;
+
+/// A statement that takes rows as a list of VALUES, in every size that is used.
+#[derive(Debug)]
+pub(super) struct Bulk {
+    columns: usize,
+    /// For [`ROWS_MAX`] rows, half as many, …, one.
+    texts: Vec<String>,
+}
+
+impl Bulk {
+    /// `head (?, …), (?, …), … tail` with `columns` values a row.
+    pub(super) fn new(head: &str, columns: usize, tail: &str) -> Self {
+        let row = format!("({})", vec!["?"; columns].join(","));
+        let sizes = std::iter::successors(Some(ROWS_MAX), |size| Some(size / 2));
+        let texts = sizes
+            .take_while(|&size| size > 0)
+            .map(|size| format!("{head} {} {tail}", vec![row.as_str(); size].join(",")))
+            .collect();
+        Self { columns, texts }
+    }
+
+    /// Runs it for all items; `put` writes one item's values.
+    pub(super) async fn run<T>(
+        &self,
+        connection: &mut SqliteConnection,
+        items: &[T],
+        put: impl Fn(&T, &mut Values),
+    ) -> Result<(), sqlx::Error> {
+        let mut rest = items;
+        let mut next = || self.split_chunk(&mut rest, &put);
+        let mut chunk = next();
+        while let Some((text, values)) = chunk {
+            let statement = sqlx::query_with(text, values.0).execute(&mut *connection);
+            // The statement first: once polled, it is with SQLite's thread.
+            let (result, following) = tokio::join!(statement, async { next() });
+            result?;
+            chunk = following;
+        }
+        Ok(())
+    }
+
+    /// The statement for as many of the items as one takes, with their values.
+    fn split_chunk<T>(
+        &self,
+        items: &mut &[T],
+        put: impl Fn(&T, &mut Values),
+    ) -> Option<(&str, Values)> {
+        let (text, size) = self
+            .texts
+            .iter()
+            .enumerate()
+            .map(|(halvings, text)| (text, ROWS_MAX >> halvings))
+            .find(|&(_, size)| size <= items.len())?;
+        let (chunk, rest) = items.split_at(size);
+        *items = rest;
+        let mut values = Values(SqliteArguments::default());
+        values.0.reserve(size * self.columns, 0);
+        chunk.iter().for_each(|item| put(item, &mut values));
+        debug_assert_eq!(values.0.len(), size * self.columns);
+        Some((text, values))
+    }
+}
+
+/// The values of a statement, in the order of its parameters.
+pub(super) struct Values(SqliteArguments<'static>);
+
+impl Values {
+    fn add<V>(&mut self, value: V)
+    where
+        V: sqlx::Encode<'static, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + 'static,
+    {
+        // Numbers, text and bytes are pushed as they are; only types of other crates can refuse.
+        self.0.add(value).expect("a plain value always encodes");
+    }
+}
+
+impl Row for Values {
+    fn null(&mut self) {
+        self.add(None::<i64>);
+    }
+
+    fn integer(&mut self, value: i64) {
+        self.add(value);
+    }
+
+    fn real(&mut self, value: f64) {
+        self.add(value);
+    }
+
+    fn boolean(&mut self, value: bool) {
+        self.add(value);
+    }
+
+    fn text(&mut self, value: &str) {
+        self.add(value.to_owned());
+    }
+
+    fn bytes(&mut self, value: &[u8]) {
+        self.add(value.to_owned());
+    }
+}

@@ -1,0 +1,112 @@
+//! Carries out what [`Writer`] decides: batches in, one write at a time, outcomes back to shards.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::batch::Batch;
+use crate::driver::{Clock, ToShard};
+use crate::mailbox::Mailbox;
+use crate::shard;
+use crate::stats::PublishedCounters;
+use crate::store::Store;
+use crate::writer::{Effect, Input, Work, WriteResult, Writer};
+
+/// Batches between the shards and the task, which takes them at once: what waits is bounded in
+/// bytes by [`Writer`]. A shard that finds it full tells its devices `overloaded`.
+pub(crate) const BATCHES_WAITING_MAX: usize = 32;
+
+/// What the task needs.
+#[derive(Debug)]
+pub(crate) struct WriterTask {
+    pub(crate) writer: Writer,
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    /// For one attempt.
+    pub(crate) write_deadline: Duration,
+    pub(crate) batches: mpsc::Receiver<Batch>,
+    pub(crate) shards: Vec<Mailbox<ToShard>>,
+    pub(crate) counters: Arc<PublishedCounters>,
+}
+
+type Attempt<'s> = Pin<Box<dyn Future<Output = (Work, WriteResult)> + Send + 's>>;
+
+impl WriterTask {
+    /// Runs until all shards have ended and what they left is written.
+    pub(crate) async fn run(self) {
+        let Self {
+            mut writer,
+            store,
+            clock,
+            write_deadline,
+            mut batches,
+            shards,
+            counters,
+        } = self;
+        let mut effects = Vec::new();
+        let mut attempt: Option<Attempt<'_>> = None;
+        let mut open = true;
+        while open || !writer.is_idle() {
+            let due = writer.next_deadline();
+            let input = tokio::select! {
+                (work, result) = async {
+                    match &mut attempt {
+                        Some(attempt) => attempt.await,
+                        None => pending().await,
+                    }
+                } => {
+                    attempt = None;
+                    Input::Done { work, result }
+                }
+                batch = batches.recv(), if open => match batch {
+                    Some(batch) => Input::Submit(batch),
+                    None => {
+                        open = false;
+                        continue;
+                    }
+                },
+                () = wait_until(due, clock) => Input::Tick,
+            };
+            let now_ms = clock.now().ms;
+            writer.apply(input, now_ms, &mut effects);
+            for effect in effects.drain(..) {
+                match effect {
+                    Effect::Write(work) => {
+                        assert!(attempt.is_none(), "one write at a time");
+                        attempt = Some(Box::pin(write(&store, work, write_deadline)));
+                    }
+                    Effect::Finished { batch, outcome } => {
+                        let shard = usize::from(batch.shard.0);
+                        let finished = shard::Input::Finished { batch, outcome };
+                        shards[shard].post(ToShard::Input(finished));
+                    }
+                }
+            }
+            counters.publish(writer.counters());
+        }
+    }
+}
+
+/// A write that takes too long is given up, its outcome unknown.
+async fn write(store: &Store, work: Work, deadline: Duration) -> (Work, WriteResult) {
+    let result = timeout(deadline, store.write(&work)).await;
+    let result = result.unwrap_or_else(|_| {
+        tracing::warn!(
+            deadline_ms = deadline.as_millis(),
+            "the database did not answer in time"
+        );
+        WriteResult::Failed
+    });
+    (work, result)
+}
+
+async fn wait_until(at_ms: Option<u64>, clock: Clock) {
+    match at_ms {
+        Some(at_ms) => sleep(Duration::from_millis(at_ms.saturating_sub(clock.now().ms))).await,
+        None => pending().await,
+    }
+}
