@@ -15,11 +15,12 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::framing::{FramingError, Transport};
+use super::framing::FramingError;
 use super::hub::HighestEpoch;
 use super::liveness::{self, Activity, Liveness, Verdict};
 use super::message::{Message, Ping};
 use super::peer::{Class, LinkEvent, LinkId, Role, may_send};
+use super::transport::Transport;
 use super::wire::{self, Envelope, WireError};
 
 /// What may wait for one link to take it. Adopting 100,000 sessions is 2 MB.

@@ -23,7 +23,6 @@ pub(super) const VERDICT_BYTES: usize = 9;
 
 /// Noise's own limit for a frame, tag included.
 pub(super) const SEALED_BYTES_MAX: usize = 65_535;
-pub(super) const TAG_BYTES: usize = 16;
 
 /// What a dialler says first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,70 +134,48 @@ pub(super) enum FramingError {
     Length(usize),
 }
 
-/// The encrypted stream of an established link, both ways.
-#[derive(Debug)]
-pub(super) struct Transport {
-    noise: snow::TransportState,
-    /// Opened, and not yet a whole message: at most one message and one frame.
-    opened: Vec<u8>,
+/// Puts messages together again from what the frames held.
+#[derive(Debug, Default)]
+pub(super) struct Assembly {
+    /// Not yet a whole message: at most one message and one frame.
+    bytes: Vec<u8>,
 }
 
-impl Transport {
-    pub(super) fn new(noise: snow::TransportState) -> Self {
-        Self {
-            noise,
-            opened: Vec::new(),
-        }
-    }
-
-    /// Appends the sealed frames of these messages, each already behind its length.
-    pub(super) fn seal(&mut self, messages: &[u8], out: &mut Vec<u8>) {
-        for part in messages.chunks(SEALED_BYTES_MAX - TAG_BYTES) {
-            let sealed_bytes = part.len() + TAG_BYTES;
-            out.extend((sealed_bytes as u16).to_be_bytes());
-            let start = out.len();
-            out.resize(start + sealed_bytes, 0);
-            self.noise
-                .write_message(part, &mut out[start..])
-                .expect("the part fits a frame, and 2^64 of them are never sent");
-        }
-    }
-
-    /// Takes the whole frames at the front of `received`, and hands over each message that they
-    /// complete, without its length. Returns how many bytes of `received` are done with.
-    pub(super) fn open<E: From<FramingError>>(
+impl Assembly {
+    /// Adds the content of a frame, which `open` writes into the room that it is given.
+    pub(super) fn add(
         &mut self,
-        received: &[u8],
-        mut message: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<usize, E> {
-        let mut rest = received;
-        while let Some((sealed, after)) = split_frame(rest) {
-            rest = after;
-            let start = self.opened.len();
-            self.opened.resize(start + sealed.len(), 0);
-            let opened_bytes = self
-                .noise
-                .read_message(sealed, &mut self.opened[start..])
-                .map_err(|_| FramingError::Sealed)?;
-            self.opened.truncate(start + opened_bytes);
+        room_bytes: usize,
+        open: impl FnOnce(&mut [u8]) -> Result<usize, FramingError>,
+    ) -> Result<(), FramingError> {
+        let start = self.bytes.len();
+        self.bytes.resize(start + room_bytes, 0);
+        let opened_bytes = open(&mut self.bytes[start..])?;
+        self.bytes.truncate(start + opened_bytes);
+        Ok(())
+    }
 
-            let mut done = 0;
-            while let Some(next) = split_message(&self.opened[done..])? {
-                message(next)?;
-                done += LENGTH_BYTES + next.len();
-            }
-            self.opened.drain(..done);
+    /// Hands over each whole message, without its length.
+    pub(super) fn take_each<E: From<FramingError>>(
+        &mut self,
+        mut message: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut done = 0;
+        while let Some(next) = split_message(&self.bytes[done..])? {
+            message(next)?;
+            done += LENGTH_BYTES + next.len();
         }
+        self.bytes.drain(..done);
         // What a large message needed is given back: links are idle most of the time.
-        if self.opened.is_empty() && self.opened.capacity() > 2 * SEALED_BYTES_MAX {
-            self.opened = Vec::new();
+        if self.bytes.is_empty() && self.bytes.capacity() > 2 * SEALED_BYTES_MAX {
+            self.bytes = Vec::new();
         }
-        Ok(received.len() - rest.len())
+        Ok(())
     }
 }
 
 /// The first sealed frame without its length, and what follows it; `None`: not all of it is there.
-fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(u16::from_be_bytes(*length).into())
 }
@@ -217,48 +194,7 @@ fn split_message(bytes: &[u8]) -> Result<Option<&[u8]>, FramingError> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::link::handshake;
-    use crate::secret::Secret;
-
-    /// Two ends of one link, as after a handshake.
-    fn pair() -> (Transport, Transport) {
-        let key = Secret::new([7; 32]);
-        let mut dialler = handshake::dialler(&key, b"p");
-        let mut listener = handshake::listener(&key, b"p");
-        let mut nothing = [0; 64];
-        let first = handshake::say(&mut dialler);
-        listener.read_message(&first, &mut nothing).expect("read");
-        let second = handshake::say(&mut listener);
-        dialler.read_message(&second, &mut nothing).expect("read");
-        let transport = |state: snow::HandshakeState| {
-            Transport::new(state.into_transport_mode().expect("finished"))
-        };
-        (transport(dialler), transport(listener))
-    }
-
-    fn stream(messages: &[Vec<u8>]) -> Vec<u8> {
-        let mut stream = Vec::new();
-        for message in messages {
-            stream.extend((message.len() as u32).to_le_bytes());
-            stream.extend(message);
-        }
-        stream
-    }
-
-    fn open(
-        transport: &mut Transport,
-        bytes: &[u8],
-    ) -> Result<(usize, Vec<Vec<u8>>), FramingError> {
-        let mut messages = Vec::new();
-        let used = transport.open(bytes, |message| {
-            messages.push(message.to_vec());
-            Ok::<(), FramingError>(())
-        })?;
-        Ok((used, messages))
-    }
 
     #[test]
     fn the_preamble_and_its_verdict_have_their_golden_bytes() {
@@ -306,84 +242,26 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_the_greatest_length_passes_and_one_byte_more_does_not() {
-        let (mut a, mut b) = pair();
-        let mut sealed = Vec::new();
-        let greatest = vec![vec![3; MESSAGE_BYTES_MAX]];
-        a.seal(&stream(&greatest), &mut sealed);
-        assert_eq!(
-            open(&mut b, &sealed).expect("opened"),
-            (sealed.len(), greatest)
-        );
-        assert_eq!(b.opened.capacity(), 0, "given back");
-
-        sealed.clear();
-        let length = MESSAGE_BYTES_MAX as u32 + 1;
-        a.seal(&length.to_le_bytes(), &mut sealed);
-        let error = open(&mut b, &sealed).expect_err("refused before its bytes come");
-        assert_eq!(error.to_string(), "a message of 1048577 bytes");
-    }
-
-    #[test]
-    fn a_frame_altered_repeated_or_left_out_does_not_open() {
-        let message = stream(&[b"one".to_vec()]);
-        let frames = |a: &mut Transport| {
-            let (mut first, mut second) = (Vec::new(), Vec::new());
-            a.seal(&message, &mut first);
-            a.seal(&message, &mut second);
-            (first, second)
-        };
-        let (mut a, mut b) = pair();
-        let (mut first, _) = frames(&mut a);
-        first[5] ^= 1;
-        assert!(open(&mut b, &first).is_err(), "altered");
-
-        let (mut a, mut b) = pair();
-        let (first, _) = frames(&mut a);
-        assert!(open(&mut b, &first).is_ok());
-        assert!(open(&mut b, &first).is_err(), "repeated");
-
-        let (mut a, mut b) = pair();
-        let (_, second) = frames(&mut a);
-        assert!(open(&mut b, &second).is_err(), "left out");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn messages_arrive_whole_and_in_order_wherever_the_stream_is_cut(
-            writes in prop::collection::vec(
-                prop::collection::vec(prop_oneof![9 => 0..300usize, 1 => 60_000..140_000usize], 0..6),
-                1..6,
-            ),
-            cuts in prop::collection::vec(1..70_000usize, 1..8),
-        ) {
-            let (mut a, mut b) = pair();
-            let (mut sent, mut sealed) = (Vec::new(), Vec::new());
-            for lengths in writes {
-                let messages: Vec<Vec<u8>> = lengths.iter().map(|&n| vec![n as u8; n]).collect();
-                a.seal(&stream(&messages), &mut sealed);
-                sent.extend(messages);
-            }
-            let (mut arrived, mut received) = (Vec::new(), Vec::new());
-            let mut cuts = cuts.iter().cycle();
-            while !sealed.is_empty() {
-                let cut = cuts.next().copied().unwrap_or(1).min(sealed.len());
-                received.extend(sealed.drain(..cut));
-                let (used, messages) = open(&mut b, &received).expect("opened");
-                received.drain(..used);
-                arrived.extend(messages);
-            }
-            prop_assert!(received.is_empty());
-            prop_assert_eq!(arrived, sent);
+    fn messages_come_out_whole_and_their_memory_is_given_back() {
+        let mut assembly = Assembly::default();
+        let large = vec![9; MESSAGE_BYTES_MAX];
+        let mut stream = (large.len() as u32).to_le_bytes().to_vec();
+        stream.extend(&large);
+        stream.extend([2, 0, 0, 0, 7, 7]);
+        let mut out: Vec<Vec<u8>> = Vec::new();
+        for part in stream.chunks(SEALED_BYTES_MAX) {
+            let add = |room: &mut [u8]| {
+                room[..part.len()].copy_from_slice(part);
+                Ok(part.len())
+            };
+            assembly.add(part.len() + 16, add).expect("added");
+            let take = |message: &[u8]| {
+                out.push(message.to_vec());
+                Ok::<(), FramingError>(())
+            };
+            assembly.take_each(take).expect("taken");
         }
-
-        #[test]
-        fn no_bytes_make_the_opener_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-            let (_, mut b) = pair();
-            let _ = open(&mut b, &bytes);
-            prop_assert!(b.opened.capacity() <= 2 * SEALED_BYTES_MAX);
-        }
+        assert_eq!(out, [large, vec![7, 7]]);
+        assert_eq!(assembly.bytes.capacity(), 0);
     }
 }

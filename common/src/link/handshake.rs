@@ -12,11 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::framing::{
-    FramingError, PREAMBLE_BYTES, Preamble, Transport, VERDICT_BYTES, Verdict, Versions,
-};
+use super::framing::{FramingError, PREAMBLE_BYTES, Preamble, VERDICT_BYTES, Verdict, Versions};
 use super::keys::{KeyId, Keys};
 use super::peer::Role;
+use super::transport::Transport;
 use super::wire::{self, Hello, Welcome, WireError};
 use crate::ids::NodeName;
 use crate::secret::Secret;

@@ -13,12 +13,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::connection::{self, Context, Full, Outbox, Queued};
-use super::framing::{Transport, Versions};
+use super::framing::Versions;
 use super::handshake::{self, HandshakeError, Identity};
 use super::keys::Keys;
 use super::liveness::{GOOD_MS, backoff_ms_max};
 use super::message::Message;
 use super::peer::{Class, LinkEvent, LinkId, Peer, Role, is_bulk, is_public, may_send};
+use super::transport::Transport;
 use super::wire::{self, Envelope, Hello};
 use crate::epoch::Epoch;
 use crate::ids::NodeName;

@@ -8,8 +8,8 @@
 //!
 //! - [`message`]: what the tiers say to one another, each message with a number.
 //! - `peer`: roles, what an owner hears, who may say what. `keys`: what lets a process in.
-//! - `wire`: messages as bytes. `framing`: bytes as an encrypted stream. `liveness`: when a link is dead.
-//! - `handshake`, `connection`, `hub`: the shells around them. `call`: one question, for a command.
+//! - `wire`: messages as bytes. `framing`: bytes as a stream of frames. `liveness`: when a link is dead.
+//! - `handshake`, `transport`, `connection`, `hub`: the shells around them. `call`: one question, for a command.
 
 mod call;
 mod connection;
@@ -21,6 +21,7 @@ mod liveness;
 #[macro_use]
 pub mod message;
 mod peer;
+mod transport;
 mod wire;
 
 pub use call::{CallError, call};
