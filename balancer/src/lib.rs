@@ -1,1 +1,25 @@
-//! In the making.
+//! Tier 1, the front door: one Login in, one LoginReply out.
+//!
+//! ```text
+//! accept ──▶ connection ── Login ──▶ front ──▶ route (pure) ──▶ conn server
+//!            one task per device ◀── LoginReply ── front ◀── answer
+//! ```
+//!
+//! Pure: [`route`] decides everything about a login, with [`pending`] (how many connections, and
+//! which goes first) and [`conns`] (which conn server); [`intake`] judges a device's first bytes.
+//! The shells [`node`], `front`, `accept` and `connection` move bytes.
+
+mod accept;
+mod connection;
+pub mod conns;
+pub mod counters;
+mod front;
+pub mod intake;
+pub mod node;
+pub mod pending;
+pub mod route;
+pub mod settings;
+pub mod stats;
+
+pub use node::{Balancer, StartError};
+pub use settings::Settings;

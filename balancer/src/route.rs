@@ -1,0 +1,490 @@
+//! Pure. A login at the front door.
+//!
+//! ```text
+//!            malformed           busy              busy                    busy
+//!              ▲                   ▲                 ▲                       ▲
+//! Login ──▶ parsed ──▶ paced ──▶ room ──▶ picked ──┴▶ first try ──▶ second try ──▶ reply
+//!                                                     │ answer, relayed  │ answer, relayed
+//!                                                     └──────────────────┴──▶ reply
+//! ```
+//!
+//! A try lasts 2.5 s at most. It fails when its time is over or its link breaks, and when a conn
+//! server answers `full` while another is known to have room; the second try goes to another conn
+//! server. So a login is answered within 6 s of its last byte whatever happens behind the door.
+//!
+//! When all conn servers are full, logins are still forwarded, a bounded number at a time: a
+//! device may take over the place of its own old session, which only a logic server can know.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use common::device::code::LoginStatus;
+use common::device::login::{Login, LoginReply, LoginVerdict};
+use common::device::{frame, kind};
+use common::link::message::{self, LoginAnswer, Message};
+use common::link::{LinkEvent, LinkId, Peer, Role};
+use common::pacing::{Limit, Pacer, Rate, jittered};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::conns::{Conns, Policy};
+use crate::counters::{Counter, Counters};
+use crate::pending::{Admission, ConnectionId, Pending};
+
+/// One try at one conn server.
+pub const TRY_MS: u32 = 2_500;
+
+/// When a device shall ask again that met nobody behind the door: by then a link is up again.
+const RETRY_AFTER_NO_ANSWER_MS: u32 = 2_000;
+
+/// And one that found every place in use: places come free slowly.
+const RETRY_AFTER_FULL_MS: u32 = 10_000;
+
+/// What the core needs to know of the settings.
+#[derive(Clone, Debug)]
+pub struct RouteSettings {
+    /// What was dialled, in the order of the configuration.
+    pub conn_servers: Vec<String>,
+    pub policy: Policy,
+    pub connections_max: usize,
+    pub connections_per_source_max: usize,
+    /// Logins being decided; at least as many as there may be connections.
+    pub logins_open_max: usize,
+    /// Of them, those that are tried though every conn server is full.
+    pub logins_at_full_max: usize,
+    pub in_all: Rate,
+    pub per_source: Rate,
+    pub sources_max: usize,
+}
+
+/// Everything that can happen to a balancer.
+#[derive(Debug)]
+pub enum Input {
+    /// A device has connected. Later ones have greater ids.
+    Accepted {
+        connection: ConnectionId,
+        source: IpAddr,
+    },
+    /// It has said a whole Login frame, and nothing else.
+    Login {
+        connection: ConnectionId,
+        source: IpAddr,
+        frame_id: u16,
+        body: Vec<u8>,
+    },
+    /// It is over, for whatever reason but [`Effect::Drop`].
+    Ended {
+        connection: ConnectionId,
+        how: End,
+    },
+    /// A device was turned away unseen, because the process had no descriptor for it.
+    Unseen,
+    Link(LinkEvent),
+    /// Those that wait are answered `busy`, those that have said nothing yet are dropped.
+    Shutdown,
+    /// [`Core::next_deadline`] has come.
+    Tick,
+}
+
+/// How a device's connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With the reply sent.
+    Replied,
+    /// With `Close(attach_timeout)`.
+    AttachTimeout,
+    /// With `Close(protocol_error)`.
+    ProtocolError,
+    /// The device left before its reply.
+    Gone,
+}
+
+/// What a balancer wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Close it without a word. It is forgotten: no `Ended` follows.
+    Drop { connection: ConnectionId },
+    /// Send this frame and close it. It may have gone meanwhile.
+    Reply {
+        connection: ConnectionId,
+        frame: Vec<u8>,
+    },
+    Request {
+        link: LinkId,
+        id: u64,
+        deadline_ms: u32,
+        login: message::Login,
+    },
+}
+
+/// The clock that deadlines are kept by, and the one that devices are told.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic milliseconds.
+    pub ms: u64,
+    pub unix_ms: u64,
+}
+
+#[derive(Debug)]
+pub struct Core {
+    settings: RouteSettings,
+    pending: Pending,
+    conns: Conns,
+    pacer: Pacer,
+    random: SmallRng,
+    /// The tries under way, by the id of their request. Ids grow and every try lasts equally
+    /// long, so the first one is due first.
+    tries: BTreeMap<u64, Try>,
+    /// How many of them are at a conn server that is full.
+    tries_at_full: usize,
+    last_id: u64,
+    counters: Counters,
+    shutting_down: bool,
+}
+
+/// A login that a conn server is deciding.
+#[derive(Debug)]
+struct Try {
+    asked: Asked,
+    link: LinkId,
+    at_full: bool,
+    attempt: Attempt,
+    due_at: u64,
+}
+
+/// A login as the device sent it.
+#[derive(Debug)]
+struct Asked {
+    connection: ConnectionId,
+    frame_id: u16,
+    login: message::Login,
+}
+
+/// Which of its two tries a login is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    First,
+    /// The conn server that failed it.
+    After(LinkId),
+}
+
+impl Core {
+    pub fn new(settings: RouteSettings, seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        Self {
+            pending: Pending::new(
+                settings.connections_max,
+                settings.connections_per_source_max,
+            ),
+            conns: Conns::new(settings.policy),
+            pacer: Pacer::new(
+                settings.in_all,
+                settings.per_source,
+                settings.sources_max,
+                rand::RngExt::random(&mut random),
+            ),
+            settings,
+            random,
+            tries: BTreeMap::new(),
+            tries_at_full: 0,
+            last_id: 0,
+            counters: Counters::default(),
+            shutting_down: false,
+        }
+    }
+
+    pub fn apply(&mut self, input: Input, now: Now, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Accepted { connection, source } => self.accepted(connection, source, effects),
+            Input::Login {
+                connection,
+                source,
+                frame_id,
+                body,
+            } => {
+                let source = source.to_canonical();
+                let asked = Asked {
+                    connection,
+                    frame_id,
+                    login: message::Login { source, body },
+                };
+                self.login(asked, now, effects);
+            }
+            Input::Ended { connection, how } => self.ended(connection, how),
+            Input::Unseen => self.counters.add(Counter::NoDescriptor),
+            Input::Link(event) => self.link(event, now, effects),
+            Input::Shutdown => self.shut_down(now, effects),
+            Input::Tick => self.tick(now, effects),
+        }
+    }
+
+    /// When a Tick has something to do; `None`: nothing is under way.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.tries.values().next().map(|first| first.due_at)
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Connections without a reply, or not closed yet after it.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub fn logins_open(&self) -> usize {
+        self.tries.len()
+    }
+
+    pub fn conns(&self) -> &Conns {
+        &self.conns
+    }
+
+    fn accepted(&mut self, connection: ConnectionId, source: IpAddr, effects: &mut Vec<Effect>) {
+        self.counters.add(Counter::Connections);
+        if self.shutting_down {
+            self.counters.add(Counter::ShuttingDown);
+            return effects.push(Effect::Drop { connection });
+        }
+        let (dropped, why) = match self.pending.accept(connection, source.into()) {
+            Admission::Admitted => return,
+            Admission::InPlaceOf(oldest, Limit::Source) => (oldest, Counter::DroppedForSource),
+            Admission::InPlaceOf(oldest, Limit::InAll) => (oldest, Counter::DroppedInAll),
+            Admission::TurnedAway(Limit::Source) => (connection, Counter::TurnedAwaySource),
+            Admission::TurnedAway(Limit::InAll) => (connection, Counter::TurnedAwayInAll),
+        };
+        self.counters.add(why);
+        effects.push(Effect::Drop {
+            connection: dropped,
+        });
+    }
+
+    fn ended(&mut self, connection: ConnectionId, how: End) {
+        self.pending.remove(connection);
+        match how {
+            End::Replied => {}
+            End::AttachTimeout => self.counters.add(Counter::AttachTimeout),
+            End::ProtocolError => self.counters.add(Counter::ProtocolError),
+            End::Gone => self.counters.add(Counter::Gone),
+        }
+    }
+
+    fn login(&mut self, asked: Asked, now: Now, effects: &mut Vec<Effect>) {
+        let Some(source) = self.pending.known(asked.connection) else {
+            // It was dropped while its Login was on the way to us.
+            return;
+        };
+        self.counters.add(Counter::Logins);
+        if Login::decode_body(&asked.login.body).is_err() {
+            self.reply(&asked, 0, LoginVerdict::Malformed, now, effects);
+        } else if self.shutting_down {
+            self.busy(&asked, Counter::ShuttingDown, now, effects);
+        } else if let Err(paced) = self.pacer.admit(source, now.ms) {
+            self.counters.add(match paced.limit {
+                Limit::Source => Counter::PacedSource,
+                Limit::InAll => Counter::PacedInAll,
+            });
+            let wait_ms = paced.retry_after_ms;
+            self.reply(&asked, wait_ms, LoginVerdict::Busy, now, effects);
+        } else if self.tries.len() >= self.settings.logins_open_max {
+            self.busy(&asked, Counter::TooManyOpen, now, effects);
+        } else {
+            self.forward(asked, Attempt::First, now, effects);
+        }
+    }
+
+    /// Gives the login to the next conn server, or up.
+    fn forward(&mut self, asked: Asked, attempt: Attempt, now: Now, effects: &mut Vec<Effect>) {
+        let failed = match attempt {
+            Attempt::First => None,
+            Attempt::After(link) => Some(link),
+        };
+        let Some(pick) = self.conns.pick(failed) else {
+            let why = match attempt {
+                Attempt::First => Counter::NoConnServer,
+                Attempt::After(_) => Counter::NoAnswer,
+            };
+            return self.busy(&asked, why, now, effects);
+        };
+        if pick.at_full && self.tries_at_full >= self.settings.logins_at_full_max {
+            return self.busy(&asked, Counter::TooManyAtFull, now, effects);
+        }
+        self.counters.add(match attempt {
+            Attempt::First => Counter::Forwarded,
+            Attempt::After(_) => Counter::Retried,
+        });
+        self.conns.forwarded(pick.link);
+        self.last_id += 1;
+        effects.push(Effect::Request {
+            link: pick.link,
+            id: self.last_id,
+            deadline_ms: TRY_MS,
+            login: asked.login.clone(),
+        });
+        self.tries_at_full += usize::from(pick.at_full);
+        self.tries.insert(
+            self.last_id,
+            Try {
+                asked,
+                link: pick.link,
+                at_full: pick.at_full,
+                attempt,
+                due_at: now.ms + u64::from(TRY_MS),
+            },
+        );
+    }
+
+    fn link(&mut self, event: LinkEvent, now: Now, effects: &mut Vec<Effect>) {
+        match event {
+            LinkEvent::Up { link, peer } => self.link_up(link, &peer),
+            LinkEvent::Down { link, .. } => self.link_down(link, now, effects),
+            LinkEvent::Answer {
+                link,
+                id,
+                message: Message::LoginAnswer(answer),
+                ..
+            } => self.answered(link, id, &answer, now, effects),
+            LinkEvent::Notice {
+                link,
+                message: Message::ConnLoad(load),
+                ..
+            } => self.conns.report(link, load),
+            // Nothing else is a conn server's to say to us; who was refused is tried again.
+            LinkEvent::Answer { .. }
+            | LinkEvent::Notice { .. }
+            | LinkEvent::Request { .. }
+            | LinkEvent::Refused { .. } => {}
+        }
+    }
+
+    fn link_up(&mut self, link: LinkId, peer: &Peer) {
+        let mut configured = self.settings.conn_servers.iter();
+        let order = configured.position(|target| Some(target) == peer.target.as_ref());
+        if peer.role == Role::Conn
+            && let Some(order) = order
+        {
+            self.conns.up(link, order);
+        }
+    }
+
+    fn link_down(&mut self, link: LinkId, now: Now, effects: &mut Vec<Effect>) {
+        self.conns.down(link);
+        let lost = self.tries.iter().filter(|(_, it)| it.link == link);
+        let lost: Vec<u64> = lost.map(|(&id, _)| id).collect();
+        for id in lost {
+            self.counters.add(Counter::TriesLinkLost);
+            self.fail(id, now, effects);
+        }
+    }
+
+    fn answered(
+        &mut self,
+        link: LinkId,
+        id: u64,
+        answer: &LoginAnswer,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let reply = LoginReply::decode_body(&answer.body);
+        let status = reply.as_ref().ok().map(LoginReply::status);
+        let full = status == Some(LoginStatus::Full);
+        self.conns.answered(link, full);
+        let Some(open) = self.tries.get(&id).filter(|open| open.link == link) else {
+            self.counters.add(Counter::AnswersIgnored);
+            return;
+        };
+        let Some(status) = status else {
+            self.counters.add(Counter::AnswersIgnored);
+            return self.fail(id, now, effects);
+        };
+        if full && open.attempt == Attempt::First && self.conns.has_room_besides(link) {
+            self.counters.add(Counter::TriesFull);
+            return self.fail(id, now, effects);
+        }
+        if let Some(Try { asked, .. }) = self.take(id) {
+            self.counters.add(Counter::of_status(status));
+            let mut frame = Vec::new();
+            frame::write(kind::LOGIN_REPLY, asked.frame_id, &mut frame, |body| {
+                body.extend_from_slice(&answer.body);
+            });
+            effects.push(Effect::Reply {
+                connection: asked.connection,
+                frame,
+            });
+        }
+    }
+
+    fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        while let Some((&id, open)) = self.tries.first_key_value()
+            && open.due_at <= now.ms
+        {
+            self.counters.add(Counter::TriesTimedOut);
+            self.conns.timed_out(open.link);
+            self.fail(id, now, effects);
+        }
+    }
+
+    fn shut_down(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.shutting_down = true;
+        for connection in self.pending.take_unknown() {
+            effects.push(Effect::Drop { connection });
+        }
+        self.tries_at_full = 0;
+        for open in std::mem::take(&mut self.tries).into_values() {
+            self.busy(&open.asked, Counter::ShuttingDown, now, effects);
+        }
+    }
+
+    /// A try came to nothing: one more, or none.
+    fn fail(&mut self, id: u64, now: Now, effects: &mut Vec<Effect>) {
+        let Some(failed) = self.take(id) else { return };
+        match failed.attempt {
+            Attempt::First => {
+                self.forward(failed.asked, Attempt::After(failed.link), now, effects);
+            }
+            Attempt::After(_) => self.busy(&failed.asked, Counter::NoAnswer, now, effects),
+        }
+    }
+
+    fn take(&mut self, id: u64) -> Option<Try> {
+        let open = self.tries.remove(&id)?;
+        self.tries_at_full -= usize::from(open.at_full);
+        Some(open)
+    }
+
+    fn busy(&mut self, asked: &Asked, why: Counter, now: Now, effects: &mut Vec<Effect>) {
+        self.counters.add(why);
+        let wait_ms = match why {
+            Counter::TooManyAtFull => RETRY_AFTER_FULL_MS,
+            _ => RETRY_AFTER_NO_ANSWER_MS,
+        };
+        let retry_after_ms = jittered(wait_ms, &mut self.random);
+        self.reply(asked, retry_after_ms, LoginVerdict::Busy, now, effects);
+    }
+
+    /// A reply of our own.
+    fn reply(
+        &mut self,
+        asked: &Asked,
+        retry_after_ms: u32,
+        verdict: LoginVerdict<'_>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.counters.add(Counter::of_status(verdict.status()));
+        let reply = LoginReply {
+            retry_after_ms,
+            server_time_ms: now.unix_ms,
+            verdict,
+        };
+        let mut frame = Vec::new();
+        reply.encode(asked.frame_id, &mut frame);
+        effects.push(Effect::Reply {
+            connection: asked.connection,
+            frame,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
