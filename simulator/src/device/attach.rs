@@ -14,7 +14,8 @@ use common::secret::SessionKey;
 
 use super::effect::{ConnId, Effect, Effects, Event, Fault};
 use super::session::Session;
-use super::{CONNECT_MS, Device, Next, Phase};
+use super::wait::Next;
+use super::{CONNECT_MS, Device, Phase};
 
 /// For AttachReply and for ResumeChallenge.
 const REPLY_MS: u64 = 10_000;

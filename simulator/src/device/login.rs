@@ -9,7 +9,8 @@ use common::device::proof::{LoginCount, nonce_without_generator, session_key};
 use common::ids::Nonce;
 
 use super::effect::{ConnId, Effect, Effects, Event, Fault};
-use super::{CONNECT_MS, Device, Next, Phase, RESOLVE_MS, elapsed_ms};
+use super::wait::Next;
+use super::{CONNECT_MS, Device, Phase, RESOLVE_MS, elapsed_ms};
 
 const LOGIN_REPLY_MS: u64 = 15_000;
 /// The only question on a short connection.

@@ -15,7 +15,8 @@
 //! [`login`]: the short connection · [`attach`]: the long one's beginning, by ticket or by
 //! resumption · [`session`]: heartbeats, silence, Redirect, the end · [`telemetry`]: records
 //! until they are acknowledged · [`commands`] and [`execute`]: deciding and doing what is
-//! ordered · [`backoff`], [`clock`], [`balancers`], [`memory`], [`reporter`], [`inbound`].
+//! ordered · [`inbound`]: from bytes to messages · [`wait`] and [`backoff`]: how long, and for
+//! what · [`clock`], [`balancers`], [`memory`], [`reporter`].
 
 mod attach;
 mod backoff;
@@ -31,6 +32,7 @@ mod reporter;
 mod session;
 mod settings;
 mod telemetry;
+mod wait;
 
 #[cfg(test)]
 mod tests;
@@ -38,8 +40,6 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use common::device::frame::{Frame, Parsed};
-use common::device::message::{FromCluster, MessageError};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -56,6 +56,7 @@ use reporter::Reporter;
 use session::Session;
 pub use settings::{Identity, Settings};
 use telemetry::Outbox;
+use wait::Next;
 
 /// A connection that is not made by then is given up.
 const CONNECT_MS: u64 = 10_000;
@@ -138,17 +139,6 @@ enum Phase {
     LoggingIn(LoggingIn),
     Attaching(Box<Attaching>),
     Attached(Box<Session>),
-}
-
-/// What a wait is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// Step 1 of the contract's section 2.
-    Resolve,
-    /// The address that named the wait: another would not know the place in the queue.
-    Balancer(SocketAddr),
-    /// The resumption that is held.
-    Resume,
 }
 
 impl Device {
@@ -369,60 +359,6 @@ impl Device {
         }
     }
 
-    fn receive(&mut self, conn: ConnId, bytes: &[u8], now_ms: u64, effects: &mut Effects) {
-        if self.conn() != Some(conn) {
-            return;
-        }
-        let mut kept = std::mem::take(&mut self.partial);
-        let mut stream = bytes;
-        if !kept.is_empty() {
-            kept.extend_from_slice(bytes);
-            stream = &kept;
-        }
-        // A frame may end this connection; what follows it there is nobody's.
-        while self.conn() == Some(conn) {
-            match inbound::next_frame(stream) {
-                Ok(Parsed::Frame { frame, consumed }) => {
-                    stream = &stream[consumed..];
-                    self.handle_frame(&frame, now_ms, effects);
-                }
-                Ok(Parsed::Incomplete { .. }) => {
-                    self.partial = stream.to_vec();
-                    return;
-                }
-                Err(_) => self.fail(Fault::WrongFrame, 0, now_ms, effects),
-            }
-        }
-    }
-
-    fn handle_frame(&mut self, frame: &Frame<'_>, now_ms: u64, effects: &mut Effects) {
-        if let Phase::Attached(session) = &mut self.phase {
-            session.hear(now_ms);
-        }
-        let message = match FromCluster::decode(frame) {
-            Ok(message) => message,
-            Err(MessageError::UnknownKind) => {
-                effects.tell(Event::UnknownKindIgnored { kind: frame.kind });
-                return;
-            }
-            Err(_) => {
-                self.fail(Fault::WrongFrame, 0, now_ms, effects);
-                return;
-            }
-        };
-        if let FromCluster::Close(close) = message {
-            let why = Fault::Closed(close.reason);
-            self.fail(why, close.retry_after_ms, now_ms, effects);
-            return;
-        }
-        match &self.phase {
-            Phase::LoggingIn(_) => self.handle_while_logging_in(frame, message, now_ms, effects),
-            Phase::Attaching(_) => self.handle_while_attaching(frame, message, now_ms, effects),
-            Phase::Attached(_) => self.handle_while_attached(frame, message, now_ms, effects),
-            Phase::Off | Phase::Waiting { .. } | Phase::Resolving { .. } => {}
-        }
-    }
-
     /// The present connection came to nothing, or to its end. `retry_after_ms` is a Close's.
     fn fail(&mut self, why: Fault, retry_after_ms: u32, now_ms: u64, effects: &mut Effects) {
         match std::mem::replace(&mut self.phase, Phase::Off) {
@@ -471,37 +407,6 @@ impl Device {
             Fault::Unanswered
         };
         self.fail(why, 0, now_ms, effects);
-    }
-
-    fn wait_is_over(&mut self, then: Next, now_ms: u64, effects: &mut Effects) {
-        match then {
-            Next::Resolve => self.begin_login(now_ms, effects),
-            Next::Balancer(address) => self.ask_again(address, now_ms, effects),
-            Next::Resume => self.resume(now_ms, effects),
-        }
-    }
-
-    /// Waits as long as the cluster said, else a step of the backoff.
-    fn wait(&mut self, retry_after_ms: u32, then: Next, now_ms: u64, effects: &mut Effects) {
-        let (ms, why) = match backoff::told(retry_after_ms) {
-            Some(ms) => (ms, Wait::Told),
-            None => (self.backoff.step(&mut self.rng), Wait::Backoff),
-        };
-        self.wait_for(ms, why, then, now_ms, effects);
-    }
-
-    /// Waits the longest step, whatever the cluster said.
-    fn wait_longest(&mut self, retry_after_ms: u32, now_ms: u64, effects: &mut Effects) {
-        let ms = self.backoff.longest(retry_after_ms, &mut self.rng);
-        self.wait_for(ms, Wait::Longest, Next::Resolve, now_ms, effects);
-    }
-
-    fn wait_for(&mut self, ms: u64, why: Wait, then: Next, now_ms: u64, effects: &mut Effects) {
-        effects.tell(Event::Waits { ms, why });
-        self.phase = Phase::Waiting {
-            until_ms: now_ms + ms,
-            then,
-        };
     }
 
     /// The cluster's time, as it came with a proof or on a proven connection.

@@ -18,7 +18,8 @@ use super::attach::Resumption;
 use super::backoff;
 use super::effect::{ConnId, Effect, Effects, Event, Fault, Wait};
 use super::telemetry::Outbox;
-use super::{Device, Next, Phase};
+use super::wait::Next;
+use super::{Device, Phase};
 
 /// After this long attached on one connection the backoff begins anew.
 const SETTLED_MS: u64 = 60_000;
