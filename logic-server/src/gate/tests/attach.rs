@@ -311,21 +311,24 @@ fn an_older_open_grant_is_over_with_a_newer_attach() {
 #[test]
 fn sessions_go_to_the_shard_with_the_fewest() {
     let mut bench = Bench::new(settings());
-    let attach = |bench: &mut Bench, account| {
-        let granted = grant(account, account as u64);
+    let mut attach = |account, number| {
+        let granted = grant(account, number);
         bench.grant(&granted);
         bench.send(&attach_frame(&granted));
-        let (shard, seed, _) = bench.admitted().unwrap();
-        (shard.0, seed)
+        let (shard, ..) = bench.admitted().unwrap();
+        // Account 9 leaves again.
+        if account == 9 {
+            bench.apply(Input::SessionEnded {
+                account_id: granted.account_id,
+                epoch: granted.epoch,
+            });
+        }
+        shard.0
     };
-    let (first, seed) = attach(&mut bench, 1);
-    let (second, _) = attach(&mut bench, 2);
-    assert_ne!(first, second);
-    let (third, _) = attach(&mut bench, 3);
-    bench.session_ended(&seed);
-    let (fourth, _) = attach(&mut bench, 4);
-    assert_eq!((third, fourth), (first, first));
-    assert_eq!(attach(&mut bench, 5).0, second);
+    assert_eq!([attach(1, 1), attach(2, 2), attach(3, 3)], [0, 1, 0]);
+    assert_eq!([attach(9, 4), attach(9, 5)], [1, 1]);
+    // A session that is replaced counts no more.
+    assert_eq!([attach(1, 6), attach(4, 7), attach(5, 8)], [1, 0, 0]);
 }
 
 #[test]

@@ -237,6 +237,22 @@ fn the_beginning_of_a_session_is_stored() {
 }
 
 #[test]
+fn a_session_that_is_over_leaves_no_timer() {
+    let mut bench = Bench::attached(settings());
+    assert!(bench.shard.next_deadline().is_some());
+    bench.apply(Input::Disconnected { slot: Slot(0) });
+    bench.commit();
+    bench.pass(1_000_000);
+    assert_eq!(bench.shard.next_deadline(), None);
+    bench.adopt(0, 2);
+    bench.apply(Input::Disconnected { slot: Slot(0) });
+    bench.adopt(1, 3);
+    bench.commit();
+    let deadline = bench.now.ms + 180_000;
+    assert_eq!(bench.shard.next_deadline(), Some(deadline));
+}
+
+#[test]
 fn what_comes_late_for_an_old_session_does_not_reach_the_next_in_its_slot() {
     let mut bench = Bench::attached(settings());
     bench.receive(0, &telemetry(1, 1, 1));
