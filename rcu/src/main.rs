@@ -1,1 +1,81 @@
-fn main() {}
+//! The command that people type.
+
+mod cluster;
+mod config;
+mod data;
+mod demo;
+mod descriptors;
+mod device;
+mod explain;
+mod fleet;
+mod screen;
+mod signals;
+mod simulate;
+mod table;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What every command ends with: 0 done, 1 failed, 2 wrong usage (clap's own).
+pub(crate) const EXIT_FAILED: u8 = 1;
+
+/// The RCU cluster: long-lived device connections that prove they lost nothing.
+#[derive(Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  rcu demo                          a whole cluster and 200 simulated devices, until Ctrl-C
+  rcu up                            a cluster of your own, in ./rcu-data
+  rcu device add my-device          make an account; prints its key once
+  rcu explain 52430105030000005ccbd217
+
+Environment:
+  RCU_LOG   what is logged to standard error, for example info or logic_server=debug
+
+Exit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+struct Rcu {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Up(up::Up),
+    Device(device::Device),
+    Simulate(simulate::Simulate),
+    Explain(explain::Explain),
+}
+
+fn main() -> ExitCode {
+    let rcu = Rcu::parse();
+    let done = match rcu.command {
+        Command::Demo(demo) => demo.run(),
+        Command::Up(up) => up.run(),
+        Command::Device(device) => device.run(),
+        Command::Simulate(simulate) => simulate.run(),
+        Command::Explain(explain) => explain.run(),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            report(error.as_ref());
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// The error and its causes, each on a line, to standard error.
+fn report(error: &dyn std::error::Error) {
+    eprintln!("rcu: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprintln!("     because: {error}");
+        cause = error.source();
+    }
+}

@@ -1,0 +1,225 @@
+//! The data directory: the database of a one-machine cluster, its keys, and where its processes listen.
+//!
+//! ```text
+//! rcu-data/            0700
+//!   rcu.db             accounts and telemetry (and SQLite's files beside it)
+//!   keys/              0700
+//!     cluster          lets processes link to one another
+//!     operator         lets this command link to a conn server
+//!     master           opens the device keys in rcu.db
+//!   up.json            addresses of the present run of `rcu up`
+//! ```
+//!
+//! Key files hold 64 hex digits and are refused where others can read them. They are made when they
+//! are missing; but without `master` a database that is there would be worthless, so it is not
+//! replaced.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use common::link::{KeyError, Keys, read_keys, secret_from_hex, write_key};
+use common::secret::Secret;
+use conn_server::accounts::seal::MasterKey;
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+/// Where nothing else is said.
+pub(crate) const DEFAULT: &str = "./rcu-data";
+
+const KEYS: &str = "keys";
+const CLUSTER: &str = "cluster";
+const OPERATOR: &str = "operator";
+const MASTER: &str = "master";
+
+/// A directory that is there, with its keys.
+#[derive(Clone, Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataError {
+    #[error("there is no cluster in {}: `rcu up` or `rcu device add` makes one", .0.display())]
+    Missing(PathBuf),
+    #[error("cannot make {}", path.display())]
+    Make { path: PathBuf, source: io::Error },
+    #[error(
+        "{} is missing, and nothing else opens the device keys in {}: put it back, or move the database away",
+        key.display(), database.display()
+    )]
+    MasterLost { key: PathBuf, database: PathBuf },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+impl DataDir {
+    /// Opens a directory that some command made before.
+    ///
+    /// # Errors
+    /// [`DataError::Missing`].
+    pub(crate) fn open(path: &Path) -> Result<Self, DataError> {
+        let data = Self {
+            path: path.to_owned(),
+        };
+        match data.database_path().exists() {
+            true => Ok(data),
+            false => Err(DataError::Missing(path.to_owned())),
+        }
+    }
+
+    /// Makes what is missing: the directory and its keys. Several processes may do so at a time.
+    ///
+    /// # Errors
+    /// Something cannot be made; [`DataError::MasterLost`].
+    pub(crate) fn open_or_make(path: &Path) -> Result<Self, DataError> {
+        let data = Self {
+            path: path.to_owned(),
+        };
+        let keys = path.join(KEYS);
+        let make = |source| DataError::Make {
+            path: keys.clone(),
+            source,
+        };
+        let mut directories = DirBuilder::new();
+        directories.recursive(true).mode(0o700);
+        directories.create(&keys).map_err(make)?;
+        // One at a time, and given back with the file: else two would each make a key and one of them be lost.
+        let lock = File::open(&keys).map_err(make)?;
+        lock.lock().map_err(make)?;
+        let master = data.key_path(MASTER);
+        if !master.exists() && data.database_path().exists() {
+            return Err(DataError::MasterLost {
+                key: master,
+                database: data.database_path(),
+            });
+        }
+        for name in [CLUSTER, OPERATOR, MASTER] {
+            let path = data.key_path(name);
+            if !path.exists() {
+                make_key(&path).map_err(|source| DataError::Make { path, source })?;
+            }
+        }
+        lock.sync_all().map_err(make)?;
+        Ok(data)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn database_path(&self) -> PathBuf {
+        self.path.join("rcu.db")
+    }
+
+    pub(crate) fn up_json_path(&self) -> PathBuf {
+        self.path.join("up.json")
+    }
+
+    /// What lets the tiers, and operators, into one another's links.
+    pub(crate) fn link_keys(&self) -> Result<Keys, DataError> {
+        let cluster = Keys::from_file(&self.key_path(CLUSTER))?;
+        Ok(cluster.with_operator_file(&self.key_path(OPERATOR))?)
+    }
+
+    pub(crate) fn master_key(&self) -> Result<MasterKey, DataError> {
+        let path = self.key_path(MASTER);
+        read_keys(&path)?;
+        let text = fs::read_to_string(&path).map_err(|source| KeyError::Unreadable {
+            path: path.clone(),
+            source,
+        })?;
+        let line = text.trim();
+        Ok(secret_from_hex(line).ok_or(KeyError::Malformed { path, line: 1 })?)
+    }
+
+    fn key_path(&self, name: &str) -> PathBuf {
+        self.path.join(KEYS).join(name)
+    }
+}
+
+/// Whoever reads the file finds a whole key in it.
+fn make_key(path: &Path) -> io::Result<()> {
+    let mut key = [0; 32];
+    SysRng.try_fill_bytes(&mut key).map_err(io::Error::other)?;
+    let unfinished = path.with_extension("new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    write_key(&unfinished, &Secret::new(key))?;
+    fs::rename(unfinished, path)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_made_is_for_its_owner_only_and_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new").join("rcu-data");
+        let data = DataDir::open_or_make(&path).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&path.join("keys")), 0o700);
+        for name in ["cluster", "operator", "master"] {
+            assert_eq!(mode(&path.join("keys").join(name)), 0o600);
+        }
+        assert_eq!(fs::read_dir(path.join("keys")).unwrap().count(), 3);
+        let master = data.master_key().unwrap();
+        let again = DataDir::open_or_make(&path).unwrap();
+        assert_eq!(again.master_key().unwrap(), master);
+        let keys = again.link_keys().unwrap();
+        assert_ne!(keys.cluster, keys.operator);
+    }
+
+    #[test]
+    fn keys_made_by_several_at_a_time_are_the_same_for_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rcu-data");
+        let masters: Vec<_> = std::thread::scope(|scope| {
+            let make = || DataDir::open_or_make(&path).unwrap().master_key().unwrap();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert!(masters.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::open_or_make(directory.path()).unwrap();
+        let master = directory.path().join("keys").join("master");
+        fs::set_permissions(&master, fs::Permissions::from_mode(0o640)).unwrap();
+        let refused = data.master_key().unwrap_err().to_string();
+        assert!(refused.contains("can be read by others"), "{refused}");
+    }
+
+    #[test]
+    fn a_lost_master_key_is_not_replaced_where_a_database_needs_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::open_or_make(directory.path()).unwrap();
+        fs::write(data.database_path(), b"").unwrap();
+        fs::remove_file(data.key_path(MASTER)).unwrap();
+        let refused = DataDir::open_or_make(directory.path()).unwrap_err();
+        assert!(matches!(refused, DataError::MasterLost { .. }));
+    }
+
+    #[test]
+    fn a_directory_without_a_database_holds_no_cluster() {
+        let directory = tempfile::tempdir().unwrap();
+        let refused = DataDir::open(directory.path()).unwrap_err();
+        assert!(matches!(refused, DataError::Missing(_)));
+    }
+}

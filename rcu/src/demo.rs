@@ -1,0 +1,245 @@
+//! `rcu demo`: the whole cluster with simulated devices, and the proof at the end.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use common::database::Database;
+use conn_server::accounts::seal::MasterKey;
+use conn_server::accounts::store::Accounts;
+use hmac::{Hmac, KeyInit, Mac};
+use logic_server::counters::Counter;
+use sha2::Sha256;
+use simulator::checker::{self, Verdict};
+use simulator::device::Identity;
+use simulator::drive;
+use simulator::driver::Simulator;
+use simulator::keys::{self, FleetKey};
+
+use crate::EXIT_FAILED;
+use crate::cluster::{self, Cluster};
+use crate::config::Config;
+use crate::data::DataDir;
+use crate::fleet;
+use crate::screen::Screen;
+use crate::signals::Stop;
+use crate::table::{Devices, Front, Node, Picture, rate};
+
+/// The accounts of the demo's devices: demo-000001 and so on.
+const PREFIX: &str = "demo";
+const HEARTBEAT_S: u16 = 5;
+/// How often each device reports: position, fuel, gyroscope and diagnosis in turns.
+const REPORT_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs a whole cluster on loopback with simulated devices, and proves at the end that it lost nothing.
+///
+/// One balancer, one conn server and two logic servers in one process, on free ports and SQLite.
+/// The devices log in, are sent to a logic server, attach there, and send GPS, fuel, gyroscope and
+/// diagnosis records. At the end they stop and wait for their answers; then a checker rebuilds
+/// every record from the columns of its row and compares it with what the devices sent and were
+/// told. The exit code is 0 only when every device was attached, every record kind has rows, and
+/// every acknowledged record is stored once, as it was sent.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  rcu demo                              until Ctrl-C
+  rcu demo --devices 2000 --for 30s
+  rcu demo --data ./demo-data           keeps the database for you to look at")]
+pub(crate) struct Demo {
+    /// How many devices.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=999_999))]
+    devices: u32,
+    /// How long they report, for example 30s or 5m; without it until Ctrl-C.
+    #[arg(long = "for", value_name = "D", value_parser = humantime::parse_duration)]
+    run_for: Option<Duration>,
+    /// Keeps the data there; without it in a temporary directory.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl Demo {
+    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
+        common::logging::to_stderr("warn")?;
+        let temporary = tempfile::tempdir()?;
+        let path = self.data.as_deref().unwrap_or(temporary.path());
+        let data = DataDir::open_or_make(path)?;
+        let _lock = cluster::lock(&data)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        let verdict = runtime.block_on(self.run_on(&data))?;
+        Ok(if verdict.holds() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(EXIT_FAILED)
+        })
+    }
+
+    #[allow(clippy::print_stdout, reason = "the summary that a person asked for")]
+    async fn run_on(&self, data: &DataDir) -> Result<Verdict, Box<dyn std::error::Error>> {
+        let mut stop = Stop::listen()?;
+        let cluster = Cluster::start(data, config(), self.devices.into()).await?;
+        let identities = accounts(cluster.database(), data.master_key()?, self.devices).await?;
+        let balancers = cluster
+            .addresses()
+            .balancer
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let simulator = Simulator::start(fleet::settings(balancers, identities, REPORT_EVERY))?;
+
+        let mut watch = Watch::new(&cluster, self.run_for);
+        let mut screen = Screen::new();
+        screen
+            .run(&mut stop, self.run_for, |is_terminal| {
+                let picture = watch.picture(&cluster, &simulator);
+                if is_terminal {
+                    picture.table()
+                } else {
+                    picture.line() + "\n"
+                }
+            })
+            .await?;
+
+        println!("\nThe devices stop and wait for their answers.");
+        let stopped = tokio::select! {
+            outcome = fleet::stop(simulator) => outcome?,
+            () = stop.wait() => return Err("interrupted before the check".into()),
+        };
+        let database = cluster.shutdown().await;
+        let verdict =
+            checker::rows::check(database.reader(), &stopped.histories, &drive::KINDS).await?;
+        database.close().await;
+        println!("{verdict}");
+        Ok(verdict)
+    }
+}
+
+/// Free ports throughout, and short heartbeats for whoever watches.
+fn config() -> Config {
+    let mut config = Config::default();
+    for address in config
+        .balancer
+        .listen
+        .iter_mut()
+        .chain(&mut config.logic_server.listen)
+    {
+        address.set_port(0);
+    }
+    config.logic_server.heartbeat_s = HEARTBEAT_S;
+    config
+}
+
+/// The demo's accounts, made where they are missing. Their fleet key comes from the master key, so
+/// that a later demo on the same data has the same devices.
+async fn accounts(
+    database: &Database,
+    master: MasterKey,
+    devices: u32,
+) -> Result<Vec<Identity>, Box<dyn std::error::Error>> {
+    let fleet_key = Hmac::<Sha256>::new_from_slice(master.expose())
+        .expect("HMAC takes a key of any length")
+        .chain_update(b"rcu demo fleet\0");
+    let fleet_key = FleetKey::new(fleet_key.finalize().into_bytes().into());
+    let identities = keys::fleet(PREFIX, &fleet_key, devices)?;
+
+    let accounts = Accounts::new(database.clone(), master);
+    let mut known = std::collections::HashSet::new();
+    let mut after = format!("{PREFIX}-");
+    loop {
+        let page = accounts.list(&after, 1_000).await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.name);
+        known.extend(page.into_iter().map(|account| account.name));
+    }
+    let missing: Vec<_> = identities
+        .iter()
+        .filter(|identity| !known.contains(identity.account.as_str()))
+        .map(|identity| (identity.account.clone(), identity.key))
+        .collect();
+    let now_ms = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)?
+        .as_millis();
+    accounts.add_many(&missing, i64::try_from(now_ms)?).await?;
+    Ok(identities)
+}
+
+/// Makes pictures of a cluster, with rates since the one before.
+struct Watch {
+    begun: Instant,
+    planned: Option<Duration>,
+    last_at: Instant,
+    last: Picture,
+}
+
+impl Watch {
+    fn new(cluster: &Cluster, planned: Option<Duration>) -> Self {
+        let addresses = cluster.addresses();
+        let front = |name: &str, address: String| Front {
+            name: name.into(),
+            address,
+            ..Front::default()
+        };
+        let nodes = addresses.logic_servers.iter().map(|server| Node {
+            name: server.name.clone(),
+            address: server.device.to_string(),
+            ..Node::default()
+        });
+        Self {
+            begun: Instant::now(),
+            planned,
+            last_at: Instant::now(),
+            last: Picture {
+                balancer: front("balancer-1", addresses.balancer[0].to_string()),
+                conn_server: front("conn-1", addresses.conn_server.to_string()),
+                nodes: nodes.collect(),
+                ..Picture::default()
+            },
+        }
+    }
+
+    fn picture(&mut self, cluster: &Cluster, simulator: &Simulator) -> Picture {
+        let now = Instant::now();
+        let over = now - self.last_at;
+        let counted = |front: &Front, logins: u64| Front {
+            logins,
+            logins_per_s: rate(front.logins, logins, over),
+            ..front.clone()
+        };
+        let nodes = self.last.nodes.iter().zip(cluster.logic_servers());
+        let nodes = nodes.map(|(node, (_, server))| {
+            let stats = server.stats();
+            let stored = stats.count(Counter::RecordsStored);
+            Node {
+                sessions: stats.sessions,
+                stored,
+                stored_per_s: rate(node.stored, stored, over),
+                overloaded: stats.count(Counter::TelemetryOverloaded),
+                ..node.clone()
+            }
+        });
+        let devices = simulator.stats();
+        let picture = Picture {
+            elapsed: now - self.begun,
+            planned: self.planned,
+            balancer: counted(&self.last.balancer, cluster.balancer().stats().logins()),
+            conn_server: counted(
+                &self.last.conn_server,
+                cluster.conn_server().stats().logins(),
+            ),
+            nodes: nodes.collect(),
+            devices: Devices {
+                total: devices.devices.into(),
+                attached: devices.attached.into(),
+                sent: devices.records_sent,
+                acknowledged: devices.records_acknowledged,
+                ack_p50: Duration::from_millis(devices.ack_ms.p50_ms),
+                ack_p99: Duration::from_millis(devices.ack_ms.p99_ms),
+            },
+        };
+        self.last_at = now;
+        self.last = picture.clone();
+        picture
+    }
+}

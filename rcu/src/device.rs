@@ -1,0 +1,490 @@
+//! `rcu device`: accounts, straight in the database, whether a cluster runs on it or not. A running
+//! one follows the changes.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+use common::database::Database;
+use common::ids::{AccountName, NameError};
+use common::link::secret_from_hex;
+use common::secret::{DeviceKey, Secret};
+use conn_server::accounts::fleet::{FleetKey, device_key};
+use conn_server::accounts::store::{Accounts, Described, Online};
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+use crate::data::{self, DataDir};
+
+/// Names of a fleet are numbered with six digits.
+const FLEET_COUNT_MAX: u32 = 999_999;
+
+/// Rows of a list that are read at a time.
+const PAGE_ROWS: u32 = 1_000;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Makes, shows and changes the accounts with which devices log in.
+///
+/// Works on the database of a data directory, whether `rcu up` runs on it or not. A running cluster
+/// takes every change into account within 5 seconds.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  rcu device add my-device                 prints its key, once
+  rcu device add --fleet truck --count 200 --out keys.csv
+  rcu device list
+  rcu device disable my-device             ends its session, too")]
+pub(crate) struct Device {
+    /// The data directory of the cluster.
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT, global = true)]
+    data: PathBuf,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    Add(Add),
+    /// Shows all accounts, in order of their names.
+    List,
+    /// Shows one account: its last login, and whether it is online.
+    Show {
+        account: AccountName,
+    },
+    /// Switches an account off: its session ends, and its logins are answered `disabled`.
+    Disable {
+        account: AccountName,
+    },
+    /// Switches an account on again.
+    Enable {
+        account: AccountName,
+    },
+    RotateKey(RotateKey),
+    /// Removes an account: its session ends, and its logins are refused. What it sent stays.
+    Remove {
+        account: AccountName,
+    },
+}
+
+/// Makes an account, or a numbered fleet of them, and prints the keys: they are not shown again.
+///
+/// The data directory is made where it is missing. Keys go to standard output: that of one account
+/// as 64 hex digits, those of a fleet as CSV with the header account,key.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  rcu device add my-device
+  rcu device add my-device --key 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
+  rcu device add --fleet truck --count 200 --out keys.csv     truck-000001 to truck-000200
+  rcu device add --fleet truck --count 200 --fleet-key HEX    keys that the factory can make, too:
+                    HMAC-SHA256(fleet key, \"rcu1 fleet\\0\" followed by the account)")]
+struct Add {
+    /// 1 to 32 of A-Z a-z 0-9 . _ : -
+    #[arg(required_unless_present = "fleet")]
+    account: Option<AccountName>,
+    /// The account's key, 64 hex digits; a random one where it is not given.
+    #[arg(long, value_name = "HEX", value_parser = key, conflicts_with = "fleet")]
+    key: Option<DeviceKey>,
+    /// Makes PREFIX-000001, PREFIX-000002 and so on.
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        value_parser = prefix,
+        conflicts_with = "account",
+        requires = "count"
+    )]
+    fleet: Option<String>,
+    /// How many accounts the fleet gets, all at once: for 100,000 of them a running cluster stores
+    /// nothing for some seconds.
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "fleet",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(FLEET_COUNT_MAX))
+    )]
+    count: Option<u32>,
+    /// Makes each key from this one, 64 hex digits; without it they are random.
+    #[arg(long, value_name = "HEX", value_parser = key, requires = "fleet")]
+    fleet_key: Option<FleetKey>,
+    /// Writes the keys to a new file that only you can read, instead of standard output.
+    #[arg(long, value_name = "FILE", requires = "fleet")]
+    out: Option<PathBuf>,
+}
+
+/// Gives an account a new key and prints it: it is not shown again. The session ends, and only
+/// the new key lets the device in.
+#[derive(Args)]
+struct RotateKey {
+    account: AccountName,
+    /// The new key, 64 hex digits; a random one where it is not given.
+    #[arg(long, value_name = "HEX", value_parser = key)]
+    key: Option<DeviceKey>,
+}
+
+fn key(text: &str) -> Result<Secret<32>, &'static str> {
+    secret_from_hex(text).ok_or("a key is 64 hex digits")
+}
+
+/// The longest prefix leaves room for a number.
+fn prefix(text: &str) -> Result<String, NameError> {
+    numbered(text, 1).map(|_| text.to_owned())
+}
+
+fn numbered(prefix: &str, number: u32) -> Result<AccountName, NameError> {
+    format!("{prefix}-{number:06}").parse()
+}
+
+impl Device {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let data = match &self.action {
+            Action::Add(_) => DataDir::open_or_make(&self.data)?,
+            _ => DataDir::open(&self.data)?,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let database = Database::open(&data.database_path()).await?;
+            let accounts = Accounts::new(database.clone(), data.master_key()?);
+            let done = self.action.run(&accounts).await;
+            database.close().await;
+            done
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Action {
+    async fn run(self, accounts: &Accounts) -> Result<(), Failure> {
+        let now_ms = unix_ms();
+        match self {
+            Self::Add(add) => add.run(accounts, now_ms).await?,
+            Self::List => list(accounts).await.or_else(had_enough)?,
+            Self::Show { account } => {
+                let (described, online) = accounts.show(&account).await?;
+                io::stdout().write_all(page(&described, online.as_ref()).as_bytes())?;
+            }
+            Self::Disable { account } => match accounts.disable(&account, now_ms).await? {
+                true => eprintln!("{account} is disabled"),
+                false => eprintln!("{account} was disabled already"),
+            },
+            Self::Enable { account } => match accounts.enable(&account, now_ms).await? {
+                true => eprintln!("{account} is enabled"),
+                false => eprintln!("{account} was enabled already"),
+            },
+            Self::RotateKey(RotateKey { account, key }) => {
+                let key = key.map_or_else(random_key, Ok)?;
+                accounts.rotate_key(&account, &key, now_ms).await?;
+                eprintln!("{account} has this key from now on; it is not shown again");
+                writeln!(io::stdout(), "{}", hex(&key))?;
+            }
+            Self::Remove { account } => {
+                accounts.remove(&account, now_ms).await?;
+                eprintln!("{account} is removed; what it sent stays");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Add {
+    async fn run(self, accounts: &Accounts, now_ms: i64) -> Result<(), Failure> {
+        if let Some(account) = self.account {
+            let key = self.key.map_or_else(random_key, Ok)?;
+            accounts.add(&account, &key, now_ms).await?;
+            eprintln!("{account} has this key; it is not shown again");
+            writeln!(io::stdout(), "{}", hex(&key))?;
+            return Ok(());
+        }
+        let (Some(prefix), Some(count)) = (self.fleet, self.count) else {
+            return Err("an account, or --fleet and --count".into());
+        };
+        let fleet = fleet(&prefix, count, self.fleet_key.as_ref())?;
+        let csv = csv(&fleet);
+        match &self.out {
+            // The file first: keys that are in the database only are lost.
+            Some(path) => {
+                write_new(path, &csv)
+                    .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+                if let Err(error) = accounts.add_many(&fleet, now_ms).await {
+                    fs::remove_file(path)?;
+                    return Err(error.into());
+                }
+                eprintln!(
+                    "{count} accounts added; their keys are in {}",
+                    path.display()
+                );
+            }
+            None => {
+                accounts.add_many(&fleet, now_ms).await?;
+                eprintln!("{count} accounts added; their keys are not shown again");
+                io::stdout().write_all(csv.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The accounts of a fleet with their keys: made from the fleet's key, or random.
+fn fleet(
+    prefix: &str,
+    count: u32,
+    fleet_key: Option<&FleetKey>,
+) -> Result<Vec<(AccountName, DeviceKey)>, Failure> {
+    let account = |number| -> Result<_, Failure> {
+        let account = numbered(prefix, number)?;
+        let key = match fleet_key {
+            Some(fleet_key) => device_key(fleet_key, &account),
+            None => random_key()?,
+        };
+        Ok((account, key))
+    };
+    (1..=count).map(account).collect()
+}
+
+fn csv(accounts: &[(AccountName, DeviceKey)]) -> String {
+    let mut csv = String::from("account,key\n");
+    for (account, key) in accounts {
+        csv.push_str(&format!("{account},{}\n", hex(key)));
+    }
+    csv
+}
+
+/// Refuses to replace a file: it may hold the only copy of other keys.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+async fn list(accounts: &Accounts) -> Result<(), Failure> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    writeln!(
+        out,
+        "{:<32}  {:<8}  {:<20}  {:<16}  firmware",
+        "account", "enabled", "last login", "logic server"
+    )?;
+    let mut after = String::new();
+    loop {
+        let page = accounts.list(&after, PAGE_ROWS).await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.name);
+        for account in &page {
+            writeln!(out, "{}", row(account))?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+/// Whoever reads only the beginning of a list has what they wanted.
+fn had_enough(error: Failure) -> Result<(), Failure> {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    }
+}
+
+fn row(account: &Described) -> String {
+    format!(
+        "{:<32}  {:<8}  {:<20}  {:<16}  {}",
+        account.name,
+        yes_or_no(account.enabled),
+        account.last_login_at_ms.map_or("never".into(), time),
+        account.last_node.as_deref().unwrap_or("-"),
+        account.firmware.as_deref().unwrap_or("-"),
+    )
+}
+
+fn page(account: &Described, online: Option<&Online>) -> String {
+    let last_login = account.last_login_at_ms.map_or("never".into(), |at_ms| {
+        let source = account.last_source.as_deref().unwrap_or("?");
+        let node = account.last_node.as_deref().unwrap_or("?");
+        format!("{} from {source}, sent to {node}", time(at_ms))
+    });
+    let online = online.map_or("no".into(), |online| {
+        let since = time(online.attached_at_ms);
+        format!("since {since} from {}, on {}", online.source, online.node)
+    });
+    let lines = [
+        ("account", account.name.clone()),
+        ("id", account.id.to_string()),
+        ("enabled", yes_or_no(account.enabled).into()),
+        ("created", time(account.created_at_ms)),
+        ("firmware", account.firmware.clone().unwrap_or("-".into())),
+        ("last login", last_login),
+        ("online", online),
+    ];
+    lines
+        .iter()
+        .map(|(name, value)| format!("{name:<12}{value}\n"))
+        .collect()
+}
+
+fn yes_or_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}
+
+/// The end of the year 9999, the last that can be written so.
+const UNIX_MS_MAX: u64 = 253_402_300_799_999;
+
+/// Unix milliseconds as a date and a time of day, UTC.
+fn time(unix_ms: i64) -> String {
+    let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
+    let since = Duration::from_millis(unix_ms.min(UNIX_MS_MAX));
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+}
+
+fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+}
+
+fn random_key() -> Result<DeviceKey, Failure> {
+    let mut key = [0; 32];
+    SysRng.try_fill_bytes(&mut key)?;
+    Ok(Secret::new(key))
+}
+
+fn hex(key: &DeviceKey) -> String {
+    key.expose()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::Parser;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Rcu {
+        #[command(flatten)]
+        device: Device,
+    }
+
+    const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+    fn parse(arguments: &str) -> Result<Device, ErrorKind> {
+        let arguments = ["device"].into_iter().chain(arguments.split_whitespace());
+        Rcu::try_parse_from(arguments)
+            .map(|rcu| rcu.device)
+            .map_err(|error| error.kind())
+    }
+
+    /// The database of a data directory on which these commands have run.
+    fn run(directory: &Path, commands: &[&str]) -> Result<Accounts, Failure> {
+        for command in commands {
+            let mut device = parse(command).unwrap();
+            device.data = directory.to_owned();
+            device.run()?;
+        }
+        let data = DataDir::open(directory)?;
+        let database = tokio::runtime::Runtime::new()?.block_on(Database::open(&data.database_path()))?;
+        Ok(Accounts::new(database, data.master_key()?))
+    }
+
+    fn described(accounts: &Accounts, account: &str) -> Result<String, Failure> {
+        let shown = accounts.show(&account.parse()?);
+        let (described, online) = tokio::runtime::Runtime::new()?.block_on(shown)?;
+        Ok(page(&described, online.as_ref()))
+    }
+
+    #[test]
+    fn usage_says_what_goes_together() {
+        for right in [
+            "add my-device",
+            &format!("add my-device --key {KEY} --data elsewhere"),
+            "--data elsewhere list",
+            "add --fleet truck --count 3",
+            &format!("add --fleet truck --count 3 --fleet-key {KEY} --out keys.csv"),
+            "rotate-key my-device",
+        ] {
+            assert!(parse(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "add",
+            "add my/device",
+            "add my-device --key 00",
+            "add my-device --fleet truck --count 3",
+            "add --fleet truck",
+            "add --fleet truck --count 0",
+            "add --fleet truck --count 1000000",
+            "add --fleet a-prefix-of-26-characters-x --count 1",
+            "add my-device --out keys.csv",
+            "show",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn accounts_are_made_changed_and_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rcu-data");
+        let accounts = run(&path, &["add my-device", "disable my-device", "disable my-device"]).unwrap();
+        let shown = described(&accounts, "my-device").unwrap();
+        assert!(shown.contains("enabled     no\n"), "{shown}");
+        assert!(shown.contains("last login  never\n"), "{shown}");
+        let accounts = run(&path, &["enable my-device", "rotate-key my-device"]).unwrap();
+        let shown = described(&accounts, "my-device").unwrap();
+        assert!(shown.contains("enabled     yes\n"), "{shown}");
+        assert!(run(&path, &["add my-device"]).is_err(), "it is there already");
+        run(&path, &["remove my-device"]).unwrap();
+        for gone in ["show", "disable", "enable", "rotate-key", "remove"] {
+            assert!(run(&path, &[&format!("{gone} my-device")]).is_err(), "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_fleet_and_its_file_are_made_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rcu-data");
+        let keys = directory.path().join("keys.csv");
+        let add = format!("add --fleet truck --count 2 --fleet-key {KEY} --out {}", keys.display());
+        run(&path, &[&add]).unwrap();
+        let csv = fs::read_to_string(&keys).unwrap();
+        let account = "truck-000002".parse().unwrap();
+        let second = device_key(&key(KEY).unwrap(), &account);
+        let lines: Vec<_> = csv.lines().collect();
+        assert_eq!(lines[0], "account,key");
+        assert_eq!(lines[2], format!("truck-000002,{}", hex(&second)));
+        assert_eq!(lines.len(), 3);
+
+        assert!(run(&path, &[&add]).is_err(), "the file is not replaced");
+        assert_eq!(fs::read_to_string(&keys).unwrap(), csv);
+        fs::remove_file(&keys).unwrap();
+        let more = add.replace("--count 2", "--count 3");
+        assert!(run(&path, &[&more]).is_err(), "two of them exist");
+        assert!(!keys.exists());
+        let accounts = run(&path, &[]).unwrap();
+        assert!(described(&accounts, "truck-000003").is_err());
+    }
+
+    #[test]
+    fn only_add_makes_a_data_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rcu-data");
+        assert!(run(&path, &["list"]).is_err());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn whoever_closes_a_list_early_had_enough() {
+        let broken_pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(had_enough(broken_pipe().into()).is_ok());
+        assert!(had_enough(io::Error::other("disk").into()).is_err());
+    }
+}

@@ -1,0 +1,112 @@
+//! `rcu explain HEX`: what a frame says, field by field, and what is wrong with it.
+//!
+//! Made for whoever debugs the first frame of a new device. The verdict comes from the same
+//! decoder that the servers use; the lines beside the bytes are written for people, and a test
+//! holds the two together.
+
+mod crc;
+mod field;
+mod hex;
+mod message;
+mod part;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use self::part::Part;
+
+/// Standard input is read up to here: far more than anybody reads.
+const STDIN_BYTES_MAX: u64 = 16 << 20;
+
+/// A frame, field by field, and what is wrong with it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rcu explain 52430105030000005ccbd217
+  rcu explain 0x52 0x43 0x01 0x05 0x03 0x00 0x00 0x00 0x5c 0xcb 0xd2 0x17
+  rcu explain - < capture.hex
+
+Exit codes: 0 nothing wrong, 1 something wrong, 2 wrong usage.")]
+pub(crate) struct Explain {
+    /// Hex digits of one or more frames, of either direction; spaces, line breaks, commas,
+    /// colons and 0x are allowed; - reads them from standard input.
+    #[arg(required = true)]
+    hex: Vec<String>,
+}
+
+impl Explain {
+    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        let hex = if self.hex == ["-"] {
+            let mut text = String::new();
+            io::stdin()
+                .take(STDIN_BYTES_MAX)
+                .read_to_string(&mut text)?;
+            text
+        } else {
+            self.hex.join(" ")
+        };
+        let explanation = explain(&hex)?;
+        write!(io::stdout(), "{explanation}")?;
+        Ok(if explanation.is_right() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(crate::EXIT_FAILED)
+        })
+    }
+}
+
+/// Every frame in a stretch of bytes, as `Display` shows it.
+#[derive(Debug)]
+pub(crate) struct Explanation {
+    parts: Vec<Part>,
+}
+
+/// Explains the frames in a text of hex digits; an error only where it is no such text.
+pub(crate) fn explain(hex: &str) -> Result<Explanation, hex::HexError> {
+    let bytes = hex::parse(hex)?;
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let part = Part::of(rest, at);
+        at = part.next_at;
+        parts.push(part);
+    }
+    Ok(Explanation { parts })
+}
+
+impl Explanation {
+    /// Whether every frame is whole and right, its records too. A kind that nobody knows is
+    /// ignored by its receiver, and not wrong.
+    pub(crate) fn is_right(&self) -> bool {
+        self.parts.iter().all(|part| part.wrong.is_empty())
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.parts.len();
+        for (index, part) in self.parts.iter().enumerate() {
+            if count > 1 {
+                write!(f, "{} of {count}, at byte {}: ", index + 1, part.at)?;
+            }
+            writeln!(f, "{part}")?;
+        }
+        if self.is_right() {
+            return writeln!(f, "ok");
+        }
+        for (index, part) in self.parts.iter().enumerate() {
+            for wrong in &part.wrong {
+                match count {
+                    1 => writeln!(f, "wrong: {wrong}")?,
+                    _ => writeln!(f, "wrong: {} of {count}: {wrong}", index + 1)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,220 @@
+//! The explanation agrees with the decoder that the servers use, on every vector of the contract
+//! and on everything that a few wrong bytes make of them.
+
+use common::device::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, Parsed};
+use common::device::message::{FromCluster, FromDevice, MessageError};
+use common::device::record::Record;
+use serde_json::Value;
+
+use super::explain;
+use super::field::hex;
+
+const VECTORS: &str = include_str!("../../../docs/rcu-v1-vectors.json");
+
+/// Name, frame and fields of every vector that has a frame.
+fn vectors() -> Vec<(String, Vec<u8>, Value)> {
+    let file: Value = serde_json::from_str(VECTORS).expect("JSON");
+    let vectors = file["vectors"].as_array().expect("vectors");
+    vectors
+        .iter()
+        .filter_map(|vector| {
+            let name = vector["name"].as_str().expect("a name").to_owned();
+            let frame = super::hex::parse(vector["frame"].as_str()?).expect("hex");
+            Some((name, frame, vector["fields"].clone()))
+        })
+        .collect()
+}
+
+fn frame_of(name: &str) -> Vec<u8> {
+    let found = vectors().into_iter().find(|(known, ..)| known == name);
+    found.unwrap_or_else(|| panic!("no vector {name:?}")).1
+}
+
+fn explained(bytes: &[u8]) -> (bool, String) {
+    let explanation = explain(&hex(bytes)).expect("hex digits");
+    (explanation.is_right(), explanation.to_string())
+}
+
+/// With the crc that belongs to it.
+fn sealed(mut frame: Vec<u8>) -> Vec<u8> {
+    let crc = frame::checksum(&frame);
+    frame[8..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+    frame
+}
+
+/// Whether the servers, or a device, find nothing wrong with it.
+fn is_right(bytes: &[u8]) -> bool {
+    let Ok(Parsed::Frame { frame, consumed }) = frame::parse(bytes, FRAME_BYTES_MAX) else {
+        return false;
+    };
+    let body = match FromDevice::decode(&frame) {
+        Ok(FromDevice::Telemetry(telemetry)) => telemetry
+            .records()
+            .all(|raw| Record::decode(raw.kind, raw.payload).is_ok()),
+        Err(MessageError::WrongDirection) => FromCluster::decode(&frame).is_ok(),
+        decoded => matches!(decoded, Ok(_) | Err(MessageError::UnknownKind)),
+    };
+    body && consumed == bytes.len()
+}
+
+#[test]
+fn every_vector_is_explained_with_its_verdict() {
+    for (name, frame, fields) in vectors() {
+        let (right, text) = explained(&frame);
+        let expected = fields.get("error").is_none()
+            && fields
+                .get("dead_letter")
+                .is_none_or(|set_aside| set_aside == &Value::from([0_u8; 0]))
+            && fields.get("ack").is_none_or(|ack| ack == "stored");
+        assert_eq!(right, expected, "{name}\n{text}");
+        assert_eq!(text.ends_with("\nok\n"), expected, "{name}\n{text}");
+        if let Some(answer) = fields["answer"].as_str() {
+            assert!(text.contains(answer), "{name}\n{text}");
+        }
+        for (field, value) in fields.as_object().expect("fields") {
+            let shown = match value {
+                Value::Number(number) => number.to_string(),
+                Value::String(value) if field != "error" && field != "ack" => value.clone(),
+                _ => continue,
+            };
+            assert!(text.contains(&shown), "{name}: {field} = {shown}\n{text}");
+        }
+    }
+}
+
+#[test]
+fn physical_values_are_those_of_the_vectors() {
+    for (name, frame, fields) in vectors() {
+        let (_, text) = explained(&frame);
+        for record in fields["records"].as_array().into_iter().flatten() {
+            for (field, value) in record.as_object().expect("fields") {
+                let values = value
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_else(|| vec![value.clone()]);
+                for value in values {
+                    let shown = match value {
+                        Value::Number(number) => number.to_string(),
+                        Value::String(text) if text != "null" => text,
+                        _ => continue,
+                    };
+                    let shown = shown.trim_end_matches(".0");
+                    assert!(text.contains(shown), "{name}: {field} = {shown}\n{text}");
+                }
+            }
+        }
+    }
+}
+
+/// Any byte of any vector overwritten, under a right crc; any vector cut short or grown.
+#[test]
+fn the_verdict_is_the_decoders() {
+    for (name, frame, _) in vectors() {
+        let check = |bytes: &[u8]| {
+            let (right, text) = explained(bytes);
+            assert_eq!(right, is_right(bytes), "{name}: {}\n{text}", hex(bytes));
+        };
+        for place in 0..frame.len() {
+            for value in [0, 1, 2, 6, 9, 0x1f, 0x40, 0x7f, 0x80, 0xff] {
+                let mut changed = frame.clone();
+                changed[place] = value;
+                check(&changed);
+                check(&sealed(changed));
+            }
+            check(&frame[..=place]);
+        }
+        let body = &frame[HEADER_BYTES..];
+        for body in [
+            &body[..body.len().saturating_sub(1)],
+            &[body, &[0]].concat(),
+        ] {
+            let mut changed = [&frame[..HEADER_BYTES], body].concat();
+            changed[6..8].copy_from_slice(&(body.len() as u16).to_le_bytes());
+            check(&sealed(changed));
+        }
+    }
+}
+
+#[test]
+fn several_frames_and_a_partial_one_are_told_apart() {
+    let stream = [
+        frame_of("heartbeat"),
+        frame_of("close, replaced"),
+        frame_of("login")[..20].to_vec(),
+    ]
+    .concat();
+    let (right, text) = explained(&stream);
+    assert!(!right);
+    for expected in [
+        "1 of 3, at byte 0: Heartbeat, device to cluster, 12 bytes",
+        "2 of 3, at byte 12: Close, cluster to device, 17 bytes",
+        "3 of 3, at byte 29: Login, device to cluster, 85 bytes",
+        "wrong: 3 of 3: incomplete: 20 of 85 bytes are there, 65 are to come",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+}
+
+#[test]
+fn a_right_frame_reads_like_this() {
+    let expected = "\
+Command, cluster to device, 37 bytes
+     0  52 43                    magic
+     2  01                       version         1
+     3  21                       kind            Command, cluster to device
+     4  09 00                    id              9
+     6  19 00                    length          25 bytes of body
+     8  ac 6d 83 83              crc             0x83836dac
+    12  2a 00 00 00 00 00 00 00  command_id      42
+    20  88 bb da 76 9b 01 00 00  deadline_ms     1767225605000 = 2026-01-01T00:00:05.000Z
+    28  01 00                    code            0x0001 ping
+    30  05 00 68 65 6c 6c 6f     payload         5 bytes: \"hello\"
+  the device answers CommandReply
+ok
+";
+    assert_eq!(explained(&frame_of("command ping")).1, expected);
+}
+
+#[test]
+fn a_wrong_frame_reads_like_this() {
+    let expected = "\
+Heartbeat, device to cluster, 12 bytes
+     0  52 43                    magic
+     2  01                       version         1
+     3  05                       kind            Heartbeat, device to cluster
+     4  03 00                    id              3
+     6  00 00                    length          0 bytes of body
+     8  5d cb d2 17              crc             0x17d2cb5d
+                                                 <-- wrong: crc expected 0x17d2cb5c (5ccbd217 on the wire), found 0x17d2cb5d
+  the cluster answers Close(protocol_error), 5243012f00000500576e24a40100000000, and disconnects
+wrong: crc expected 0x17d2cb5c (5ccbd217 on the wire), found 0x17d2cb5d
+";
+    assert_eq!(
+        explained(&frame_of("heartbeat with a wrong crc")).1,
+        expected
+    );
+}
+
+#[test]
+fn common_mistakes_are_named() {
+    let mut big_endian = frame_of("login");
+    big_endian.swap(6, 7);
+    let mut big_endian_crc = frame_of("heartbeat");
+    big_endian_crc[8..].reverse();
+    let mut seconds = frame_of("login");
+    seconds[29..37].copy_from_slice(&1_767_225_600_u64.to_le_bytes());
+    let mut shifted = vec![0];
+    shifted.extend(frame_of("heartbeat"));
+    for (bytes, hint) in [
+        (big_endian, "read as big-endian the length is 73"),
+        (
+            big_endian_crc,
+            "which is the right value in big-endian order",
+        ),
+        (sealed(seconds), "seconds? times are in milliseconds"),
+        (shifted, "\"RC\" comes 1 bytes later"),
+    ] {
+        let (_, text) = explained(&bytes);
+        assert!(text.contains(hint), "{hint}\n{text}");
+    }
+}

@@ -1,0 +1,189 @@
+//! `rcu simulate`: simulated devices against a cluster that runs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use simulator::device::Identity;
+use simulator::driver::{Simulator, Stats};
+use simulator::keys::{self, FleetKey};
+
+use crate::EXIT_FAILED;
+use crate::descriptors;
+use crate::fleet;
+use crate::screen::Screen;
+use crate::signals::Stop;
+
+/// Runs simulated devices against a cluster: they log in, attach, and drive around.
+///
+/// At the end they stop reporting and wait for their answers. The exit code is 0 when every device
+/// was attached and every record that was sent is acknowledged.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  rcu device add --fleet van --count 1000 --out vans.csv
+  rcu simulate --balancer 127.0.0.1:10000 --devices 1000 --keys vans.csv --every 5s --for 1m
+  rcu simulate --balancer rcu.example.net:10000 --devices 50 --fleet van --fleet-key HEX")]
+pub(crate) struct Simulate {
+    /// Where devices log in; several may be given.
+    #[arg(long, value_name = "HOST:PORT", required = true)]
+    balancer: Vec<String>,
+    /// How many devices, the first of the list or fleet.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    devices: u32,
+    /// How often each device reports; 0s: never, it only stays connected.
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = humantime::parse_duration)]
+    every: Duration,
+    /// How long, for example 30s or 5m; without it until Ctrl-C.
+    #[arg(long = "for", value_name = "D", value_parser = humantime::parse_duration)]
+    run_for: Option<Duration>,
+    /// A list of accounts and keys, as `rcu device add --fleet … --out FILE` writes it.
+    #[arg(long, value_name = "FILE", required_unless_present = "fleet")]
+    keys: Option<PathBuf>,
+    /// Accounts PREFIX-000001 and so on, with keys made from the fleet key.
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        requires = "fleet_key",
+        conflicts_with = "keys"
+    )]
+    fleet: Option<String>,
+    /// The fleet key, 64 hex digits.
+    #[arg(long, value_name = "HEX", requires = "fleet", value_parser = keys::key_from_hex)]
+    fleet_key: Option<FleetKey>,
+}
+
+impl Simulate {
+    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
+        common::logging::to_stderr("warn")?;
+        let identities = self.identities()?;
+        descriptors::check_devices(self.devices)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(self.run_on(identities))
+    }
+
+    #[allow(clippy::print_stdout, reason = "the summary that a person asked for")]
+    async fn run_on(
+        &self,
+        identities: Vec<Identity>,
+    ) -> Result<ExitCode, Box<dyn std::error::Error>> {
+        let mut stop = Stop::listen()?;
+        let settings = fleet::settings(self.balancer.clone(), identities, self.every);
+        let simulator = Simulator::start(settings)?;
+        let mut screen = Screen::new();
+        screen
+            .run(&mut stop, self.run_for, |_| line(&simulator.stats()))
+            .await?;
+        println!("The devices stop and wait for their answers.");
+        let outcome = tokio::select! {
+            outcome = fleet::stop(simulator) => outcome?,
+            () = stop.wait() => return Err("interrupted before every answer had come".into()),
+        };
+        print!("{}", summary(&outcome.stats));
+        let never_attached = outcome
+            .histories
+            .iter()
+            .filter(|history| history.attached() == 0)
+            .count();
+        if never_attached > 0 {
+            println!("{never_attached} devices were never attached");
+        }
+        let is_well = never_attached == 0 && outcome.stats.unacknowledged == 0;
+        Ok(if is_well {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(EXIT_FAILED)
+        })
+    }
+
+    fn identities(&self) -> Result<Vec<Identity>, Box<dyn std::error::Error>> {
+        if let (Some(prefix), Some(fleet_key)) = (&self.fleet, &self.fleet_key) {
+            return Ok(keys::fleet(prefix, fleet_key, self.devices)?);
+        }
+        let Some(path) = &self.keys else {
+            return Err("--keys FILE, or --fleet PREFIX and --fleet-key HEX".into());
+        };
+        let name = path.display();
+        let text =
+            fs::read_to_string(path).map_err(|error| format!("cannot read {name}: {error}"))?;
+        let mut identities = keys::from_csv(&text).map_err(|error| format!("{name}: {error}"))?;
+        let wanted = self.devices as usize;
+        if identities.len() < wanted {
+            return Err(format!(
+                "{name} names {} devices, fewer than {wanted}",
+                identities.len()
+            )
+            .into());
+        }
+        identities.truncate(wanted);
+        Ok(identities)
+    }
+}
+
+fn line(stats: &Stats) -> String {
+    format!(
+        "{:>4} s  attached {} of {}  connecting {}  records sent {} acknowledged {}  ack p50 {} ms p99 {} ms\n",
+        stats.elapsed.as_secs(),
+        stats.attached,
+        stats.devices,
+        stats.connecting,
+        stats.records_sent,
+        stats.records_acknowledged,
+        stats.ack_ms.p50_ms,
+        stats.ack_ms.p99_ms
+    )
+}
+
+/// What happened, and how often.
+fn summary(stats: &Stats) -> String {
+    let mut text = format!(
+        "records: sent {}, acknowledged {}, unacknowledged {}\n\
+         login: p50 {} ms, p99 {} ms; acknowledgement: p50 {} ms, p99 {} ms\n",
+        stats.records_sent,
+        stats.records_acknowledged,
+        stats.unacknowledged,
+        stats.login_ms.p50_ms,
+        stats.login_ms.p99_ms,
+        stats.ack_ms.p50_ms,
+        stats.ack_ms.p99_ms
+    );
+    let mut list = |what: &str, counts: Vec<(String, u64)>| {
+        if !counts.is_empty() {
+            let counts: Vec<_> = counts
+                .iter()
+                .map(|(name, count)| format!("{name} {count}"))
+                .collect();
+            text.push_str(&format!("{what}: {}\n", counts.join(", ")));
+        }
+    };
+    let faults = |counts: &std::collections::BTreeMap<simulator::device::Fault, u64>| {
+        counts
+            .iter()
+            .map(|(fault, count)| (format!("{fault:?}"), *count))
+            .collect()
+    };
+    list(
+        "LoginReply",
+        stats
+            .logins
+            .iter()
+            .map(|(status, count)| (status.name().into(), *count))
+            .collect(),
+    );
+    list("logins without a reply", faults(&stats.login_faults));
+    list(
+        "AttachReply",
+        stats
+            .attaches
+            .iter()
+            .map(|(status, count)| (status.name().into(), *count))
+            .collect(),
+    );
+    list("attaches without a reply", faults(&stats.attach_faults));
+    list("sessions ended", faults(&stats.ends));
+    text
+}

@@ -1,0 +1,89 @@
+//! `rcu up`: a cluster of one's own, in one process.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cluster::{self, Addresses, Cluster};
+use crate::config::Config;
+use crate::data::DataDir;
+use crate::signals::Stop;
+
+/// Runs balancer, conn server and two logic servers in one process.
+///
+/// Makes the data directory with its database and keys where it is missing, prints the addresses,
+/// and runs until Ctrl-C or SIGTERM: then it takes no new logins, stores and acknowledges what it
+/// holds, tells every device to come back later, and ends with exit code 0.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  rcu up                                     devices log in at 127.0.0.1:10000
+  rcu up --data /var/lib/rcu --config up.toml
+  rcu device add my-device                   in another terminal, while it runs
+
+The configuration is TOML with the tables [balancer], [conn_server], [logic_server]; every key has
+a default, see config/up.toml.")]
+pub(crate) struct Up {
+    /// Holds the database, the keys, and up.json with the addresses of this run.
+    #[arg(long, value_name = "DIR", default_value = crate::data::DEFAULT)]
+    data: PathBuf,
+    /// The configuration; without it every key has its default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Up {
+    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
+        common::logging::to_stderr("info")?;
+        let config = self.config.as_deref().map(Config::from_file).transpose()?;
+        let data = DataDir::open_or_make(&self.data)?;
+        let _lock = cluster::lock(&data)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(run(&data, config.unwrap_or_default()))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn run(data: &DataDir, config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let mut stop = Stop::listen()?;
+    let cluster = Cluster::start(data, config, 0).await?;
+    let addresses = cluster.addresses();
+    let up_json = data.up_json_path();
+    write_atomically(&up_json, &serde_json::to_vec_pretty(&addresses)?)?;
+    print(&addresses, data);
+
+    stop.wait().await;
+    tracing::info!("told to stop");
+    cluster.shutdown().await.close().await;
+    fs::remove_file(up_json)?;
+    Ok(())
+}
+
+#[allow(clippy::print_stdout, reason = "what a person or a script asked for")]
+fn print(addresses: &Addresses, data: &DataDir) {
+    let list = |addresses: &[_]| {
+        addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    println!("devices log in at   {}", list(&addresses.balancer));
+    for server in &addresses.logic_servers {
+        println!("{:<19} {}", server.name, server.device);
+    }
+    println!("operators link to   {}", addresses.conn_server);
+    println!("data                {}", data.path().display());
+}
+
+/// Whoever waits for the file never reads half of it.
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("json.new");
+    fs::write(&unfinished, bytes)?;
+    fs::rename(unfinished, path)
+}
