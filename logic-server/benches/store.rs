@@ -98,7 +98,7 @@ fn work(batch: u64) -> Work {
 fn store(runtime: &Runtime, path: &Path, batches: u64) -> Duration {
     let database = runtime.block_on(Database::open(path)).expect("a database");
     let node = "bench".parse().expect("a name");
-    let store = Store::new(&database, &node);
+    let store = Store::new(&database, &node, Duration::from_secs(60));
     let works: Vec<_> = (0..batches).map(work).collect();
     let start = Instant::now();
     for work in &works {

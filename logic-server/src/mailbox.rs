@@ -13,6 +13,9 @@ use mio::{Registry, Token, Waker};
 /// Messages that [`Mailbox::try_post`] lets wait; a sender that can be refused is refused then.
 pub(crate) const WAITING_MAX: usize = 16_384;
 
+/// Messages that an empty box keeps memory for; what a storm took beyond it is given back.
+const KEPT: usize = 256;
+
 /// The sending side. Messages to a loop that has ended are dropped.
 #[derive(Debug)]
 pub(crate) struct Mailbox<T> {
@@ -98,6 +101,9 @@ impl<T> Inbox<T> {
     /// The oldest message.
     pub(crate) fn next(&mut self) -> Option<T> {
         if self.taken.is_empty() {
+            if self.taken.capacity() > KEPT {
+                self.taken = VecDeque::new();
+            }
             std::mem::swap(&mut self.taken, &mut self.shared.lock().messages);
         }
         self.taken.pop_front()

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use common::database::Database;
 use common::ids::NodeName;
-use common::link::{Hub, HubSettings, Keys, Role};
+use common::link::{Hub, HubSettings, Keys, LinkEvent, Role};
+use mio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task;
 use tokio::time::{Instant, timeout_at};
@@ -110,7 +111,8 @@ impl LogicServer {
         span: Span,
     ) -> Result<Self, StartError> {
         let clock = Clock::new();
-        let store = Store::new(database, &node);
+        let write_deadline = Duration::from_millis(settings.write_deadline_ms);
+        let store = Store::new(database, &node, write_deadline);
         let repaired = store.repair(clock.now().unix_ms).await?;
         if repaired > 0 {
             tracing::warn!(
@@ -118,52 +120,33 @@ impl LogicServer {
                 "the last run crashed: ended its sessions"
             );
         }
+        let (listeners, devices) = bind_all(&settings.listen)?;
+        let (hub, events, link) = open_links(&settings, node, keys).await?;
+        let addresses = Addresses {
+            advertised: settings.advertised(&devices),
+            devices,
+            link,
+        };
 
-        let mut listeners = Vec::with_capacity(settings.listen.len());
-        let mut devices = Vec::with_capacity(settings.listen.len());
-        for &address in &settings.listen {
-            let listener = listen::bind(address)
-                .and_then(|listener| Ok((listener.local_addr()?, listener)))
-                .map_err(|source| StartError::Listen { address, source })?;
-            devices.push(listener.0);
-            listeners.push(listener.1);
-        }
-        let advertised = settings.advertised(&devices);
-
-        let (events, link_events) = mpsc::channel(control::EVENTS_WAITING_MAX);
-        let hub = Hub::new(HubSettings {
-            role: Role::Logic,
-            node,
-            keys,
-            events,
-            listen_publicly: settings.link_listen_publicly,
-        });
-        let address = settings.link_listen;
-        let link = hub
-            .listen(address, &[Role::Conn])
-            .await
-            .map_err(|source| StartError::LinkListen { address, source })?;
-
+        // The mailboxes first, then whoever writes to them.
         let figures = Figures::new(settings.shards());
         let (gate_seat, gate) = gate_driver::Seat::new().map_err(StartError::Loop)?;
-        let (shard_seats, shards): (Vec<_>, Vec<_>) = (0..settings.shards())
+        let seats: io::Result<Vec<_>> = (0..settings.shards())
             .map(|_| shard_driver::Seat::new())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(StartError::Loop)?
-            .into_iter()
-            .unzip();
+            .collect();
+        let (shard_seats, shards): (Vec<_>, Vec<_>) =
+            seats.map_err(StartError::Loop)?.into_iter().unzip();
         let (to_writer, batches) = mpsc::channel(writer_task::BATCHES_WAITING_MAX);
         let writer = WriterTask {
             writer: Writer::new(settings.writer(), rand::random()),
             store,
             clock,
-            write_deadline: Duration::from_millis(settings.write_deadline_ms),
             batches,
             shards: shards.clone(),
             counters: figures.writer.clone(),
         };
         let control = ControlTask {
-            events: link_events,
+            events,
             gate: gate.clone(),
             source_check: settings.source_check,
             requests_shed: figures.requests_shed.clone(),
@@ -176,15 +159,10 @@ impl LogicServer {
             writer: spawn_task(writer.run()),
             control: spawn_task(control.run()),
             shutdown_deadline: Duration::from_millis(settings.shutdown_deadline_ms),
-            addresses: Addresses {
-                devices,
-                advertised: advertised.clone(),
-                link,
-            },
+            addresses,
             figures,
             span,
         };
-
         for (index, seat) in (0..).zip(shard_seats) {
             let core = Shard::new(settings.shard(ShardIndex(index)), rand::random());
             let peers = shard_driver::Peers {
@@ -197,17 +175,19 @@ impl LogicServer {
             let shard = ShardLoop::new(seat, clock, core, peers, figures);
             node.spawn_thread(format!("shard-{index}"), || shard.run())?;
         }
+        let advertised = node.addresses.advertised.clone();
         let core = gate::Core::new(settings.gate(advertised), rand::random());
         let peers = gate_driver::Peers {
             shards: node.shards.clone(),
             hub: node.hub.clone(),
         };
+        let sockets_max = settings.sockets_max();
         let gate = GateLoop::new(
             gate_seat,
             clock,
             core,
             listeners,
-            settings.sockets_max(),
+            sockets_max,
             peers,
             &node.figures,
         )
@@ -290,6 +270,38 @@ impl Drop for LogicServer {
             .for_each(|shard| shard.post(ToShard::Stop));
         self.writer.abort();
         self.control.abort();
+    }
+}
+
+/// Listeners for devices, and where they were bound.
+fn bind_all(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+    let bind = |&address: &SocketAddr| {
+        listen::bind(address)
+            .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
+            .map_err(|source| StartError::Listen { address, source })
+    };
+    let bound: Result<Vec<_>, _> = addresses.iter().map(bind).collect();
+    Ok(bound?.into_iter().unzip())
+}
+
+/// Listens for conn servers.
+async fn open_links(
+    settings: &Settings,
+    node: NodeName,
+    keys: Keys,
+) -> Result<(Hub, mpsc::Receiver<LinkEvent>, SocketAddr), StartError> {
+    let (sender, events) = mpsc::channel(control::EVENTS_WAITING_MAX);
+    let hub = Hub::new(HubSettings {
+        role: Role::Logic,
+        node,
+        keys,
+        events: sender,
+        listen_publicly: settings.link_listen_publicly,
+    });
+    let address = settings.link_listen;
+    match hub.listen(address, &[Role::Conn]).await {
+        Ok(bound) => Ok((hub, events, bound)),
+        Err(source) => Err(StartError::LinkListen { address, source }),
     }
 }
 

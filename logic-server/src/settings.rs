@@ -1,6 +1,7 @@
 //! What an operator can set on a logic server: the table `[logic_server]`.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use common::device::limit;
 use serde::Deserialize;
@@ -18,14 +19,22 @@ const CONNECTIONS_DEFAULT: u32 = 10_000;
 /// the reserve of the gate, control links, the database's files.
 const DESCRIPTORS_FIXED: u64 = 128;
 
+/// The longest that a device waits, whatever it is told.
+const WAIT_MS_MAX: u64 = 3_600_000;
+
+/// No upper bound.
+const ANY: u64 = u64::MAX;
+
 /// Every key has a default: an empty table is a whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Where devices connect, at most one address per family. Port 0: a free one.
+    #[serde(deserialize_with = "common::config::one_or_many")]
     pub listen: Vec<SocketAddr>,
     /// Where devices are told to connect, at most one address per family; port 0: that of `listen`.
     /// Empty: the addresses of `listen`, which then must name an interface.
+    #[serde(deserialize_with = "common::config::one_or_many")]
     pub advertise: Vec<SocketAddr>,
     /// Where conn servers connect. Port 0: a free one.
     pub link_listen: SocketAddr,
@@ -85,7 +94,7 @@ impl Default for Settings {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 20_000))],
             advertise: Vec::new(),
-            link_listen: SocketAddr::from(([127, 0, 0, 1], 20_100)),
+            link_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             link_listen_publicly: false,
             threads: 0,
             max_connections: None,
@@ -111,75 +120,77 @@ impl Default for Settings {
 impl Settings {
     /// Every mistake, each beginning with its key; empty: they can be used.
     pub fn check(&self) -> Vec<String> {
-        let mut mistakes = Vec::new();
-        let mut check = |fine: bool, mistake: String| {
-            if !fine {
-                mistakes.push(mistake);
-            }
+        let addresses = self.address_mistakes();
+        let figures = self.figures();
+        let addresses = addresses.iter().filter(|(wrong, _)| *wrong);
+        let figures = figures
+            .iter()
+            .filter(|(_, value, fine)| !fine.contains(value));
+        addresses
+            .map(|&(_, mistake)| mistake.to_owned())
+            .chain(
+                figures.map(|(key, value, fine)| match (fine.start(), fine.end()) {
+                    (least, &ANY) => format!("{key}: {value} is less than {least}"),
+                    (least, most) => format!("{key}: {value} is not within {least} to {most}"),
+                }),
+            )
+            .collect()
+    }
+
+    /// What may be wrong with the addresses, and whether it is.
+    fn address_mistakes(&self) -> [(bool, &'static str); 5] {
+        let (listen, advertise) = (&self.listen, &self.advertise);
+        let is_no_target = |address: &SocketAddr| address.ip().is_unspecified();
+        let has_port = |told: &SocketAddr| {
+            told.port() != 0 || listen.iter().any(|bound| same_family(told, bound))
         };
-        let Self {
-            listen, advertise, ..
-        } = self;
-        check(
-            one_per_family(listen) && !listen.is_empty(),
-            "listen: one address, or one IPv4 and one IPv6 address".into(),
-        );
-        check(
-            one_per_family(advertise),
-            "advertise: at most one IPv4 and one IPv6 address".into(),
-        );
-        check(
-            !advertise
-                .iter()
-                .any(|address| address.ip().is_unspecified()),
-            "advertise: an address that a device can connect to".into(),
-        );
-        check(
-            !advertise.is_empty() || !listen.iter().any(|address| address.ip().is_unspecified()),
-            "advertise: needed where listen is every interface".into(),
-        );
-        check(
-            advertise.iter().all(|told| {
-                told.port() != 0 || listen.iter().any(|bound| same_family(told, bound))
-            }),
-            "advertise: port 0 is the port of listen, which has no address of that family".into(),
-        );
-        check(
-            (5..=3_600).contains(&self.heartbeat_s),
-            format!("heartbeat_s: {} is not within 5 to 3600", self.heartbeat_s),
-        );
-        check(
-            (1..=shard::WINDOW_MAX).contains(&self.window),
-            format!(
-                "window: {} is not within 1 to {}",
-                self.window,
-                shard::WINDOW_MAX
-            ),
-        );
-        for (key, value, min) in [
+        [
             (
-                "max_connections",
-                self.max_connections.map_or(1, u64::from),
-                1,
+                listen.is_empty() || !one_per_family(listen),
+                "listen: one address, or one IPv4 and one IPv6 address",
             ),
-            ("attach_deadline_ms", self.attach_deadline_ms, 1),
-            ("pending_max", self.pending_max as u64, 1),
+            (
+                !one_per_family(advertise),
+                "advertise: at most one IPv4 and one IPv6 address",
+            ),
+            (
+                advertise.iter().any(is_no_target),
+                "advertise: an address that a device can connect to",
+            ),
+            (
+                advertise.is_empty() && listen.iter().any(is_no_target),
+                "advertise: needed where listen is every interface",
+            ),
+            (
+                !advertise.iter().all(has_port),
+                "advertise: port 0 is the port of listen, which has no address of that family",
+            ),
+        ]
+    }
+
+    /// Key, value and what it may be.
+    #[rustfmt::skip]
+    fn figures(&self) -> Vec<(&'static str, u64, RangeInclusive<u64>)> {
+        let batch_bytes_max = self.batch_bytes_max as u64;
+        vec![
+            ("threads", self.threads.into(), 0..=256),
+            ("max_connections", self.max_connections.map_or(1, u64::from), 1..=ANY),
+            ("heartbeat_s", self.heartbeat_s.into(), 5..=3_600),
+            ("window", self.window.into(), 1..=shard::WINDOW_MAX.into()),
+            ("attach_deadline_ms", self.attach_deadline_ms, 1..=ANY),
+            ("pending_max", self.pending_max as u64, 1..=ANY),
             // An AttachReply and a Close must always fit.
-            ("output_bytes_max", self.output_bytes_max as u64, 1_024),
-            ("batch_rows_max", self.batch_rows_max as u64, 1),
-            ("batch_bytes_max", self.batch_bytes_max as u64, 1),
-            ("write_deadline_ms", self.write_deadline_ms, 1),
-            (
-                "queue_bytes_max",
-                self.queue_bytes_max as u64,
-                self.batch_bytes_max as u64,
-            ),
-            ("keep_ms_max", self.keep_ms_max, self.write_deadline_ms),
-            ("shutdown_deadline_ms", self.shutdown_deadline_ms, 1),
-        ] {
-            check(value >= min, format!("{key}: {value} is less than {min}"));
-        }
-        mistakes
+            ("output_bytes_max", self.output_bytes_max as u64, 1_024..=ANY),
+            ("batch_rows_max", self.batch_rows_max as u64, 1..=1_000_000),
+            ("batch_bytes_max", batch_bytes_max, 1..=1 << 28),
+            ("batch_age_ms_max", self.batch_age_ms_max, 0..=60_000),
+            ("write_deadline_ms", self.write_deadline_ms, 1..=ANY),
+            ("queue_bytes_max", self.queue_bytes_max as u64, batch_bytes_max..=ANY),
+            ("keep_ms_max", self.keep_ms_max, self.write_deadline_ms..=ANY),
+            ("overload_retry_ms", self.overload_retry_ms.into(), 1..=WAIT_MS_MAX),
+            ("shutdown_spread_ms", self.shutdown_spread_ms.into(), 0..=WAIT_MS_MAX),
+            ("shutdown_deadline_ms", self.shutdown_deadline_ms, 1..=ANY),
+        ]
     }
 
     /// Descriptors that it needs beside one for each of its `max_connections`.
@@ -296,9 +307,9 @@ mod tests {
         let expected = [
             "listen",
             "advertise",
+            "max_connections",
             "heartbeat_s",
             "window",
-            "max_connections",
             "queue_bytes_max",
         ];
         assert_eq!(keys, expected);

@@ -1,12 +1,12 @@
 //! Carries out what [`Writer`] decides: batches in, one write at a time, outcomes back to shards.
 
-use std::future::{Future, pending};
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::batch::Batch;
 use crate::driver::{Clock, ToShard};
@@ -26,8 +26,6 @@ pub(crate) struct WriterTask {
     pub(crate) writer: Writer,
     pub(crate) store: Store,
     pub(crate) clock: Clock,
-    /// For one attempt.
-    pub(crate) write_deadline: Duration,
     pub(crate) batches: mpsc::Receiver<Batch>,
     pub(crate) shards: Vec<Mailbox<ToShard>>,
     pub(crate) counters: Arc<PublishedCounters>,
@@ -42,7 +40,6 @@ impl WriterTask {
             mut writer,
             store,
             clock,
-            write_deadline,
             mut batches,
             shards,
             counters,
@@ -77,7 +74,11 @@ impl WriterTask {
                 match effect {
                     Effect::Write(work) => {
                         assert!(attempt.is_none(), "one write at a time");
-                        attempt = Some(Box::pin(write(&store, work, write_deadline)));
+                        let store = &store;
+                        attempt = Some(Box::pin(async move {
+                            let result = store.write(&work).await;
+                            (work, result)
+                        }));
                     }
                     Effect::Finished { batch, outcome } => {
                         let shard = usize::from(batch.shard.0);
@@ -89,19 +90,6 @@ impl WriterTask {
             counters.publish(writer.counters());
         }
     }
-}
-
-/// A write that takes too long is given up, its outcome unknown.
-async fn write(store: &Store, work: Work, deadline: Duration) -> (Work, WriteResult) {
-    let result = timeout(deadline, store.write(&work)).await;
-    let result = result.unwrap_or_else(|_| {
-        tracing::warn!(
-            deadline_ms = deadline.as_millis(),
-            "the database did not answer in time"
-        );
-        WriteResult::Failed
-    });
-    (work, result)
 }
 
 async fn wait_until(at_ms: Option<u64>, clock: Clock) {

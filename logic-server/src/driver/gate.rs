@@ -123,7 +123,7 @@ impl GateLoop {
             }
             let now = self.clock.now();
             self.turn(&events, now);
-            let left_work = self.inbox.has_more() || (!self.stopping && self.listeners.has_more());
+            let left_work = self.inbox.has_more() || self.listeners.has_more();
             let deadlines = [
                 self.core.next_deadline(),
                 self.lingering.next_deadline(),
@@ -147,9 +147,7 @@ impl GateLoop {
                 self.read(token.0, event.is_read_closed(), now);
             }
         }
-        if !self.stopping {
-            self.accept(now);
-        }
+        self.accept(now);
         self.apply(Input::Tick, now);
         self.lingering.expire(now.ms);
         self.publish();
@@ -164,6 +162,7 @@ impl GateLoop {
                 ToGate::Input(input) => input,
                 ToGate::Stop => {
                     self.stopping = true;
+                    self.listeners.close();
                     continue;
                 }
             };

@@ -78,7 +78,10 @@ impl Lingering {
         }
         let entry = self.closing.vacant_entry();
         let token = Token(entry.key() | TOKEN_BIT);
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let interest = match closing.shut {
+            true => Interest::READABLE,
+            false => Interest::READABLE | Interest::WRITABLE,
+        };
         let watched = match registered {
             true => registry.reregister(&mut closing.stream, token, interest),
             false => registry.register(&mut closing.stream, token, interest),

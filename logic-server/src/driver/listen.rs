@@ -80,6 +80,12 @@ impl Listeners {
         })
     }
 
+    /// Accepts no more; the ports are free.
+    pub(super) fn close(&mut self) {
+        self.listeners.clear();
+        self.retry_at_ms = None;
+    }
+
     /// Takes an event of one of them; `false`: it is another's.
     pub(super) fn ready(&mut self, token: Token) -> bool {
         let of_token = self

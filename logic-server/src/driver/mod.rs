@@ -31,7 +31,7 @@ use crate::shard as shard_core;
 use crate::shard::SessionSeed;
 
 /// Readiness that one turn looks at; the kernel keeps the rest.
-const EVENTS_PER_TURN: usize = 1_024;
+const EVENTS_PER_TURN: usize = 256;
 
 /// Messages that one turn takes from the loop's mailbox.
 const MESSAGES_PER_TURN: usize = 1_024;

@@ -6,8 +6,12 @@
 mod bulk;
 mod sqlite;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use common::database::Database;
 use common::ids::NodeName;
+use tokio::time::timeout;
 
 use crate::writer::{Work, WriteResult};
 use sqlite::Sqlite;
@@ -16,6 +20,9 @@ use sqlite::Sqlite;
 #[derive(Debug)]
 pub struct Store {
     sqlite: Sqlite,
+    write_deadline: Duration,
+    /// Since the last write that was committed one failed: said once, then counted.
+    failing: AtomicBool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -23,9 +30,12 @@ pub struct Store {
 pub struct RepairError(#[source] sqlx::Error);
 
 impl Store {
-    pub fn new(database: &Database, node: &NodeName) -> Self {
+    /// An attempt to write takes at most `write_deadline`.
+    pub fn new(database: &Database, node: &NodeName, write_deadline: Duration) -> Self {
         Self {
             sqlite: Sqlite::new(database.writer().clone(), node),
+            write_deadline,
+            failing: AtomicBool::new(false),
         }
     }
 
@@ -39,16 +49,26 @@ impl Store {
     /// first is kept. May be dropped at any time: then the outcome is unknown, as after
     /// [`WriteResult::Failed`].
     pub async fn write(&self, work: &Work) -> WriteResult {
-        match self.sqlite.write(work).await {
-            Ok(()) => WriteResult::Committed,
-            Err(error) => match sqlite::refusal(&error) {
-                Some(why) => WriteResult::Refused { why },
-                None => {
-                    tracing::warn!(%error, "the database did not take a batch");
-                    WriteResult::Failed
+        let error = match timeout(self.write_deadline, self.sqlite.write(work)).await {
+            Ok(Ok(())) => {
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the database takes batches again");
                 }
+                return WriteResult::Committed;
+            }
+            Ok(Err(error)) => match sqlite::refusal(&error) {
+                Some(why) => return WriteResult::Refused { why },
+                None => error.to_string(),
             },
+            Err(_) => format!("no answer within {:?}", self.write_deadline),
+        };
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                error,
+                "the database does not take batches: they are kept and repeated"
+            );
         }
+        WriteResult::Failed
     }
 }
 
