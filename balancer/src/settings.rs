@@ -18,8 +18,10 @@ const SOURCES_MAX: usize = 65_536;
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Where devices log in; several, where the machine has several addresses. Port 0: a free one.
+    #[serde(deserialize_with = "common::config::one_or_many")]
     pub listen: Vec<SocketAddr>,
     /// The conn servers, host:port each, at least one.
+    #[serde(deserialize_with = "common::config::one_or_many")]
     pub conn_servers: Vec<String>,
     /// Which conn server gets a login: "least-loaded", or "fill": the first that is not full.
     pub policy: Policy,
