@@ -179,6 +179,8 @@ pub(crate) struct Collector {
     spare: Vec<Batch>,
     handed_over: u64,
     given_back: u64,
+    /// Frames collected or on their way.
+    unanswered: usize,
 }
 
 impl Collector {
@@ -193,6 +195,7 @@ impl Collector {
             spare: vec![],
             handed_over: 0,
             given_back: 0,
+            unanswered: 0,
         }
     }
 
@@ -228,6 +231,7 @@ impl Collector {
                 flaw,
             });
         }
+        self.unanswered += 1;
         self.open.acks.push(Ack {
             session: sender.session,
             slot: sender.slot,
@@ -268,10 +272,16 @@ impl Collector {
     /// A batch that has come back and is done with.
     pub(crate) fn give_back(&mut self, mut batch: Batch) {
         self.given_back += 1;
+        self.unanswered -= batch.acks.len();
         if self.spare.len() < SPARE_MAX {
             batch.clear();
             self.spare.push(batch);
         }
+    }
+
+    /// Every frame that was taken has come back. Sessions may still begin and end.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.unanswered == 0
     }
 
     /// Nothing is collected, and nothing is on its way.

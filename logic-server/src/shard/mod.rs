@@ -335,16 +335,12 @@ impl Shard {
     }
 
     fn shut_down(&mut self, now: Now, effects: &mut Effects) {
-        effects.batches.extend(self.collector.flush());
-        if !self.collector.is_idle() {
-            return;
-        }
-        if self.phase == Phase::Flushing {
+        if self.phase == Phase::Flushing && self.collector.is_answered() {
             self.phase = Phase::Leaving;
             self.say_goodbye(now, effects);
-            effects.batches.extend(self.collector.flush());
         }
-        effects.done = self.collector.is_idle();
+        effects.batches.extend(self.collector.flush());
+        effects.done = self.phase == Phase::Leaving && self.collector.is_idle();
     }
 
     /// Devices come back one after another, not all at once.

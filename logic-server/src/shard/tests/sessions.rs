@@ -343,6 +343,27 @@ fn at_shutdown_what_was_taken_is_acknowledged_and_then_everybody_is_told() {
 }
 
 #[test]
+fn at_shutdown_devices_that_leave_by_themselves_keep_nobody_waiting() {
+    let mut bench = Bench::new(settings());
+    bench.adopt(0, 1);
+    bench.adopt(1, 2);
+    bench.commit();
+    bench.receive(0, &telemetry(1, 1, 1));
+    bench.apply(Input::Shutdown);
+    bench.tick();
+    bench.apply(Input::Disconnected { slot: Slot(1) });
+    bench.tick();
+    assert_eq!(bench.batches.len(), 2);
+    let (batch, outcome) = (bench.batches.remove(0), BatchOutcome::Stored);
+    bench.apply(Input::Finished { batch, outcome });
+    bench.tick();
+    assert_eq!(bench.closed, [Slot(0)]);
+    assert!(!bench.done);
+    bench.commit();
+    assert!(bench.done);
+}
+
+#[test]
 fn a_shard_without_sessions_is_done_at_once() {
     let mut bench = Bench::new(settings());
     bench.apply(Input::Shutdown);
