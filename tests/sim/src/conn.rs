@@ -19,6 +19,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::device::{account_name, device_key};
 use crate::links::{End, LinkMail, Part};
+use crate::model::Broken;
 use crate::plan::Plan;
 use crate::timer::Timer;
 use crate::world::{Core, Event, World, account_of, logic_address};
@@ -83,11 +84,13 @@ impl ConnNode {
 }
 
 impl World {
-    pub fn conn_link(&mut self, link: LinkId, mail: LinkMail) {
+    pub fn conn_link(&mut self, link: LinkId, mail: LinkMail) -> Result<(), Broken> {
         self.note_health();
         let event = match mail {
             LinkMail::Up => {
-                let Some(peer) = self.peer(link) else { return };
+                let Some(peer) = self.peer(link) else {
+                    return Ok(());
+                };
                 LinkEvent::Up { link, peer }
             }
             LinkMail::Down => LinkEvent::Down {
@@ -119,7 +122,7 @@ impl World {
                 },
             },
         };
-        self.conn_apply(Input::Link(event));
+        self.conn_apply(Input::Link(event))
     }
 
     /// Who is at the other end of a link of the conn server.
@@ -157,43 +160,45 @@ impl World {
         })
     }
 
-    pub fn conn_mail(&mut self, mail: ConnMail) {
+    pub fn conn_mail(&mut self, mail: ConnMail) -> Result<(), Broken> {
         match mail {
             ConnMail::Found { id, found } => self.conn_apply(Input::Found { id, found }),
             ConnMail::MarkStored(mark) => {
                 self.conn.mark = self.conn.mark.max(mark);
-                self.conn_apply(Input::MarkStored(Some(mark)));
+                self.conn_apply(Input::MarkStored(Some(mark)))
             }
         }
     }
 
-    pub fn wake_conn(&mut self) {
-        self.conn_apply(Input::Tick);
+    pub fn wake_conn(&mut self) -> Result<(), Broken> {
+        self.conn_apply(Input::Tick)
     }
 
-    pub fn conn_timer(&mut self) {
+    pub fn conn_timer(&mut self) -> Result<(), Broken> {
         if self.conn.timer.fires(self.now_ms) {
-            self.conn_apply(Input::Tick);
+            self.conn_apply(Input::Tick)?;
         }
+        Ok(())
     }
 
-    fn conn_apply(&mut self, input: Input) {
+    fn conn_apply(&mut self, input: Input) -> Result<(), Broken> {
         let mut effects = vec![];
         let unix_ms = self.unix_ms();
         self.conn
             .core
             .apply(input, self.now_ms, unix_ms, &mut effects);
         for effect in effects {
-            self.conn_effect(effect);
+            self.conn_effect(effect)?;
         }
         let generation = self.conn.generation;
         let deadline_ms = Some(self.conn.core.next_deadline());
         if let Some(at_ms) = self.conn.timer.arm(deadline_ms, self.now_ms) {
             self.schedule(at_ms, Event::Wake(Core::Conn { generation }));
         }
+        Ok(())
     }
 
-    fn conn_effect(&mut self, effect: Effect) {
+    fn conn_effect(&mut self, effect: Effect) -> Result<(), Broken> {
         match effect {
             Effect::Request {
                 link,
@@ -203,6 +208,7 @@ impl World {
             } => {
                 if let Message::Grant(grant) = &message {
                     self.links.observe(End::Conn, grant.epoch);
+                    self.model.published(grant.account_id, grant.epoch)?;
                 }
                 self.conn_says(link, Part::Request { id, deadline_ms }, message);
             }
@@ -219,6 +225,7 @@ impl World {
             // No account changes in this world, and nobody asks when it logged in last.
             Effect::CheckVersions { .. } | Effect::NoteLastLogin(_) => {}
         }
+        Ok(())
     }
 
     fn conn_says(&mut self, link: LinkId, part: Part, message: Message) {

@@ -137,14 +137,14 @@ impl World {
         self.schedule(at_ms, Event::Restart(end));
     }
 
-    pub fn restart(&mut self, end: End) {
+    pub fn restart(&mut self, end: End) -> Result<(), Broken> {
         let seed = self.rng.random();
         match end {
             End::Balancer => {}
             End::Conn => {
                 self.conn =
                     ConnNode::start(&self.plan, self.conn.generation + 1, self.conn.mark, seed);
-                self.wake_conn();
+                self.wake_conn()?;
             }
             End::Logic(node) => {
                 let generation = self.logic[node].generation + 1;
@@ -152,6 +152,7 @@ impl World {
                     LogicNode::start(&self.plan, logic_address(node), generation, seed);
             }
         }
+        Ok(())
     }
 
     /// Somebody sends what a device sent before, from the device's address.

@@ -50,7 +50,6 @@ struct GrantSeen {
 struct SessionSeen {
     account_id: AccountId,
     node: usize,
-    epoch: Epoch,
 }
 
 /// Open grants of one account on one node.
@@ -69,8 +68,8 @@ pub struct Model {
     sessions: BTreeMap<Stream, SessionSeen>,
     /// Since when an account has more than one session.
     contested: HashMap<AccountId, u64>,
-    /// The highest epoch that was granted, by account.
-    granted: HashMap<AccountId, Epoch>,
+    /// The highest epoch that was published, by account.
+    published: HashMap<AccountId, Epoch>,
     pub attaches: u64,
     pub acks: u64,
 }
@@ -160,22 +159,27 @@ impl Model {
 
     // ---- grants and sessions ------------------------------------------------------------------
 
+    /// A conn server asks for a grant of this epoch.
+    ///
+    /// # Errors
+    /// P5 is broken: published epochs of an account only grow.
+    pub fn published(&mut self, account_id: AccountId, epoch: Epoch) -> Result<(), Broken> {
+        let highest = self.published.entry(account_id).or_insert(Epoch::ZERO);
+        if epoch <= *highest {
+            return Err(Broken::new(
+                "P5",
+                format_args!("{account_id} is given epoch {epoch} after {highest}"),
+            ));
+        }
+        *highest = epoch;
+        Ok(())
+    }
+
     /// A logic server acknowledged a grant.
     ///
     /// # Errors
-    /// P5 is broken: epochs of an account only grow.
+    /// P9 is broken.
     pub fn granted(&mut self, node: usize, grant: &Grant, now_ms: u64) -> Result<(), Broken> {
-        let highest = self.granted.entry(grant.account_id).or_insert(Epoch::ZERO);
-        if grant.epoch <= *highest {
-            return Err(Broken::new(
-                "P5",
-                format_args!(
-                    "{} is granted {} after {highest}",
-                    grant.account_id, grant.epoch
-                ),
-            ));
-        }
-        *highest = grant.epoch;
         self.grants.insert(
             *grant.ticket.expose(),
             GrantSeen {
@@ -250,14 +254,8 @@ impl Model {
             (grant.node, grant.account_id) != (node, account_id) || grant.epoch >= epoch
         });
         self.attaches += 1;
-        self.sessions.insert(
-            stream,
-            SessionSeen {
-                account_id,
-                node,
-                epoch,
-            },
-        );
+        self.sessions
+            .insert(stream, SessionSeen { account_id, node });
         if self.sessions_of(account_id).count() > 1 {
             self.contested.entry(account_id).or_insert(now_ms);
         }

@@ -212,8 +212,6 @@ impl World {
         for node in 0..self.logic.len() {
             self.dial([End::Conn, End::Logic(node)]);
         }
-        self.wake_balancer();
-        self.wake_conn();
         for device in 0..self.devices.len() {
             let at_ms = self.rng.random_range(0..5_000);
             self.schedule(at_ms, Event::Wake(Core::Device(device)));
@@ -310,7 +308,7 @@ impl World {
             Event::Dial { ends } => self.dial(ends),
             Event::ToConn { generation, mail } => {
                 if self.conn.is_current(generation) {
-                    self.conn_mail(mail);
+                    self.conn_mail(mail)?;
                 }
             }
             Event::ToGate {
@@ -347,7 +345,7 @@ impl World {
                 work,
                 fate,
             } => self.written(node, generation, *work, fate)?,
-            Event::Restart(end) => self.restart(end),
+            Event::Restart(end) => self.restart(end)?,
             Event::Fault(fault) => self.fault(fault)?,
             Event::Heal => self.heal()?,
         }
@@ -364,7 +362,7 @@ impl World {
             }
             Core::Conn { generation } => {
                 if self.conn.is_current(generation) {
-                    self.conn_timer();
+                    self.conn_timer()?;
                 }
                 Ok(())
             }
@@ -484,10 +482,7 @@ impl World {
                 self.balancer_link(link, mail);
                 Ok(())
             }
-            End::Conn => {
-                self.conn_link(link, mail);
-                Ok(())
-            }
+            End::Conn => self.conn_link(link, mail),
             End::Logic(node) => self.logic_link(node, link, mail),
         }
     }
