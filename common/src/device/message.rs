@@ -67,10 +67,20 @@ impl<'a> FromDevice<'a> {
     /// asker to match.
     pub fn decode(frame: &Frame<'a>) -> Result<Self, MessageError> {
         let body = frame.body;
-        let message = match frame.kind {
+        match frame.kind {
+            kind::LOGIN
+            | kind::ATTACH
+            | kind::HEARTBEAT
+            | kind::TELEMETRY
+            | kind::RESUME
+            | kind::RESUME_PROOF
+                if frame.id == 0 =>
+            {
+                Err(ID)
+            }
             kind::TELEMETRY => Telemetry::decode_body(body).map(Self::Telemetry),
             kind::HEARTBEAT => Reader::new(body).end().map(|()| Self::Heartbeat),
-            kind::COMMAND_REPLY => return CommandReply::decode_body(body).map(Self::CommandReply),
+            kind::COMMAND_REPLY => CommandReply::decode_body(body).map(Self::CommandReply),
             kind::LOGIN => Login::decode_body(body).map(Self::Login),
             kind::ATTACH => Attach::decode_body(body).map(Self::Attach),
             kind::RESUME => Resume::decode_body(body).map(Self::Resume),
@@ -82,10 +92,9 @@ impl<'a> FromDevice<'a> {
             | kind::RESUME_CHALLENGE
             | kind::COMMAND
             | kind::REDIRECT
-            | kind::CLOSE => return Err(MessageError::WrongDirection),
-            _ => return Err(MessageError::UnknownKind),
-        };
-        if frame.id == 0 { Err(ID) } else { message }
+            | kind::CLOSE => Err(MessageError::WrongDirection),
+            _ => Err(MessageError::UnknownKind),
+        }
     }
 
     /// Appends the frame.

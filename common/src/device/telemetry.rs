@@ -52,6 +52,7 @@ pub struct RawRecord<'a> {
 impl<'a> Telemetry<'a> {
     /// Fewer than 17 bytes are a wrong body; anything else that is wrong is
     /// [`MessageError::TelemetryCannotBeCut`].
+    #[inline]
     pub fn decode_body(body: &'a [u8]) -> Result<Self, MessageError> {
         let mut body = Reader::new(body);
         let base_seq = body.u64()?;
@@ -135,6 +136,7 @@ struct Cut<'a> {
 }
 
 /// The record at the front, and what follows it.
+#[inline]
 fn cut(records: &[u8]) -> Option<(Cut<'_>, &[u8])> {
     let (&[kind, length, offset @ ..], rest) =
         records.split_first_chunk::<RECORD_HEADER_BYTES>()?;
@@ -161,6 +163,7 @@ pub struct Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = RawRecord<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<RawRecord<'a>> {
         let (cut, rest) = cut(self.rest)?;
         let record = RawRecord {

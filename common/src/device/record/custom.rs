@@ -29,6 +29,7 @@ impl<'a> Custom<'a> {
         },
     ];
 
+    #[inline]
     pub fn decode(payload: &'a [u8]) -> Result<Self, Flaw> {
         let (&channel, data) = payload.split_first_chunk().ok_or(Flaw::Length)?;
         Ok(Self {

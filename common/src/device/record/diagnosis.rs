@@ -47,6 +47,7 @@ impl<'a> Diagnosis<'a> {
         },
     ];
 
+    #[inline]
     pub fn decode(payload: &'a [u8]) -> Result<Self, Flaw> {
         let &[
             r0,

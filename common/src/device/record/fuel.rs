@@ -26,6 +26,7 @@ impl Fuel {
         integer("used_ml"),
     ];
 
+    #[inline]
     pub fn decode(payload: &[u8]) -> Result<Self, Flaw> {
         let &[l0, l1, r0, r1, r2, r3, ref used @ ..] = payload else {
             return Err(Flaw::Length);

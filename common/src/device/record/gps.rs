@@ -38,6 +38,7 @@ impl Gps {
         real("hdop"),
     ];
 
+    #[inline]
     #[rustfmt::skip]
     pub fn decode(payload: &[u8]) -> Result<Self, Flaw> {
         let &[a0, a1, a2, a3, o0, o1, o2, o3, h0, h1, h2, h3, s0, s1, d0, d1, satellites, hdop] = payload else {

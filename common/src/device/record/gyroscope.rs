@@ -28,6 +28,7 @@ impl Gyroscope {
         real("acceleration_z_g"),
     ];
 
+    #[inline]
     pub fn decode(payload: &[u8]) -> Result<Self, Flaw> {
         let &[a, b, c, d, e, f, g, h, i, j, k, l] = payload else {
             return Err(Flaw::Length);
