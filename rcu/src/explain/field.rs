@@ -107,7 +107,7 @@ impl<'a> Walk<'a> {
                     left.len()
                 ))
             } else {
-                let wrong = format!("{name} needs {length} bytes, {} are left", left.len());
+                let wrong = format!("needs {}, {} left", count(length, "byte"), are(left.len()));
                 Told::default().unless(false, wrong)
             };
             self.push(name, left.len(), told);
@@ -179,7 +179,7 @@ impl<'a> Walk<'a> {
     pub(super) fn end(&mut self) {
         let left = self.end - self.at;
         if left > 0 {
-            let wrong = format!("{left} bytes left over after the last field");
+            let wrong = format!("{} left over after the last field", count(left, "byte"));
             self.push("", left, Told::default().unless(false, wrong));
         }
     }
@@ -197,7 +197,7 @@ impl<'a> Walk<'a> {
         let left = &self.bytes[self.at..];
         if !left.is_empty() {
             let shown = left.len().min(NOT_READ_BYTES_SHOWN_MAX);
-            let told = Told::right(format!("{} bytes, not read", left.len()));
+            let told = Told::right(format!("{}, not read", count(left.len(), "byte")));
             self.push("", shown, told);
         }
     }
@@ -219,7 +219,12 @@ impl<'a> Walk<'a> {
     }
 
     fn push(&mut self, name: &str, length: usize, told: Told) {
-        self.wrong.extend(told.wrong.clone());
+        if let Some(wrong) = &told.wrong {
+            self.wrong.push(match name {
+                "" => format!("byte {}: {wrong}", self.at),
+                name => format!("byte {}, {name}: {wrong}", self.at),
+            });
+        }
         self.lines.push(Line::Field {
             offset: self.at,
             bytes: self.bytes[self.at..self.at + length].to_vec(),
@@ -300,6 +305,18 @@ fn field(
         writeln!(f, "{}", line.trim_end())?;
         first = false;
     }
+}
+
+/// `1 byte`, `2 bytes`.
+pub(super) fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// `1 is`, `2 are`.
+fn are(number: usize) -> String {
+    let verb = if number == 1 { "is" } else { "are" };
+    format!("{number} {verb}")
 }
 
 /// Bytes as hex digits, without spaces.

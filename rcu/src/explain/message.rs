@@ -11,7 +11,7 @@ use common::device::kind;
 use common::device::login::FIRMWARE_BYTES_MAX;
 use common::ids::AccountName;
 
-use super::field::{Stop, Told, Walk, hex, text, time};
+use super::field::{Stop, Told, Walk, count, hex, text, time};
 use super::record;
 
 /// Who sends a kind.
@@ -159,7 +159,7 @@ fn attach_reply(walk: &mut Walk<'_>) -> Result<(), Stop> {
     walk.u16("window", |window| {
         Told::right(match window {
             0 => "0 frames unanswered at once; the device takes it as 1".to_owned(),
-            _ => format!("{window} frames unanswered at once"),
+            _ => format!("{} unanswered at once", count(window.into(), "frame")),
         })
     })?;
     let resume_ttl_s = walk.u16("resume_ttl_s", |seconds| {
@@ -333,7 +333,7 @@ fn target(walk: &mut Walk<'_>) -> Result<(), Stop> {
 fn resumption(walk: &mut Walk<'_>, on: bool) -> Result<(), Stop> {
     walk.bytes16("resumption", |bytes| {
         let length = bytes.len();
-        Told::right(format!("{length} bytes: {}", hex(bytes)).trim_end_matches(": "))
+        Told::right(format!("{}: {}", count(length, "byte"), hex(bytes)).trim_end_matches(": "))
             .unless(
                 length <= RESUMPTION_BYTES_MAX || !on,
                 "a resumption has at most 256 bytes",
@@ -346,7 +346,7 @@ fn payload(walk: &mut Walk<'_>) -> Result<(), Stop> {
     walk.bytes16("payload", |bytes| {
         Told::right(match bytes.len() {
             0 => "none".to_owned(),
-            length => format!("{length} bytes: {}", text(bytes)),
+            length => format!("{}: {}", count(length, "byte"), text(bytes)),
         })
     })
 }

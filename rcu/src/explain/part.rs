@@ -13,7 +13,7 @@ use common::device::message::{FromCluster, FromDevice, MessageError};
 use common::device::telemetry::TelemetryAck;
 
 use super::crc;
-use super::field::{Lines, Stop, Told, Walk, hex};
+use super::field::{Lines, Stop, Told, Walk, count, hex, text};
 use super::message::{self, Direction};
 
 /// What was found at one place of the bytes.
@@ -114,8 +114,11 @@ fn frame_bytes_max(kind: u8) -> usize {
 fn walk_header(walk: &mut Walk<'_>, bytes: &[u8]) -> Result<Header, Stop> {
     walk.frame_bytes(HEADER_BYTES);
     walk.bytes("magic", MAGIC.len(), |magic| {
-        Told::right("").unless(magic == MAGIC, "a frame begins with 52 43, \"RC\"")
+        Told::right(text(magic)).unless(magic == MAGIC, "a frame begins with 52 43, \"RC\"")
     })?;
+    if !bytes.starts_with(&MAGIC) {
+        return Err(Stop);
+    }
     walk.u8("version", |version| {
         Told::right(version.to_string()).unless(version == VERSION, "the version is 1")
     })?;
@@ -124,7 +127,7 @@ fn walk_header(walk: &mut Walk<'_>, bytes: &[u8]) -> Result<Header, Stop> {
     let length = walk.u16("length", |length| {
         let frame_bytes = HEADER_BYTES + usize::from(length);
         let max = frame_bytes_max(kind);
-        Told::right(format!("{length} bytes of body"))
+        Told::right(format!("{} of body", count(length.into(), "byte")))
             .unless(
                 frame_bytes <= max,
                 format!("a frame of this kind has at most {max} bytes, header included"),
@@ -164,13 +167,13 @@ fn id_of(kind: u8, id: u16) -> Told {
 fn crc_of(whole: &[u8], found: u32) -> Told {
     let expected = frame::checksum(whole);
     let wire = hex(&expected.to_le_bytes());
-    let mut wrong =
-        format!("crc expected 0x{expected:08x} ({wire} on the wire), found 0x{found:08x}");
+    let mut wrong = format!("expected 0x{expected:08x} ({wire} on the wire), found 0x{found:08x}");
     if let Some(mistake) = crc::guess(whole, found) {
         wrong.push_str(", which is ");
         wrong.push_str(mistake);
     }
-    Told::right(format!("0x{found:08x}")).unless(found == expected, wrong)
+    let text = if found == expected { ", right" } else { "" };
+    Told::right(format!("0x{found:08x}{text}")).unless(found == expected, wrong)
 }
 
 /// What comes of a whole frame.
@@ -184,6 +187,8 @@ fn outcome(whole: &[u8], kind: u8) -> Vec<String> {
     }
 }
 
+const WAITS: &str = "its receiver waits for the rest; where a device is not attached 5 s after it \
+                     connected, the cluster answers Close(attach_timeout)";
 const DEVICE_DISCONNECTS: &str = "the device disconnects without a frame";
 
 fn protocol_error() -> String {
@@ -265,11 +270,7 @@ fn incomplete(walk: &mut Walk<'_>, bytes: &[u8]) -> Vec<String> {
             walk.wrong(format!(
                 "incomplete: {here} of {needed} bytes are there, {missing} are to come"
             ));
-            let mut then = vec![
-                "its receiver waits for the rest; before attach the cluster answers \
-                 Close(attach_timeout) after 5 s"
-                    .to_owned(),
-            ];
+            let mut then = vec![WAITS.to_owned()];
             then.extend(big_endian_length(bytes));
             then
         }
@@ -281,7 +282,12 @@ fn no_frame(bytes: &[u8]) -> Vec<String> {
     let found = bytes
         .windows(MAGIC.len())
         .position(|window| window == MAGIC);
-    let hint = found.map(|at| format!("\"RC\" comes {at} bytes later: are they too many, or was the length before them too short?"));
+    let hint = found.map(|at| {
+        format!(
+            "\"RC\" comes {} later: too much is in front of it, or the length before was too short",
+            count(at, "byte")
+        )
+    });
     [protocol_error()].into_iter().chain(hint).collect()
 }
 

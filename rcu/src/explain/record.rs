@@ -3,7 +3,7 @@
 use common::device::record::{Custom, Diagnosis, Flaw, Fuel, Gps, Gyroscope, Record, TroubleCode};
 use common::device::telemetry::{RECORDED_AT_MS_MAX, SEQ_END};
 
-use super::field::{Stop, Told, Walk, hex, text, time};
+use super::field::{Stop, Told, Walk, count as plural, hex, text, time};
 use super::message::number;
 
 /// The whole body; records that run past it, or bytes left over, are wrong.
@@ -30,7 +30,7 @@ pub(super) fn walk_telemetry(walk: &mut Walk<'_>) -> Result<(), Stop> {
         )
     })?;
     let count = walk.u8("count", |count| {
-        Told::right(format!("{count} records"))
+        Told::right(plural(count.into(), "record"))
             .unless(count > 0, "a frame has 1..=255 records")
             .unless(
                 base_seq <= SEQ_END - u64::from(count),
@@ -56,7 +56,7 @@ fn walk_record(walk: &mut Walk<'_>, base_time_ms: u64) -> Result<(), Stop> {
         })
     })?;
     let length = walk.u8("length", |length| {
-        Told::right(format!("{length} bytes of payload"))
+        Told::right(format!("{} of payload", plural(length.into(), "byte")))
     })?;
     walk.u32("offset_ms", |offset_ms| {
         let at = base_time_ms.saturating_add(offset_ms.into());
@@ -206,7 +206,7 @@ fn diagnosis_flags_and_codes(walk: &mut Walk<'_>) -> Result<(), Stop> {
         let lamp = if flags & 1 == 1 { "on" } else { "off" };
         Told::right(format!("0b{flags:08b}: malfunction lamp {lamp}"))
     })?;
-    let n = walk.u8("n", |n| Told::right(format!("{n} trouble codes")))?;
+    let n = walk.u8("n", |n| Told::right(plural(n.into(), "trouble code")))?;
     for _ in 0..n {
         walk.u16("trouble code", |code| number(TroubleCode(code)))?;
     }

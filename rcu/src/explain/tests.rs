@@ -7,7 +7,7 @@ use common::device::record::Record;
 use serde_json::Value;
 
 use super::explain;
-use super::field::hex;
+use super::field::{hex, text as readable};
 
 const VECTORS: &str = include_str!("../../../docs/rcu-v1-vectors.json");
 
@@ -72,8 +72,15 @@ fn every_vector_is_explained_with_its_verdict() {
             assert!(text.contains(answer), "{name}\n{text}");
         }
         for (field, value) in fields.as_object().expect("fields") {
+            // The payload of a record that is set aside is told by its fields.
+            if field == "payload" && fields.get("dead_letter").is_some() {
+                continue;
+            }
             let shown = match value {
                 Value::Number(number) => number.to_string(),
+                Value::String(hex) if field == "payload" && !hex.is_empty() => {
+                    readable(&super::hex::parse(hex).expect("hex"))
+                }
                 Value::String(value) if field != "error" && field != "ack" => value.clone(),
                 _ => continue,
             };
@@ -115,7 +122,7 @@ fn the_verdict_is_the_decoders() {
             assert_eq!(right, is_right(bytes), "{name}: {}\n{text}", hex(bytes));
         };
         for place in 0..frame.len() {
-            for value in [0, 1, 2, 6, 9, 0x1f, 0x40, 0x7f, 0x80, 0xff] {
+            for value in [0, 1, 6, 0x40, 0x80, 0xff] {
                 let mut changed = frame.clone();
                 changed[place] = value;
                 check(&changed);
@@ -159,17 +166,18 @@ fn several_frames_and_a_partial_one_are_told_apart() {
 fn a_right_frame_reads_like_this() {
     let expected = "\
 Command, cluster to device, 37 bytes
-     0  52 43                    magic
+     0  52 43                    magic           \"RC\"
      2  01                       version         1
      3  21                       kind            Command, cluster to device
      4  09 00                    id              9
      6  19 00                    length          25 bytes of body
-     8  ac 6d 83 83              crc             0x83836dac
+     8  ac 6d 83 83              crc             0x83836dac, right
     12  2a 00 00 00 00 00 00 00  command_id      42
     20  88 bb da 76 9b 01 00 00  deadline_ms     1767225605000 = 2026-01-01T00:00:05.000Z
     28  01 00                    code            0x0001 ping
     30  05 00 68 65 6c 6c 6f     payload         5 bytes: \"hello\"
   the device answers CommandReply
+
 ok
 ";
     assert_eq!(explained(&frame_of("command ping")).1, expected);
@@ -179,20 +187,35 @@ ok
 fn a_wrong_frame_reads_like_this() {
     let expected = "\
 Heartbeat, device to cluster, 12 bytes
-     0  52 43                    magic
+     0  52 43                    magic           \"RC\"
      2  01                       version         1
      3  05                       kind            Heartbeat, device to cluster
      4  03 00                    id              3
      6  00 00                    length          0 bytes of body
      8  5d cb d2 17              crc             0x17d2cb5d
-                                                 <-- wrong: crc expected 0x17d2cb5c (5ccbd217 on the wire), found 0x17d2cb5d
+                                                 <-- wrong: expected 0x17d2cb5c (5ccbd217 on the wire), found 0x17d2cb5d
   the cluster answers Close(protocol_error), 5243012f00000500576e24a40100000000, and disconnects
-wrong: crc expected 0x17d2cb5c (5ccbd217 on the wire), found 0x17d2cb5d
+
+wrong: byte 8, crc: expected 0x17d2cb5c (5ccbd217 on the wire), found 0x17d2cb5d
 ";
     assert_eq!(
         explained(&frame_of("heartbeat with a wrong crc")).1,
         expected
     );
+}
+
+#[test]
+fn what_is_no_frame_is_not_read() {
+    let expected = "\
+no frame
+     0  47 45                    magic           \"GE\"
+                                                 <-- wrong: a frame begins with 52 43, \"RC\"
+     2  54 20 2f 20 48 54 54 50                  8 bytes, not read
+  the cluster answers Close(protocol_error), 5243012f00000500576e24a40100000000, and disconnects
+
+wrong: byte 0, magic: a frame begins with 52 43, \"RC\"
+";
+    assert_eq!(explained(b"GET / HTTP").1, expected);
 }
 
 #[test]
@@ -212,7 +235,7 @@ fn common_mistakes_are_named() {
             "which is the right value in big-endian order",
         ),
         (sealed(seconds), "seconds? times are in milliseconds"),
-        (shifted, "\"RC\" comes 1 bytes later"),
+        (shifted, "\"RC\" comes 1 byte later"),
     ] {
         let (_, text) = explained(&bytes);
         assert!(text.contains(hint), "{hint}\n{text}");
