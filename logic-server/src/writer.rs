@@ -474,7 +474,8 @@ impl Writer {
     }
 
     fn finish(&mut self, waiting: Waiting, outcome: BatchOutcome, effects: &mut Vec<Effect>) {
-        self.bytes -= waiting.bytes;
+        let bytes = self.bytes.checked_sub(waiting.bytes);
+        self.bytes = bytes.expect("its bytes were counted");
         let batch = waiting.batch;
         effects.push(Effect::Finished { batch, outcome });
     }

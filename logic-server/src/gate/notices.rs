@@ -5,7 +5,6 @@
 //! that went before: so what a conn server knows is right once it has the last page.
 
 use std::collections::BTreeMap;
-use std::mem;
 
 use common::epoch::Epoch;
 use common::ids::AccountId;
@@ -52,6 +51,10 @@ impl Notices {
 
     pub(super) fn link_down(&mut self, link: LinkId) {
         self.links.remove(&link);
+        // A later link is told how things are then: it must not hear of what was before.
+        if self.links.is_empty() {
+            self.forget_gathered();
+        }
     }
 
     pub(super) fn attached(&mut self, account_id: AccountId, current: &Current) {
@@ -95,16 +98,19 @@ impl Notices {
             }
         }
         // Beginnings first: a session that both began and ended in this turn is over.
-        for sessions in pages(&mut self.attached) {
+        for sessions in self.attached.chunks(ADOPT_PAGE_MAX) {
+            let sessions = sessions.to_vec();
             broadcast(Attached { sessions }, effects);
         }
-        let grants_ended = pages(&mut self.ended_grants).map(|grants| (vec![], grants));
-        for (sessions, grants) in pages(&mut self.ended_sessions)
-            .map(|sessions| (sessions, vec![]))
-            .chain(grants_ended)
-        {
+        for sessions in self.ended_sessions.chunks(ADOPT_PAGE_MAX) {
+            let (sessions, grants) = (sessions.to_vec(), vec![]);
             broadcast(Ended { sessions, grants }, effects);
         }
+        for grants in self.ended_grants.chunks(ADOPT_PAGE_MAX) {
+            let (sessions, grants) = (vec![], grants.to_vec());
+            broadcast(Ended { sessions, grants }, effects);
+        }
+        self.forget_gathered();
         if self.load_due_ms(load).is_some_and(|due| due <= now_ms) {
             self.load = load;
             self.load_at_ms = now_ms;
@@ -126,6 +132,12 @@ impl Notices {
         } else {
             self.load_due_ms(load)
         }
+    }
+
+    fn forget_gathered(&mut self) {
+        self.attached.clear();
+        self.ended_sessions.clear();
+        self.ended_grants.clear();
     }
 
     fn load_due_ms(&self, load: LogicLoad) -> Option<u64> {
@@ -174,20 +186,6 @@ fn page(places: &Places, grants: &Grants, after: Option<AccountId>) -> (Adopt, T
         up_to = Some(account_id);
     }
     (page, Told::All)
-}
-
-/// Takes everything out, in pieces that fit a message.
-fn pages<T: Clone>(gathered: &mut Vec<T>) -> impl Iterator<Item = Vec<T>> + use<T> {
-    let gathered = mem::take(gathered);
-    let count = gathered.len().div_ceil(ADOPT_PAGE_MAX);
-    (0..count).map(move |page| {
-        gathered
-            .iter()
-            .skip(page * ADOPT_PAGE_MAX)
-            .take(ADOPT_PAGE_MAX)
-            .cloned()
-            .collect()
-    })
 }
 
 fn broadcast(message: impl Into<Message>, effects: &mut Vec<Effect>) {

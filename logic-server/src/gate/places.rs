@@ -109,9 +109,9 @@ impl Places {
 
     /// A grant of the account is not open any more.
     pub(super) fn grant_closed(&mut self, account_id: AccountId) {
-        if let Some(place) = self.places.get_mut(&account_id) {
-            place.grants -= 1;
-        }
+        let place = self.places.get_mut(&account_id);
+        let place = place.expect("an open grant has a place");
+        place.grants = place.grants.checked_sub(1).expect("a grant was open");
         self.free_if_unused(account_id);
     }
 
@@ -125,7 +125,8 @@ impl Places {
     /// Makes this the account's current session; returns the one that it replaces. The account
     /// must have a place, and the session be its newest.
     pub(super) fn attached(&mut self, account_id: AccountId, current: Current) -> Option<Current> {
-        let place = self.places.get_mut(&account_id)?;
+        let place = self.places.get_mut(&account_id);
+        let place = place.expect("its grant holds a place");
         let replaced = place.current();
         place.session = NonZeroU64::new(current.session.0);
         place.epoch = current.epoch;

@@ -97,7 +97,8 @@ impl Session {
 
     /// An ack is on its way to the device.
     fn place_freed(&mut self) {
-        self.unanswered -= 1;
+        let unanswered = self.unanswered.checked_sub(1);
+        self.unanswered = unanswered.expect("a frame was unanswered");
         self.beyond_window = 0;
     }
 }

@@ -180,3 +180,21 @@ fn nobody_is_told_when_nobody_listens() {
     assert_eq!(bench.told(), []);
     assert_eq!(bench.core.next_deadline(), None);
 }
+
+#[test]
+fn a_link_hears_nothing_of_what_was_before_it() {
+    let mut bench = Bench::new(settings());
+    bench.apply(Input::LinkUp { link: LINK });
+    bench.told();
+    let over = bench.session(1, 1);
+    bench.apply(Input::LinkDown { link: LINK });
+    assert_eq!(bench.core.next_deadline(), None);
+    bench.session_ended(&over);
+    bench.apply(Input::LinkUp { link: LINK });
+    let told = bench.told();
+    assert!(told.contains(&page(vec![], vec![], true)));
+    let told_of_sessions = told
+        .iter()
+        .any(|(_, message)| matches!(message, Message::Attached(_) | Message::Ended(_)));
+    assert!(!told_of_sessions, "{told:?}");
+}
