@@ -28,6 +28,8 @@ counters! {
     Full "full",
     Busy "busy",
     Malformed "malformed",
+    /// Looked up again: the account changed while the login was being decided.
+    JudgedAgain "judged_again",
     // Why they were refused or busy, as far as it can be told apart here.
     /// `refused`: no such account, or a wrong proof.
     WrongProof "wrong_proof",
@@ -42,8 +44,6 @@ counters! {
     TooManyOpen "too_many_open",
     /// `busy`: the account could not be looked up in time.
     LookUpFailed "look_up_failed",
-    /// `busy`: the account changed while the login was being decided.
-    ChangedMeanwhile "changed_meanwhile",
     /// `busy`: no epoch could be made, because the mark above it is not stored.
     NoEpoch "no_epoch",
     /// `busy`: no logic server takes grants.

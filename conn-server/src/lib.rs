@@ -5,8 +5,12 @@
 //! [`directory`] knows which session of an account is current, [`epochs`] orders them; [`throttle`]
 //! and [`nonces`] keep the impatient and the repeated away; [`load`] tells the balancers;
 //! [`account`] and [`counters`] are what the others speak of.
+//!
+//! Shells: [`node`] is a conn server that runs; `server` is the task that owns the core, between the
+//! links and the [`accounts`]; [`settings`] and [`stats`] are for those who run and watch it.
 
 pub mod account;
+pub mod accounts;
 pub mod core;
 pub mod counters;
 pub mod desk;
@@ -14,6 +18,13 @@ pub mod directory;
 pub mod epochs;
 pub mod load;
 pub mod login;
+pub mod node;
 pub mod nonces;
 pub mod pool;
+mod server;
+pub mod settings;
+pub mod stats;
 pub mod throttle;
+
+pub use node::{ConnServer, StartError};
+pub use settings::Settings;

@@ -106,6 +106,8 @@ pub struct Login {
     source: IpAddr,
     claim: Claim,
     give_up_ms: u64,
+    /// Until when the account may be looked up.
+    look_up_until_ms: u64,
     /// The grant that was asked for; `None` while the account is looked up.
     offer: Option<Offer>,
 }
@@ -150,15 +152,16 @@ impl Login {
             Ok(account) => account,
             Err(throttled) => return (None, desk.throttled(throttled, now)),
         };
-        let login = Self {
+        let mut login = Self {
             asker,
             source: login.source,
             claim,
             give_up_ms: asker.until_ms.min(now.ms + DECIDED_WITHIN_MS),
+            look_up_until_ms: 0,
             offer: None,
         };
-        let until_ms = login.wait_until(now, LOOKED_UP_WITHIN_MS);
-        (Some(login), Step::LookUp { account, until_ms })
+        let step = login.look_up(account, now);
+        (Some(login), step)
     }
 
     /// account, proof, enabled, clock.
@@ -233,8 +236,18 @@ impl Login {
         }
     }
 
-    pub fn waits_for_account(&self) -> bool {
-        self.offer.is_none()
+    /// Whether its account should have been found by now.
+    pub fn look_up_is_over(&self, now: Now) -> bool {
+        self.offer.is_none() && now.ms >= self.look_up_until_ms
+    }
+
+    /// The account changed: what it was judged by does not hold any more. A grant that comes
+    /// nevertheless is of the version before, and revoked.
+    pub fn judge_again(&mut self, desk: &mut Desk, now: Now) -> Step {
+        if let Some(offer) = self.offer.take() {
+            desk.nonces.forget(offer.account.id, self.claim.nonce);
+        }
+        self.look_up(self.claim.account.clone(), now)
     }
 
     /// Whether it waits for a grant to this account under a version below that one.
@@ -247,6 +260,14 @@ impl Login {
     /// When a wait that begins now is over.
     fn wait_until(&self, now: Now, within_ms: u64) -> u64 {
         self.give_up_ms.min(now.ms + within_ms)
+    }
+
+    fn look_up(&mut self, account: AccountName, now: Now) -> Step {
+        self.look_up_until_ms = self.wait_until(now, LOOKED_UP_WITHIN_MS);
+        Step::LookUp {
+            account,
+            until_ms: self.look_up_until_ms,
+        }
     }
 
     /// place, reserve, grant.

@@ -243,6 +243,11 @@ impl NodePool {
         numbered.filter_map(|(index, node)| Some((index, node.as_ref()?)))
     }
 
+    /// Nodes that take grants.
+    pub fn ready(&self) -> usize {
+        self.iter().filter(|(_, node)| node.takes_grants()).count()
+    }
+
     /// Places of the nodes that take grants: (free, in all).
     pub fn places(&self) -> (u32, u32) {
         let mut sum = (0_u32, 0_u32);

@@ -392,7 +392,8 @@ mod tests {
             device.run()?;
         }
         let data = DataDir::open(directory)?;
-        let database = tokio::runtime::Runtime::new()?.block_on(Database::open(&data.database_path()))?;
+        let database =
+            tokio::runtime::Runtime::new()?.block_on(Database::open(&data.database_path()))?;
         Ok(Accounts::new(database, data.master_key()?))
     }
 
@@ -434,17 +435,27 @@ mod tests {
     fn accounts_are_made_changed_and_shown() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rcu-data");
-        let accounts = run(&path, &["add my-device", "disable my-device", "disable my-device"]).unwrap();
+        let accounts = run(
+            &path,
+            &["add my-device", "disable my-device", "disable my-device"],
+        )
+        .unwrap();
         let shown = described(&accounts, "my-device").unwrap();
         assert!(shown.contains("enabled     no\n"), "{shown}");
         assert!(shown.contains("last login  never\n"), "{shown}");
         let accounts = run(&path, &["enable my-device", "rotate-key my-device"]).unwrap();
         let shown = described(&accounts, "my-device").unwrap();
         assert!(shown.contains("enabled     yes\n"), "{shown}");
-        assert!(run(&path, &["add my-device"]).is_err(), "it is there already");
+        assert!(
+            run(&path, &["add my-device"]).is_err(),
+            "it is there already"
+        );
         run(&path, &["remove my-device"]).unwrap();
         for gone in ["show", "disable", "enable", "rotate-key", "remove"] {
-            assert!(run(&path, &[&format!("{gone} my-device")]).is_err(), "{gone}");
+            assert!(
+                run(&path, &[&format!("{gone} my-device")]).is_err(),
+                "{gone}"
+            );
         }
     }
 
@@ -453,7 +464,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rcu-data");
         let keys = directory.path().join("keys.csv");
-        let add = format!("add --fleet truck --count 2 --fleet-key {KEY} --out {}", keys.display());
+        let add = format!(
+            "add --fleet truck --count 2 --fleet-key {KEY} --out {}",
+            keys.display()
+        );
         run(&path, &[&add]).unwrap();
         let csv = fs::read_to_string(&keys).unwrap();
         let account = "truck-000002".parse().unwrap();

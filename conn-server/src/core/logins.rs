@@ -58,7 +58,8 @@ impl Core {
     }
 
     pub(super) fn look_up_expired(&mut self, id: u64, now: Now, effects: &mut Vec<Effect>) {
-        if self.logins.get(&id).is_some_and(Login::waits_for_account) {
+        let login = self.logins.get(&id);
+        if login.is_some_and(|login| login.look_up_is_over(now)) {
             self.step(id, now, effects, |login, desk| {
                 login.abandon(Counter::LookUpFailed, desk, now)
             });
@@ -122,10 +123,14 @@ impl Core {
             .map(|(id, _)| *id)
             .collect();
         outdated.sort_unstable();
+        for asked in self.asked.values_mut() {
+            asked
+                .login
+                .take_if(|login| outdated.binary_search(login).is_ok());
+        }
         for id in outdated {
-            self.step(id, now, effects, |login, desk| {
-                login.abandon(Counter::ChangedMeanwhile, desk, now)
-            });
+            self.desk.counters.add(Counter::JudgedAgain);
+            self.step(id, now, effects, |login, desk| login.judge_again(desk, now));
         }
     }
 

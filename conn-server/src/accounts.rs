@@ -1,0 +1,24 @@
+//! The accounts table: looked up for logins, changed by people, followed while it changes.
+//!
+//! ```text
+//! login ──▶ cache ──hit──▶ core                         rcu device … ──▶ store ──▶ accounts
+//!             │ miss                                                          └──▶ account_changes
+//!             └──▶ reader: look-ups, and each half second the changes ◀────────────────┘
+//!                     └──▶ cache and core, in the order in which it read them
+//! ```
+//!
+//! Look-ups and changes go through one task, one after the other: what was read before a change is
+//! told before that change, so nothing that is out of date outlives it in the cache.
+//!
+//! - [`store`]: what people do with accounts, each change with its row in `account_changes`.
+//! - [`seal`]: device keys under the master key. [`fleet`]: device keys made from one key.
+//! - [`cache`]: what was looked up before. `last_logins`: what is to be noted of logins.
+//! - `reader`, `writer`: the two tasks of a conn server that use the table.
+
+pub mod cache;
+pub mod fleet;
+pub(crate) mod last_logins;
+pub(crate) mod reader;
+pub mod seal;
+pub mod store;
+pub(crate) mod writer;

@@ -1,0 +1,157 @@
+#![allow(clippy::unwrap_used)]
+
+use common::secret::Secret;
+use tempfile::TempDir;
+
+use super::super::seal::open;
+use super::*;
+
+const MASTER: MasterKey = Secret::new([1; 32]);
+const KEY: DeviceKey = Secret::new([2; 32]);
+const NEW_KEY: DeviceKey = Secret::new([3; 32]);
+const NOW: i64 = 1_800_000_000_000;
+
+async fn accounts() -> (TempDir, Accounts) {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(&directory.path().join("rcu.db"))
+        .await
+        .unwrap();
+    (directory, Accounts::new(database, MASTER))
+}
+
+fn name(text: &str) -> AccountName {
+    text.parse().unwrap()
+}
+
+/// What `account_changes` holds: (account, change, version).
+async fn changes(accounts: &Accounts) -> Vec<(String, String, i64)> {
+    sqlx::query_as("SELECT name, change, version FROM account_changes ORDER BY id")
+        .fetch_all(accounts.database.reader())
+        .await
+        .unwrap()
+}
+
+async fn key_of(accounts: &Accounts, account: &str) -> DeviceKey {
+    let sealed: Vec<u8> = sqlx::query_scalar("SELECT sealed_key FROM accounts WHERE name = ?")
+        .bind(account)
+        .fetch_one(accounts.database.reader())
+        .await
+        .unwrap();
+    open(&MASTER, &name(account), &sealed).unwrap()
+}
+
+#[tokio::test]
+async fn every_change_stands_beside_its_row_for_the_followers() {
+    let (_directory, accounts) = accounts().await;
+    let account = name("a");
+    accounts.add(&account, &KEY, NOW).await.unwrap();
+    assert!(accounts.disable(&account, NOW).await.unwrap());
+    assert!(!accounts.disable(&account, NOW).await.unwrap(), "it was");
+    assert!(accounts.enable(&account, NOW).await.unwrap());
+    assert!(!accounts.enable(&account, NOW).await.unwrap(), "it was");
+    accounts.rotate_key(&account, &NEW_KEY, NOW).await.unwrap();
+    assert_eq!(key_of(&accounts, "a").await, NEW_KEY);
+    let (described, _) = accounts.show(&account).await.unwrap();
+    assert_eq!((described.version, described.enabled), (4, true));
+    accounts.remove(&account, NOW).await.unwrap();
+    let told = changes(&accounts).await;
+    let told: Vec<_> = told
+        .iter()
+        .map(|(name, change, version)| (&name[..], &change[..], *version))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("a", "added", 1),
+            ("a", "disabled", 2),
+            ("a", "enabled", 3),
+            ("a", "key_rotated", 4),
+            ("a", "removed", 5),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_account_that_is_not_there_cannot_be_changed() {
+    let (_directory, accounts) = accounts().await;
+    let account = name("a");
+    let unknown = |error| matches!(error, AccountsError::Unknown(named) if named == account);
+    assert!(unknown(accounts.show(&account).await.unwrap_err()));
+    assert!(unknown(accounts.enable(&account, NOW).await.unwrap_err()));
+    assert!(unknown(accounts.disable(&account, NOW).await.unwrap_err()));
+    assert!(unknown(accounts.remove(&account, NOW).await.unwrap_err()));
+    let rotated = accounts.rotate_key(&account, &KEY, NOW).await;
+    assert!(unknown(rotated.unwrap_err()));
+    assert_eq!(changes(&accounts).await, []);
+}
+
+#[tokio::test]
+async fn an_account_that_was_removed_comes_back_as_another() {
+    let (_directory, accounts) = accounts().await;
+    let account = name("a");
+    accounts.add(&account, &KEY, NOW).await.unwrap();
+    let (before, _) = accounts.show(&account).await.unwrap();
+    accounts.remove(&account, NOW).await.unwrap();
+    accounts.add(&account, &KEY, NOW).await.unwrap();
+    let (after, _) = accounts.show(&account).await.unwrap();
+    assert!(after.id > before.id, "ids are never used again");
+}
+
+#[tokio::test]
+async fn many_are_added_whole_or_not_at_all() {
+    let (_directory, accounts) = accounts().await;
+    let fleet = |from: u32, to: u32| -> Vec<_> {
+        (from..to)
+            .map(|n| (name(&format!("truck-{n:06}")), KEY))
+            .collect()
+    };
+    accounts.add_many(&fleet(1, 2_502), NOW).await.unwrap();
+    assert_eq!(changes(&accounts).await.len(), 2_501);
+    let exists = |error, account: &str| matches!(error, AccountsError::Exists(named) if named.as_str() == account);
+    let refused = accounts.add_many(&fleet(2_500, 4_000), NOW).await;
+    assert!(exists(refused.unwrap_err(), "truck-002500"));
+    let mut twice = fleet(5_000, 5_010);
+    twice.push(twice[3].clone());
+    let refused = accounts.add_many(&twice, NOW).await;
+    assert!(exists(refused.unwrap_err(), "truck-005003"));
+    assert_eq!(changes(&accounts).await.len(), 2_501);
+
+    let mut listed = vec![];
+    let mut after = String::new();
+    loop {
+        let page = accounts.list(&after, 1_000).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.name);
+        listed.extend(page.into_iter().map(|account| account.name));
+    }
+    assert_eq!(listed.len(), 2_501);
+    assert!(listed.is_sorted());
+}
+
+#[tokio::test]
+async fn a_live_session_is_shown() {
+    let (_directory, accounts) = accounts().await;
+    let account = name("a");
+    accounts.add(&account, &KEY, NOW).await.unwrap();
+    let (described, online) = accounts.show(&account).await.unwrap();
+    assert_eq!(online, None);
+    for (epoch, ended_at) in [(1, Some(NOW)), (2, None)] {
+        sqlx::query(
+            "INSERT INTO sessions (account_id, epoch, node, source, attached_at, ended_at) \
+             VALUES (?, ?, 'logic-1', '10.0.0.1', ?, ?)",
+        )
+        .bind(described.id)
+        .bind(epoch)
+        .bind(NOW + epoch)
+        .bind(ended_at)
+        .execute(accounts.database.writer())
+        .await
+        .unwrap();
+    }
+    let (_, online) = accounts.show(&account).await.unwrap();
+    let online = online.unwrap();
+    assert_eq!(
+        (&online.node[..], online.attached_at_ms),
+        ("logic-1", NOW + 2)
+    );
+}

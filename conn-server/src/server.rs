@@ -1,0 +1,265 @@
+//! The task that owns the conn server's core: takes what happens, and carries out what the core says.
+//!
+//! Many things that happened are taken in one turn, one after the other, and a login whose account
+//! is in the cache goes from its request to the grant's within that turn: nothing is spawned for it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use common::ids::AccountName;
+use common::link::message::Message;
+use common::link::{Hub, LinkEvent, LinkId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::account::Found;
+use crate::accounts::cache::AccountCache;
+use crate::accounts::last_logins::LastLogins;
+use crate::accounts::reader::{News, Question};
+use crate::accounts::writer::Errand;
+use crate::core::{Core, Effect, Input};
+use crate::counters::{Counter, Counters};
+use crate::stats::Board;
+
+/// Taken in one turn from each queue.
+const TURN_MAX: usize = 256;
+
+/// How often last logins are written.
+const NOTED_EVERY_MS: u64 = 1_000;
+
+#[derive(Debug)]
+pub(crate) struct Server {
+    core: Core,
+    hub: Hub,
+    cache: AccountCache,
+    last_logins: LastLogins,
+    questions: mpsc::Sender<Question>,
+    errands: mpsc::Sender<Errand>,
+    board: Board,
+    /// What is counted outside the core.
+    counters: Counters,
+    clock: Clock,
+    note_at_ms: u64,
+    /// Kept for their memory: what the core wants done, and what it wants on top while that is being done.
+    effects: Vec<Effect>,
+    further: Vec<Effect>,
+}
+
+/// Both clocks, read once a turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    started: Instant,
+    now_ms: u64,
+    unix_ms: u64,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        let mut clock = Self {
+            started: Instant::now(),
+            now_ms: 0,
+            unix_ms: 0,
+        };
+        clock.read();
+        clock
+    }
+
+    pub(crate) fn unix_ms(&self) -> u64 {
+        self.unix_ms
+    }
+
+    fn read(&mut self) {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.now_ms = millis(self.started.elapsed());
+        self.unix_ms = millis(since_epoch.unwrap_or_default());
+    }
+
+    fn instant(&self, at_ms: u64) -> Instant {
+        self.started + Duration::from_millis(at_ms)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whom the server speaks to.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    pub(crate) hub: Hub,
+    pub(crate) questions: mpsc::Sender<Question>,
+    pub(crate) errands: mpsc::Sender<Errand>,
+    pub(crate) board: Board,
+}
+
+/// What the server hears.
+#[derive(Debug)]
+pub(crate) struct Ears {
+    pub(crate) links: mpsc::Receiver<LinkEvent>,
+    pub(crate) news: mpsc::Receiver<News>,
+    pub(crate) stop: oneshot::Receiver<()>,
+}
+
+impl Server {
+    pub(crate) fn new(core: Core, cache: AccountCache, peers: Peers) -> Self {
+        Self {
+            core,
+            hub: peers.hub,
+            cache,
+            last_logins: LastLogins::default(),
+            questions: peers.questions,
+            errands: peers.errands,
+            board: peers.board,
+            counters: Counters::default(),
+            clock: Clock::start(),
+            note_at_ms: 0,
+            effects: Vec::new(),
+            further: Vec::new(),
+        }
+    }
+
+    /// Runs until it is stopped, and then says so to everybody who waits.
+    pub(crate) async fn run(mut self, mut ears: Ears) {
+        let (mut events, mut heard) = (Vec::new(), Vec::new());
+        loop {
+            let due = self.clock.instant(self.next_deadline());
+            tokio::select! {
+                _ = ears.links.recv_many(&mut events, TURN_MAX) => {}
+                _ = ears.news.recv_many(&mut heard, TURN_MAX) => {}
+                () = sleep_until(due) => {}
+                _ = &mut ears.stop => break,
+            }
+            self.clock.read();
+            for news in heard.drain(..) {
+                self.hear(news);
+            }
+            for event in events.drain(..) {
+                self.apply(Input::Link(event));
+            }
+            self.look_at_the_clock();
+            self.board.publish(&self.core, &self.counters);
+        }
+        self.clock.read();
+        self.apply(Input::Shutdown);
+        self.apply(Input::Tick);
+        self.board.publish(&self.core, &self.counters);
+        if !self.last_logins.is_empty() {
+            // The writer ends with the last errand.
+            let _ = self
+                .errands
+                .send(Errand::NoteLastLogins(self.last_logins.take()))
+                .await;
+        }
+    }
+
+    fn next_deadline(&self) -> u64 {
+        match self.last_logins.is_empty() {
+            true => self.core.next_deadline(),
+            false => self.core.next_deadline().min(self.note_at_ms),
+        }
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let now_ms = self.clock.now_ms;
+        if now_ms >= self.core.next_deadline() {
+            self.apply(Input::Tick);
+        }
+        if now_ms >= self.note_at_ms && !self.last_logins.is_empty() {
+            self.note_at_ms = now_ms + NOTED_EVERY_MS;
+            // While the writer is behind, notes are merged and wait.
+            if let Ok(errand) = self.errands.try_reserve() {
+                errand.send(Errand::NoteLastLogins(self.last_logins.take()));
+            }
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Found { id, account, found } => {
+                self.cache.keep(account, found, self.clock.now_ms);
+                self.apply(Input::Found { id, found });
+            }
+            News::Changed(change) => {
+                self.cache.forget(&change.name);
+                self.apply(Input::Changed(change));
+            }
+            News::InStep => self.cache.in_step(self.clock.now_ms),
+            News::Stale { link, revocations } => self.apply(Input::Stale { link, revocations }),
+            News::Unchecked { link } => self.close(link, "its accounts cannot be checked"),
+            News::MarkStored(mark) => self.apply(Input::MarkStored(mark)),
+        }
+    }
+
+    fn apply(&mut self, input: Input) {
+        let clock = &self.clock;
+        self.core
+            .apply(input, clock.now_ms, clock.unix_ms, &mut self.effects);
+        while !self.effects.is_empty() {
+            let mut effects =
+                std::mem::replace(&mut self.effects, std::mem::take(&mut self.further));
+            for effect in effects.drain(..) {
+                self.carry_out(effect);
+            }
+            self.further = effects;
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Request {
+                link,
+                id,
+                deadline_ms,
+                message,
+            } => {
+                if let Message::Grant(grant) = &message {
+                    self.hub.observe(grant.epoch);
+                }
+                self.hub.request(link, id, deadline_ms, message);
+            }
+            Effect::Answer { link, id, message } => self.hub.answer(link, id, message),
+            Effect::Notice { link, message } => self.hub.notice(link, message),
+            Effect::CloseLink { link, why } => self.close(link, why),
+            Effect::LookUp { id, account } => self.look_up(id, account),
+            Effect::CheckVersions { link, held } => {
+                let check = Question::CheckVersions { link, held };
+                if self.questions.try_send(check).is_err() {
+                    self.close(link, "too many accounts wait to be checked");
+                }
+            }
+            Effect::StoreMark(mark) => {
+                if self.errands.try_send(Errand::StoreMark(mark)).is_err() {
+                    self.more(Input::MarkStored(None));
+                }
+            }
+            Effect::NoteLastLogin(login) => {
+                if !self.last_logins.note(login) {
+                    self.counters.add(Counter::LastLoginsShed);
+                }
+            }
+        }
+    }
+
+    fn look_up(&mut self, id: u64, account: AccountName) {
+        if let Some(found) = self.cache.find(&account, self.clock.now_ms) {
+            return self.more(Input::Found { id, found });
+        }
+        let asked = self.questions.try_send(Question::LookUp { id, account });
+        if asked.is_err() {
+            let found = Found::Failed;
+            self.more(Input::Found { id, found });
+        }
+    }
+
+    /// While effects are carried out: what comes of it is carried out after them.
+    fn more(&mut self, input: Input) {
+        let clock = &self.clock;
+        self.core
+            .apply(input, clock.now_ms, clock.unix_ms, &mut self.effects);
+    }
+
+    /// A dialled peer is dialled again.
+    fn close(&self, link: LinkId, why: &str) {
+        tracing::warn!(%link, why, "link closed");
+        self.hub.close(link);
+    }
+}
