@@ -3,6 +3,7 @@
 //!
 //! Nothing is judged here: the exit code is 0 when the measurements ran, whatever they came to.
 
+mod alone;
 mod bare;
 mod clock;
 mod cluster;
@@ -22,7 +23,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::error::{BenchError, Result};
 use crate::load::idle::{self, Held};
@@ -39,7 +40,7 @@ struct Bench {
 enum Command {
     /// Measure, and print the table.
     Run {
-        /// The release build of `rcu`. Without it only limits and peers are measured.
+        /// The release build of `rcu`. Without it the cluster is not measured.
         #[arg(long)]
         rcu: Option<PathBuf>,
         /// Where criterion left its estimates of this run.
@@ -79,17 +80,34 @@ enum Helper {
     /// A server that answers, and no more.
     #[command(hide = true)]
     Bare,
+    /// A logic server without the other tiers.
+    #[command(hide = true)]
+    Alone {
+        #[arg(long)]
+        database: PathBuf,
+    },
     /// Sessions that only heartbeat.
     #[command(hide = true)]
     Idle {
-        /// The balancer, or without --accounts a bare server.
-        #[arg(long)]
-        target: SocketAddr,
+        #[command(flatten)]
+        door: Door,
         #[arg(long)]
         accounts: Option<u32>,
         #[arg(long)]
         block: u8,
     },
+}
+
+/// Where sessions are held.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Door {
+    #[arg(long, requires = "accounts")]
+    balancer: Option<SocketAddr>,
+    #[arg(long)]
+    link: Option<SocketAddr>,
+    #[arg(long)]
+    bare: Option<SocketAddr>,
 }
 
 fn main() -> ExitCode {
@@ -128,17 +146,17 @@ fn help(helper: Helper) -> Result<()> {
         Helper::Conn { logic, accounts } => skeleton::conn::serve(logic, accounts),
         Helper::Logic => skeleton::logic::serve(),
         Helper::Bare => bare::serve(),
+        Helper::Alone { database } => alone::serve(&database),
         Helper::Idle {
-            target,
+            door,
             accounts,
             block,
         } => {
-            let held = match accounts {
-                Some(accounts) => Held::Cluster {
-                    balancer: target,
-                    accounts,
-                },
-                None => Held::Bare { server: target },
+            let held = match (door.balancer, accounts, door.link, door.bare) {
+                (Some(balancer), Some(accounts), ..) => Held::Cluster { balancer, accounts },
+                (.., Some(link), _) => Held::Alone { link },
+                (.., Some(server)) => Held::Bare { server },
+                _ => return Err(BenchError::failed("no door")),
             };
             idle::run(held, block)
         }

@@ -9,10 +9,15 @@ use crate::error::{BenchError, Result, Tried as _};
 /// CPU time of one or several processes so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CpuTime {
-    /// By thread, in nanoseconds.
-    threads: BTreeMap<u32, u64>,
+    threads: BTreeMap<u32, Thread>,
     /// Of whole processes, ended threads included, but only to a tick of 10 ms.
     ticked: Duration,
+}
+
+#[derive(Clone, Debug)]
+struct Thread {
+    name: String,
+    ran_ns: u64,
 }
 
 impl CpuTime {
@@ -23,12 +28,16 @@ impl CpuTime {
         };
         for entry in fs::read_dir(format!("/proc/{pid}/task")).tried("list threads")? {
             let entry = entry.tried("list threads")?;
-            let thread = entry.file_name().to_string_lossy().parse();
+            let number = entry.file_name().to_string_lossy().parse();
             // A thread may have ended since it was listed.
-            let said = fs::read_to_string(entry.path().join("schedstat"));
-            if let (Ok(thread), Ok(said)) = (thread, said) {
-                let running_ns = said.split(' ').next().and_then(|field| field.parse().ok());
-                time.threads.insert(thread, running_ns.unwrap_or(0));
+            let read = |file| fs::read_to_string(entry.path().join(file));
+            if let (Ok(number), Ok(name), Ok(said)) = (number, read("comm"), read("schedstat")) {
+                let ran_ns = said.split(' ').next().and_then(|field| field.parse().ok());
+                let thread = Thread {
+                    name: name.trim_end().to_owned(),
+                    ran_ns: ran_ns.unwrap_or(0),
+                };
+                time.threads.insert(number, thread);
             }
         }
         Ok(time)
@@ -47,14 +56,24 @@ impl CpuTime {
     /// CPU time used since `before`. To the nanosecond as long as no thread ended in between,
     /// else to the tick: an ended thread takes its share with it.
     pub(crate) fn since(&self, before: &Self) -> Duration {
-        let ended = |thread| !self.threads.contains_key(thread);
-        if self.threads.values().all(|&ns| ns == 0) || before.threads.keys().any(ended) {
+        let ended = |number| !self.threads.contains_key(number);
+        let not_counted = self.threads.values().all(|thread| thread.ran_ns == 0);
+        if not_counted || before.threads.keys().any(ended) {
             return self.ticked.saturating_sub(before.ticked);
         }
-        let used_ns = self.threads.iter().map(|(thread, &ns)| {
-            let before_ns = before.threads.get(thread).copied().unwrap_or(0);
-            ns.saturating_sub(before_ns)
-        });
+        self.since_in(before, "")
+    }
+
+    /// Of the threads whose names begin so, and that still run.
+    pub(crate) fn since_in(&self, before: &Self, name: &str) -> Duration {
+        let threads = self.threads.iter();
+        let used_ns = threads
+            .filter(|(_, thread)| thread.name.starts_with(name))
+            .map(|(number, thread)| {
+                let before = before.threads.get(number);
+                let before_ns = before.map_or(0, |thread| thread.ran_ns);
+                thread.ran_ns.saturating_sub(before_ns)
+            });
         Duration::from_nanos(used_ns.sum())
     }
 }
@@ -118,13 +137,20 @@ mod tests {
     #[test]
     fn a_thread_that_ended_makes_the_ticks_count() {
         let time = |threads: &[(u32, u64)], ticked_ms| CpuTime {
-            threads: threads.iter().copied().collect(),
+            threads: threads
+                .iter()
+                .map(|&(number, ran_ns)| {
+                    let name = format!("shard-{number}");
+                    (number, Thread { name, ran_ns })
+                })
+                .collect(),
             ticked: Duration::from_millis(ticked_ms),
         };
         let before = time(&[(1, 5), (2, 70)], 10);
-        let used = time(&[(1, 15), (2, 90), (3, 4)], 50).since(&before);
-        assert_eq!(used, Duration::from_nanos(34));
-        let used = time(&[(1, 15)], 50).since(&before);
-        assert_eq!(used, Duration::from_millis(40));
+        let after = time(&[(1, 15), (2, 90), (3, 4)], 50);
+        assert_eq!(after.since(&before), Duration::from_nanos(34));
+        assert_eq!(after.since_in(&before, "shard-2"), Duration::from_nanos(20));
+        let after = time(&[(1, 15)], 50);
+        assert_eq!(after.since(&before), Duration::from_millis(40));
     }
 }

@@ -3,6 +3,7 @@
 //! Every proof of the cluster is checked: an answer that a device would not take is no login.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use common::device::attach::{Attach, AttachReply, AttachVerdict, Credential};
 use common::device::code::{AttachStatus, CloseReason, LoginStatus};
@@ -22,15 +23,37 @@ const ID: u16 = 1;
 /// What a login earned: where to attach, and with what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Granted {
-    pub(crate) server: SocketAddr,
+    server: SocketAddr,
     ticket: Ticket,
     session_key: SessionKey,
+}
+
+impl Granted {
+    pub(crate) fn new(server: SocketAddr, ticket: Ticket, session_key: SessionKey) -> Self {
+        Self {
+            server,
+            ticket,
+            session_key,
+        }
+    }
+
+    /// Where to attach.
+    pub(crate) fn server(&self) -> SocketAddr {
+        self.server
+    }
 }
 
 /// On what terms a session began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attached {
-    pub(crate) heartbeat_s: u16,
+    heartbeat_s: u16,
+}
+
+impl Attached {
+    /// How often the session is to heartbeat.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        Duration::from_secs(self.heartbeat_s.into())
+    }
 }
 
 /// What came instead of what was asked for.
@@ -94,11 +117,11 @@ fn login_reply(device: &Device, nonce: Nonce, reply: &LoginReply<'_>) -> Answer<
     let Ok(host) = target.host.parse::<IpAddr>() else {
         return Answer::refused(Refusal::WrongFrame);
     };
-    Answer::Done(Granted {
-        server: SocketAddr::new(host, target.port),
-        ticket: target.ticket,
-        session_key: proof::session_key(&device.key, nonce, &target.ticket),
-    })
+    Answer::Done(Granted::new(
+        SocketAddr::new(host, target.port),
+        target.ticket,
+        proof::session_key(&device.key, nonce, &target.ticket),
+    ))
 }
 
 pub(crate) fn attach(granted: &Granted, out: &mut Vec<u8>) {

@@ -1,126 +1,162 @@
-//! Telemetry as fast as it is acknowledged: on each connection a burst of frames, then their
+//! Telemetry as fast as it is acknowledged: on each session a burst of frames, then their
 //! acknowledgements, then the next burst.
 
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::device::frame::HEADER_BYTES;
+use common::device::code::AckStatus;
+use common::device::frame::{self, FRAME_BYTES_TO_DEVICE_MAX, Parsed};
+use common::device::message::FromCluster;
 use common::device::record::{Gps, Record};
 use common::device::telemetry::TelemetryWriter;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::connect::connect;
-use super::sources::Sources;
 use crate::clock;
 use crate::error::{BenchError, Result, Tried as _};
 use crate::net::{is_not_yet, wait};
-use crate::usage::CpuTime;
 
-const CONNECTIONS: usize = 100;
-const ACK_BYTES: usize = HEADER_BYTES + 14;
-const WARM_UP: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(100);
+const BUFFER_BYTES: usize = 4_096;
 
-struct Connection {
-    stream: TcpStream,
-    /// Of acknowledgements of the burst under way.
-    bytes_due: usize,
+const GPS: Record<'_> = Record::Gps(Gps {
+    latitude: Some(487_654_321),
+    longitude: Some(91_234_567),
+    altitude_cm: Some(52_000),
+    speed_cm_s: Some(2_500),
+    heading: Some(9_000),
+    satellites: Some(9),
+    hdop: Some(11),
+});
+
+/// Sessions that send bursts.
+pub(crate) struct Bursts {
+    poll: Poll,
+    sessions: Vec<Session>,
+    frames_in_burst: usize,
+    writer: TelemetryWriter,
+    out: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
-/// CPU of the process `server` per acknowledged frame, in µs.
-pub(crate) fn server_us_per_frame(
-    address: SocketAddr,
-    server: u32,
-    frames_in_burst: usize,
-    mut sources: Sources,
-    window: Duration,
-) -> Result<f64> {
-    let burst = burst(frames_in_burst)?;
-    let mut poll = Poll::new().tried("poll")?;
-    let mut connections = Vec::with_capacity(CONNECTIONS);
-    for index in 0..CONNECTIONS {
-        let mut stream = connect(sources.next(), address).tried("connect")?;
-        poll.registry()
-            .register(&mut stream, Token(index), Interest::READABLE)
-            .tried("register a connection")?;
-        stream.write_all(&burst).tried("send a burst")?;
-        connections.push(Connection {
-            stream,
-            bytes_due: frames_in_burst * ACK_BYTES,
-        });
+struct Session {
+    stream: TcpStream,
+    /// Of the next frame.
+    seq: u64,
+    /// Frames of the burst under way without an acknowledgement.
+    open: usize,
+    /// The beginning of a frame whose end has not come.
+    received: Vec<u8>,
+}
+
+impl Bursts {
+    /// Over these connections; `frames_in_burst` is not more than the window.
+    pub(crate) fn new(streams: Vec<TcpStream>, frames_in_burst: usize) -> Result<Self> {
+        let poll = Poll::new().tried("poll")?;
+        let mut sessions = Vec::with_capacity(streams.len());
+        for (index, mut stream) in streams.into_iter().enumerate() {
+            poll.registry()
+                .register(&mut stream, Token(index), Interest::READABLE)
+                .tried("register a connection")?;
+            sessions.push(Session {
+                stream,
+                seq: 1,
+                open: 0,
+                received: Vec::new(),
+            });
+        }
+        Ok(Self {
+            poll,
+            sessions,
+            frames_in_burst,
+            writer: TelemetryWriter::default(),
+            out: Vec::new(),
+            buffer: vec![0; BUFFER_BYTES],
+        })
     }
 
-    let mut run = |window: Duration| -> Result<u64> {
-        let mut events = Events::with_capacity(CONNECTIONS);
-        let mut buffer = [0; 4_096];
+    /// Plays for so long; returns how many frames were acknowledged. `each_turn` is called after
+    /// each turn of the loop.
+    pub(crate) fn run(&mut self, window: Duration, mut each_turn: impl FnMut()) -> Result<u64> {
+        let mut events = Events::with_capacity(1_024);
         let begun = Instant::now();
-        let mut bursts = 0;
-        while begun.elapsed() < window {
-            wait(&mut poll, &mut events, Some(TICK))?;
-            for event in &events {
-                let connection = &mut connections[event.token().0];
-                bursts += u64::from(connection.ready(&mut buffer, &burst)?);
-                connection.bytes_due = match connection.bytes_due {
-                    0 => frames_in_burst * ACK_BYTES,
-                    due => due,
-                };
+        let mut acknowledged = 0;
+        for index in 0..self.sessions.len() {
+            if self.sessions[index].open == 0 {
+                self.send(index)?;
             }
         }
-        Ok(bursts)
-    };
-    run(WARM_UP)?;
-    let before = CpuTime::of(server)?;
-    let frames = run(window)? * frames_in_burst as u64;
-    let used = CpuTime::of(server)?.since(&before);
-    if frames == 0 {
-        return Err(BenchError::failed("no frame was acknowledged"));
+        while begun.elapsed() < window {
+            wait(&mut self.poll, &mut events, Some(TICK))?;
+            for event in &events {
+                acknowledged += self.ready(event.token().0)?;
+            }
+            each_turn();
+        }
+        Ok(acknowledged)
     }
-    Ok(used.as_secs_f64() * 1e6 / frames as f64)
-}
 
-impl Connection {
-    /// Takes acknowledgements. True: the burst was whole and the next one is sent.
-    fn ready(&mut self, buffer: &mut [u8], burst: &[u8]) -> Result<bool> {
-        let length = match self.stream.read(buffer) {
+    /// A burst of frames of one GPS record each.
+    fn send(&mut self, index: usize) -> Result<()> {
+        let session = &mut self.sessions[index];
+        let now_ms = clock::unix_ms();
+        self.out.clear();
+        for _ in 0..self.frames_in_burst {
+            self.writer.begin(session.seq, now_ms);
+            self.writer.push(now_ms, &GPS).map_err(BenchError::failed)?;
+            if let Some(telemetry) = self.writer.telemetry() {
+                // Ids need be unique among the frames under way only.
+                telemetry.encode(session.seq as u16 | 1 << 15, &mut self.out);
+            }
+            session.seq += 1;
+        }
+        session.open = self.frames_in_burst;
+        session.stream.write_all(&self.out).tried("send a burst")
+    }
+
+    /// Takes acknowledgements, and sends the next burst when all have come.
+    fn ready(&mut self, index: usize) -> Result<u64> {
+        let session = &mut self.sessions[index];
+        let length = match session.stream.read(&mut self.buffer) {
             Ok(0) => return Err(BenchError::failed("the server closed a connection")),
             Ok(length) => length,
-            Err(error) if is_not_yet(&error) => return Ok(false),
+            Err(error) if is_not_yet(&error) => return Ok(0),
             Err(error) => return Err(error).tried("read acknowledgements"),
         };
-        self.bytes_due = self
-            .bytes_due
-            .checked_sub(length)
+        let received = &self.buffer[..length];
+        let acknowledged = if session.received.is_empty() {
+            let (count, taken) = stored(received)?;
+            session.received.extend_from_slice(&received[taken..]);
+            count
+        } else {
+            session.received.extend_from_slice(received);
+            let (count, taken) = stored(&session.received)?;
+            session.received.drain(..taken);
+            count
+        };
+        session.open = session
+            .open
+            .checked_sub(acknowledged)
             .ok_or_else(|| BenchError::failed("more acknowledgements than frames"))?;
-        if self.bytes_due > 0 {
-            return Ok(false);
+        if session.open == 0 {
+            self.send(index)?;
         }
-        self.stream.write_all(burst).tried("send a burst")?;
-        Ok(true)
+        Ok(acknowledged as u64)
     }
 }
 
-/// Frames of one GPS record each.
-fn burst(frames: usize) -> Result<Vec<u8>> {
-    let record = Record::Gps(Gps {
-        latitude: Some(487_654_321),
-        longitude: Some(91_234_567),
-        altitude_cm: Some(52_000),
-        speed_cm_s: Some(2_500),
-        heading: Some(9_000),
-        satellites: Some(9),
-        hdop: Some(11),
-    });
-    let now_ms = clock::unix_ms();
-    let mut writer = TelemetryWriter::default();
-    let mut out = Vec::new();
-    for number in 1..=frames {
-        writer.begin(number as u64, now_ms);
-        writer.push(now_ms, &record).map_err(BenchError::failed)?;
-        if let Some(telemetry) = writer.telemetry() {
-            telemetry.encode(number as u16, &mut out);
+/// How many acknowledgements there are at the front of `bytes`, and the bytes that they take.
+/// Anything but `stored` is no work done.
+fn stored(bytes: &[u8]) -> Result<(usize, usize)> {
+    let (mut count, mut rest) = (0, bytes);
+    while let Parsed::Frame { frame, consumed } =
+        frame::parse(rest, FRAME_BYTES_TO_DEVICE_MAX).map_err(BenchError::failed)?
+    {
+        match FromCluster::decode(&frame).map_err(BenchError::failed)? {
+            FromCluster::TelemetryAck(ack) if ack.status == AckStatus::Stored => count += 1,
+            other => return Err(BenchError::failed(format!("not stored: {other:?}"))),
         }
+        rest = &rest[consumed..];
     }
-    Ok(out)
+    Ok((count, bytes.len() - rest.len()))
 }

@@ -19,7 +19,9 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use serde::{Deserialize, Serialize};
 
-use super::connect::connect;
+use super::attach::attach_some;
+use super::connect::connect_and_wait;
+use super::grants::Grants;
 use super::logins::Logins;
 use super::sources::Sources;
 use crate::error::{BenchError, Result, Tried as _};
@@ -43,6 +45,8 @@ const END_MAX: Duration = Duration::from_secs(10);
 pub(crate) enum Held {
     /// Through the whole login.
     Cluster { balancer: SocketAddr, accounts: u32 },
+    /// With grants of the load's own.
+    Alone { link: SocketAddr },
     /// By connecting; nobody says how often to heartbeat.
     Bare { server: SocketAddr },
 }
@@ -61,17 +65,17 @@ pub(crate) struct IdleLoad(Helper);
 impl IdleLoad {
     /// `block` as in [`Sources`]: loads that run at the same time have blocks of their own.
     pub(crate) fn start(held: Held, block: u8) -> Result<Self> {
-        let (target, accounts) = match held {
-            Held::Cluster { balancer, accounts } => (balancer, accounts),
-            Held::Bare { server } => (server, 0),
+        let (door, address, accounts) = match held {
+            Held::Cluster { balancer, accounts } => ("--balancer", balancer, Some(accounts)),
+            Held::Alone { link } => ("--link", link, None),
+            Held::Bare { server } => ("--bare", server, None),
         };
-        let [target, accounts, block] =
-            [target.to_string(), accounts.to_string(), block.to_string()];
-        let mut arguments = vec!["idle", "--target", &target, "--block", &block];
-        if matches!(held, Held::Cluster { .. }) {
-            arguments.extend(["--accounts", &accounts]);
+        let mut arguments = vec!["idle".into(), "--block".into(), block.to_string()];
+        arguments.extend([door.into(), address.to_string()]);
+        if let Some(accounts) = accounts {
+            arguments.extend(["--accounts".into(), accounts.to_string()]);
         }
-        Ok(Self(Helper::start(arguments)?))
+        Ok(Self(Helper::start(arguments.iter().map(String::as_str))?))
     }
 
     /// Returns when it holds `sessions`.
@@ -112,19 +116,17 @@ pub(crate) fn run(held: Held, block: u8) -> Result<()> {
         due: BinaryHeap::new(),
         fared: Fared::default(),
     };
-    let devices = match held {
-        Held::Cluster { accounts, .. } => fleet::devices(accounts),
-        Held::Bare { .. } => Vec::new(),
-    };
+    let devices;
     let mut grow = match held {
-        Held::Cluster { balancer, .. } => {
+        Held::Cluster { balancer, accounts } => {
+            devices = fleet::devices(accounts);
             Grow::Login(Logins::new(balancer, &devices, sources, SLOTS))
         }
-        Held::Bare { server } => Grow::Connect {
-            server,
+        Held::Alone { link } => Grow::Attach {
+            grants: Grants::dial(link)?,
             sources,
-            wanted: 0,
         },
+        Held::Bare { server } => Grow::Connect { server, sources },
     };
     idle.run(&mut grow, &commands)?;
     let fared = serde_json::to_string(&idle.fared).map_err(BenchError::failed)?;
@@ -153,11 +155,24 @@ fn commands(waker: Arc<Waker>) -> Receiver<Option<usize>> {
 /// How sessions are made.
 enum Grow<'a> {
     Login(Logins<'a>),
+    Attach {
+        grants: Grants,
+        sources: Sources,
+    },
     Connect {
         server: SocketAddr,
         sources: Sources,
-        wanted: usize,
     },
+}
+
+impl Grow<'_> {
+    /// How long a growing load may sleep when nothing happens.
+    fn pause(&self) -> Duration {
+        match self {
+            Self::Login(_) => TICK,
+            Self::Attach { .. } | Self::Connect { .. } => Duration::ZERO,
+        }
+    }
 }
 
 struct Idle {
@@ -186,19 +201,24 @@ impl Idle {
                 let Some(sessions) = command else {
                     return Ok(());
                 };
-                let more = sessions.saturating_sub(self.sessions.len());
-                goal = self.sessions.len() + more;
-                match grow {
-                    Grow::Login(logins) => logins.want(more as u64),
-                    Grow::Connect { wanted, .. } => *wanted = more,
+                if let Grow::Login(logins) = grow {
+                    logins.want(sessions.saturating_sub(goal) as u64);
                 }
+                goal = goal.max(sessions);
             }
             let growing = self.sessions.len() < goal;
             if growing {
-                self.grow(grow)?;
+                self.grow(grow, goal - self.sessions.len())?;
+            }
+            if let Grow::Attach { grants, .. } = grow {
+                grants.listen();
             }
             let timeout = self.heartbeat_all_due()?;
-            let timeout = if growing { timeout.min(TICK) } else { timeout };
+            let timeout = if growing {
+                timeout.min(grow.pause())
+            } else {
+                timeout
+            };
             wait(&mut self.poll, &mut events, Some(timeout))?;
             let now = Instant::now();
             for event in &events {
@@ -208,9 +228,7 @@ impl Idle {
                         let registry = self.poll.registry();
                         if let Some(login) = logins.ready(slot, registry, now)? {
                             logins.next(slot, registry, now)?;
-                            let heartbeat_s = login.attached.heartbeat_s;
-                            let heartbeat = Duration::from_secs(heartbeat_s.into());
-                            self.hold(login.stream, heartbeat, true)?;
+                            self.hold(login.stream, login.attached.heartbeat(), true)?;
                         }
                     }
                     (Token(token), _) => self.ready(token - SLOTS),
@@ -222,18 +240,22 @@ impl Idle {
         }
     }
 
-    fn grow(&mut self, grow: &mut Grow<'_>) -> Result<()> {
+    /// Goes a step towards `wanted` sessions more.
+    fn grow(&mut self, grow: &mut Grow<'_>, wanted: usize) -> Result<()> {
         match grow {
             Grow::Login(logins) => logins.tick(self.poll.registry(), Instant::now()),
-            Grow::Connect {
-                server,
-                sources,
-                wanted,
-            } => {
-                for _ in 0..CONNECTS_PER_TURN.min(*wanted) {
-                    *wanted -= 1;
-                    let stream = connect(sources.next(), *server).tried("connect")?;
-                    self.hold(stream, BARE_HEARTBEAT, false)?;
+            Grow::Attach { grants, sources } => {
+                for session in attach_some(grants, sources, wanted)? {
+                    let heartbeat = session.attached.heartbeat();
+                    self.hold(session.stream, heartbeat, false)?;
+                }
+                Ok(())
+            }
+            Grow::Connect { server, sources } => {
+                for _ in 0..CONNECTS_PER_TURN.min(wanted) {
+                    let stream = connect_and_wait(sources.next(), *server).tried("connect")?;
+                    stream.set_nonblocking(true).tried("use a socket")?;
+                    self.hold(TcpStream::from_std(stream), BARE_HEARTBEAT, false)?;
                 }
                 Ok(())
             }

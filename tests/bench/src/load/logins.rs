@@ -242,7 +242,7 @@ impl<'a> Logins<'a> {
                 slot.unsent.clear();
                 exchange::attach(&granted, &mut slot.unsent);
                 slot.stage = Stage::Attach { granted };
-                self.connect(index, granted.server, registry, now)?;
+                self.connect(index, granted.server(), registry, now)?;
                 Ok(None)
             }
             Step::Attached(attached) => {

@@ -5,13 +5,16 @@
 //! - [`sources`]: the addresses that connections come from.
 //! - [`connect`]: a connection from such an address.
 //! - [`logins`]: N slots, each with a full login under way.
+//! - [`grants`], [`attach`]: sessions on a logic server that is measured alone.
 //! - [`storm`]: logins as fast as they go, and what each cost the servers.
 //! - [`idle`]: sessions that only heartbeat, in a process of their own.
 //! - [`frames`]: telemetry as fast as it is acknowledged.
 
+pub(crate) mod attach;
 pub(crate) mod connect;
 pub(crate) mod exchange;
 pub(crate) mod frames;
+pub(crate) mod grants;
 pub(crate) mod idle;
 pub(crate) mod logins;
 pub(crate) mod sources;

@@ -55,6 +55,10 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    pub(crate) fn ip(self) -> Ipv4Addr {
+        *self.socket_addr().ip()
+    }
+
     /// The same address at a port further on, for when somebody else has this one.
     pub(crate) fn after(self, ports: u16) -> Self {
         let port = (u64::from(self.port) + u64::from(ports)) % PORTS;

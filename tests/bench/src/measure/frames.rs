@@ -1,48 +1,54 @@
-//! G3, G4: frames through decode and shard core, beside a bare loop over sockets.
+//! G3, G4: acknowledged frames per core, beside a bare loop under the same load.
 //!
-//! The core is measured without sockets, by criterion; the bare loop with them. So the share of
-//! the limit is an estimate: what the bare loop would reach if each frame cost it the core's time
-//! on top. The bare loop decodes too, so decoding counts twice; a driver's own work counts not
-//! at all.
+//! The logic server runs alone, with its store. Only its threads for sessions count, the whole way
+//! of a frame through them: socket, decoding, batch, acknowledgement. The store has a thread of
+//! its own, and figures of its own (G7); beside it these threads work as beside one that accepts
+//! at once.
 
 use std::time::Duration;
 
+use mio::net::TcpStream;
+
 use super::{Plan, block};
+use crate::alone::{Alone, SHARD_THREADS};
 use crate::bare::Bare;
 use crate::criterion::{self, Estimate};
-use crate::error::Result;
-use crate::load::frames::server_us_per_frame;
+use crate::error::{BenchError, Result, Tried as _};
+use crate::load::attach::attach_some;
+use crate::load::connect::connect_and_wait;
+use crate::load::frames::Bursts;
+use crate::load::grants::Grants;
 use crate::load::sources::Sources;
-use crate::report::{Beside, Figure, Line, Standard, median};
+use crate::report::{Beside, Figure, Line, Standard};
+use crate::usage::CpuTime;
 
 const RUNS: usize = 3;
+/// Enough of them to keep the store's batches full.
+const SESSIONS: usize = 2_000;
+const WARM_UP: Duration = Duration::from_secs(1);
 
 /// One of the two goals.
-struct Burst {
+struct Goal {
     goal: &'static str,
-    frames: usize,
     what: &'static str,
-    /// The benchmark of logic-server that handles such frames, by its id.
-    core: &'static str,
+    frames_in_burst: usize,
     standard: Standard,
 }
 
-const BURSTS: [Burst; 2] = [
-    Burst {
+const GOALS: [Goal; 2] = [
+    Goal {
         goal: "G3",
-        frames: 1,
         what: "acknowledged frames per core-second, one by one",
-        core: "shard/frame",
+        frames_in_burst: 1,
         standard: Standard::ShareOfLimit {
             goal: 0.85,
             refused_below: 0.70,
         },
     },
-    Burst {
+    Goal {
         goal: "G4",
-        frames: 16,
-        what: "frames per core-second, in bursts of 16",
-        core: "shard/burst_of_16",
+        what: "acknowledged frames per core-second, in bursts of 16",
+        frames_in_burst: 16,
         standard: Standard::ShareOfLimit {
             goal: 0.70,
             refused_below: 0.50,
@@ -51,53 +57,80 @@ const BURSTS: [Burst; 2] = [
 ];
 
 pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
-    let window = Duration::from_secs(if plan.quick { 1 } else { 3 });
-    let estimates = criterion::estimates(&plan.criterion);
+    let window = Duration::from_secs(if plan.quick { 1 } else { 4 });
     let mut lines = Vec::new();
-    for burst in &BURSTS {
-        let mut bare_us = Vec::new();
-        for _ in 0..RUNS {
-            let bare = Bare::start()?;
-            let sources = Sources::new(block::FRAMES, rand::random());
-            let (address, pid) = (bare.address, bare.pid());
-            bare_us.push(server_us_per_frame(
-                address,
-                pid,
-                burst.frames,
-                sources,
-                window,
-            )?);
+    for goal in &GOALS {
+        let (mut ours, mut bare) = (Vec::new(), Vec::new());
+        for run in 1..=RUNS {
+            ours.push(through_logic_server(goal.frames_in_burst, window)?);
+            bare.push(through_bare_loop(goal.frames_in_burst, window)?);
+            eprintln!(
+                "{} run {run}: {:?}, bare {:?}",
+                goal.goal,
+                ours.last(),
+                bare.last()
+            );
         }
-        eprintln!("{}: bare loop {bare_us:?} µs per frame", burst.goal);
-        lines.push(burst.line(&estimates, &bare_us));
+        lines.push(Line::Figure(Figure {
+            goal: goal.goal,
+            what: goal.what.into(),
+            unit: "/s",
+            runs: ours,
+            beside: Some(Beside {
+                name: "bare loop",
+                runs: bare,
+            }),
+            standard: goal.standard,
+        }));
     }
-    lines.extend(estimates.iter().map(told));
+    lines.extend(criterion::estimates(&plan.criterion).iter().map(told));
     Ok(lines)
 }
 
-impl Burst {
-    fn line(&self, estimates: &[Estimate], bare_us: &[f64]) -> Line {
-        let core = estimates.iter().find(|estimate| estimate.id == self.core);
-        let core_us = core.map(|estimate| estimate.element_ns() / 1e3);
-        let per_s = |us: f64| 1e6 / us;
-        Line::Figure(Figure {
-            goal: self.goal,
-            what: format!("{} (estimate: bare loop and shard core)", self.what),
-            unit: "/s",
-            runs: core_us
-                .map(|core_us| per_s(median(bare_us) + core_us))
-                .into_iter()
-                .collect(),
-            beside: Some(Beside {
-                name: "bare loop",
-                runs: bare_us.iter().copied().map(per_s).collect(),
-            }),
-            standard: self.standard,
-        })
+fn through_logic_server(frames_in_burst: usize, window: Duration) -> Result<f64> {
+    let server = Alone::start()?;
+    let mut grants = Grants::dial(server.link)?;
+    let mut sources = Sources::new(block::FRAMES, rand::random());
+    let mut streams = Vec::new();
+    while streams.len() < SESSIONS {
+        let wanted = SESSIONS - streams.len();
+        let attached = attach_some(&mut grants, &mut sources, wanted)?;
+        streams.extend(attached.into_iter().map(|session| session.stream));
     }
+    let mut bursts = Bursts::new(streams, frames_in_burst)?;
+    let mut run = |window| bursts.run(window, || grants.listen());
+    run(WARM_UP)?;
+    let before = CpuTime::of(server.pid())?;
+    let frames = run(window)?;
+    let after = CpuTime::of(server.pid())?;
+    per_core_second(frames, after.since_in(&before, SHARD_THREADS))
 }
 
-/// Every benchmark of the run as it is.
+fn through_bare_loop(frames_in_burst: usize, window: Duration) -> Result<f64> {
+    let server = Bare::start()?;
+    let mut sources = Sources::new(block::FRAMES, rand::random());
+    let mut streams = Vec::new();
+    for _ in 0..SESSIONS {
+        let stream = connect_and_wait(sources.next(), server.address).tried("connect")?;
+        stream.set_nonblocking(true).tried("use a socket")?;
+        streams.push(TcpStream::from_std(stream));
+    }
+    let mut bursts = Bursts::new(streams, frames_in_burst)?;
+    bursts.run(WARM_UP, || {})?;
+    let before = CpuTime::of(server.pid())?;
+    let frames = bursts.run(window, || {})?;
+    let after = CpuTime::of(server.pid())?;
+    per_core_second(frames, after.since(&before))
+}
+
+fn per_core_second(frames: u64, used: Duration) -> Result<f64> {
+    if frames == 0 || used.is_zero() {
+        return Err(BenchError::failed(format!("{frames} frames in {used:?}")));
+    }
+    Ok(frames as f64 / used.as_secs_f64())
+}
+
+/// Every benchmark of the crates as it is.
 fn told(estimate: &Estimate) -> Line {
     Line::Figure(Figure {
         goal: "",

@@ -1,9 +1,10 @@
-//! G11: CPU of idle sessions that heartbeat, beside a bare server with the same heartbeats in the
-//! same minute.
+//! G11: CPU of idle sessions that heartbeat, of a logic server alone and of a whole cluster in one
+//! process, beside a bare server with as many heartbeats in the same minute.
 
 use std::time::{Duration, Instant};
 
 use super::{Plan, block};
+use crate::alone::Alone;
 use crate::bare::Bare;
 use crate::error::{BenchError, Result};
 use crate::load::idle::{Held, IdleLoad};
@@ -31,6 +32,9 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
         server: bare.address,
     };
     let mut watched = vec![Watched::start(bare.pid(), held, block::IDLE_BARE)?];
+    let alone = Alone::start()?;
+    let held = Held::Alone { link: alone.link };
+    watched.push(Watched::start(alone.pid(), held, block::IDLE_ALONE)?);
     let site = plan.site(ACCOUNTS)?;
     let cluster = match &site {
         Some(site) => Some(site.up(CONFIGURATION)?),
@@ -56,24 +60,31 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
     for server in watched {
         server.end()?;
     }
-    let (bare, cluster) = percents.split_at(1);
-    Ok(vec![Line::Figure(Figure {
-        goal: "G11",
-        what: format!(
-            "CPU of {SESSIONS} idle sessions, heartbeat 60 s, over {} s (whole process, all tiers)",
-            window.as_secs()
-        ),
-        unit: "% of a core",
-        runs: cluster.into(),
-        beside: Some(Beside {
-            name: "bare server",
-            runs: bare.into(),
-        }),
-        standard: Standard::AtMost {
-            goal: 0.3,
-            refused_above: Some(1.0),
-        },
-    })])
+    let mut percents = percents.into_iter();
+    let bare: Vec<f64> = percents.next().into_iter().collect();
+    let line = |server: &str, percent: Option<f64>| {
+        Line::Figure(Figure {
+            goal: "G11",
+            what: format!(
+                "{server}: CPU of {SESSIONS} idle sessions, heartbeat 60 s, over {} s",
+                window.as_secs()
+            ),
+            unit: "% of a core",
+            runs: percent.into_iter().collect(),
+            beside: Some(Beside {
+                name: "bare server",
+                runs: bare.clone(),
+            }),
+            standard: Standard::AtMost {
+                goal: 0.3,
+                refused_above: Some(1.0),
+            },
+        })
+    };
+    Ok(vec![
+        line("logic server", percents.next()),
+        line("rcu up, all tiers", percents.next()),
+    ])
 }
 
 /// A server that holds idle sessions.

@@ -1,8 +1,10 @@
-//! G2: resident memory per idle attached session, beside a bare slab of connections.
+//! G2: resident memory per idle attached session, of a logic server alone and of a whole cluster in
+//! one process, beside a bare slab of connections.
 
 use std::time::{Duration, Instant};
 
 use super::{Plan, block};
+use crate::alone::Alone;
 use crate::bare::Bare;
 use crate::error::{BenchError, Result};
 use crate::load::idle::{Held, IdleLoad};
@@ -29,6 +31,10 @@ const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// Memory that moves by less between two readings stands still.
 const SETTLED_BYTES: u64 = 64 * 1_024;
 
+/// What holds the sessions.
+const ALONE: &str = "logic server";
+const CLUSTER: &str = "rcu up, all tiers";
+
 /// Resident bytes of one server process.
 #[derive(Clone, Copy, Debug)]
 struct Readings {
@@ -38,8 +44,13 @@ struct Readings {
 }
 
 pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
-    let (mut ours, mut slabs) = (Vec::new(), Vec::new());
+    let (mut alone, mut clusters, mut slabs) = (Vec::new(), Vec::new(), Vec::new());
     for run in 1..=if plan.quick { 1 } else { 3 } {
+        let server = Alone::start()?;
+        let held = Held::Alone { link: server.link };
+        alone.push(readings(held, server.pid(), block::IDLE_ALONE)?);
+        drop(server);
+
         // A cluster that has never seen a session, on data that has never seen one.
         if let Some(site) = plan.site(ACCOUNTS)? {
             let cluster = site.up(CONFIGURATION)?;
@@ -47,7 +58,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
                 balancer: cluster.balancer,
                 accounts: ACCOUNTS,
             };
-            ours.push(readings(held, cluster.pid(), block::IDLE_CLUSTER)?);
+            clusters.push(readings(held, cluster.pid(), block::IDLE_CLUSTER)?);
         }
 
         let bare = Bare::start()?;
@@ -55,9 +66,16 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
             server: bare.address,
         };
         slabs.push(readings(held, bare.pid(), block::IDLE_BARE)?);
-        eprintln!("G2 run {run}: {:?}, bare {:?}", ours.last(), slabs.last());
+        eprintln!(
+            "G2 run {run}: logic server {:?}, cluster {:?}, bare {:?}",
+            alone.last(),
+            clusters.last(),
+            slabs.last()
+        );
     }
-    Ok(lines(&ours, &slabs))
+    let mut all = lines(ALONE, &alone, &slabs);
+    all.extend(lines(CLUSTER, &clusters, &slabs));
+    Ok(all)
 }
 
 fn readings(held: Held, server: u32, block: u8) -> Result<Readings> {
@@ -94,11 +112,11 @@ fn settled(server: u32) -> Result<u64> {
     }
 }
 
-fn lines(ours: &[Readings], slabs: &[Readings]) -> Vec<Line> {
+fn lines(server: &str, ours: &[Readings], slabs: &[Readings]) -> Vec<Line> {
     let line = |what: &str, unit, of: fn(&Readings) -> f64, standard| {
         Line::Figure(Figure {
             goal: "G2",
-            what: what.into(),
+            what: format!("{server}: {what}"),
             unit,
             runs: ours.iter().map(of).collect(),
             beside: Some(Beside {
@@ -112,9 +130,10 @@ fn lines(ours: &[Readings], slabs: &[Readings]) -> Vec<Line> {
         goal: 256.0,
         refused_above: Some(512.0),
     };
+    let told = Standard::Told;
     vec![
         line(
-            "resident per idle session, at 15,000 (whole process, all tiers)",
+            "resident per idle session, at 15,000",
             "B",
             |at| per_session(at.none, at.many, MANY),
             asked,
@@ -123,19 +142,19 @@ fn lines(ours: &[Readings], slabs: &[Readings]) -> Vec<Line> {
             "the same, at 1,000",
             "B",
             |at| per_session(at.none, at.few, FEW),
-            Standard::Told,
+            told,
         ),
         line(
-            "the same, each session from 1,000 to 15,000",
+            "the same, each from 1,000 to 15,000",
             "B",
             |at| per_session(at.few, at.many, MANY - FEW),
-            Standard::Told,
+            told,
         ),
         line(
-            "resident of the process without sessions",
+            "resident without sessions",
             "MB",
             |at| at.none as f64 / 1e6,
-            Standard::Told,
+            told,
         ),
     ]
 }

@@ -16,7 +16,7 @@ use crate::error::Result;
 /// How the measurements are made.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// The release build of `rcu`. `None`: limits and peers alone are measured.
+    /// The release build of `rcu`. `None`: limits and the logic server alone are measured.
     pub(crate) rcu: Option<PathBuf>,
     /// Where criterion left its estimates of this run.
     pub(crate) criterion: PathBuf,
@@ -39,5 +39,6 @@ mod block {
     pub(super) const STORM: u8 = 101;
     pub(super) const FRAMES: u8 = 102;
     pub(super) const IDLE_CLUSTER: u8 = 103;
-    pub(super) const IDLE_BARE: u8 = 104;
+    pub(super) const IDLE_ALONE: u8 = 104;
+    pub(super) const IDLE_BARE: u8 = 105;
 }
