@@ -76,7 +76,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_its_line() {
-        for text in [r#"listen = "nowhere""#, r#"listen = ["127.0.0.1"]"#, "listen = 3"] {
+        for text in [
+            r#"listen = "nowhere""#,
+            r#"listen = ["127.0.0.1"]"#,
+            "listen = 3",
+        ] {
             let error = toml::from_str::<Settings>(text).err().unwrap().to_string();
             assert!(error.contains("line 1"), "{error}");
         }

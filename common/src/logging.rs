@@ -1,5 +1,7 @@
 //! Where a process says what happens to it.
 
+use std::io::{self, IsTerminal};
+
 use tracing_subscriber::EnvFilter;
 
 /// Overrides what a command logs, for example `RCU_LOG=debug` or `RCU_LOG=logic_server=trace`.
@@ -17,7 +19,8 @@ pub fn to_stderr(filter: &str) -> Result<(), String> {
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .init();
     Ok(())

@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     balancer: Balancer,
     conn_server: ConnServer,
     logic_servers: Vec<(NodeName, LogicServer)>,
+    /// Of each logic server.
+    max_connections: u32,
     database: Database,
 }
 
@@ -90,7 +92,7 @@ impl Cluster {
             mut conn_server,
             mut logic_server,
         } = config;
-        share_descriptors(&mut balancer, &mut logic_server, devices)
+        let max_connections = share_descriptors(&mut balancer, &mut logic_server, devices)
             .map_err(ClusterError::Connections)?;
         let database = Database::open(&data.database_path()).await?;
         let keys = data.link_keys()?;
@@ -124,6 +126,7 @@ impl Cluster {
             balancer,
             conn_server,
             logic_servers,
+            max_connections,
             database,
         };
         cluster.wait_until_ready().await?;
@@ -178,6 +181,11 @@ impl Cluster {
             .map(|(name, server)| (name, server))
     }
 
+    /// Places of each logic server.
+    pub(crate) fn max_connections(&self) -> u32 {
+        self.max_connections
+    }
+
     pub(crate) fn database(&self) -> &Database {
         &self.database
     }
@@ -190,6 +198,7 @@ impl Cluster {
             conn_server,
             logic_servers,
             database,
+            ..
         } = self;
         balancer.shutdown().await;
         conn_server.shutdown().await;
@@ -236,12 +245,13 @@ fn nth(settings: &logic_server::Settings, index: u16) -> logic_server::Settings 
     settings
 }
 
-/// Sees to it that what the tiers may open together fits the process.
+/// Sees to it that what the tiers may open together fits the process; returns the connections of each
+/// logic server.
 fn share_descriptors(
     balancer: &mut balancer::Settings,
     logic_server: &mut logic_server::Settings,
     devices: u64,
-) -> Result<(), String> {
+) -> Result<u32, String> {
     let limit = raise_limit();
     if let Some(limit) = limit {
         let tiers = u64::from(LOGIC_SERVERS) + 1;
@@ -259,5 +269,5 @@ fn share_descriptors(
     };
     let connections = budget.max_connections(logic_server.max_connections, LOGIC_SERVERS.into())?;
     logic_server.max_connections = Some(connections);
-    Ok(())
+    Ok(connections)
 }

@@ -184,6 +184,7 @@ impl Watch {
         let nodes = addresses.logic_servers.iter().map(|server| Node {
             name: server.name.clone(),
             address: server.device.to_string(),
+            places_max: cluster.max_connections().into(),
             ..Node::default()
         });
         Self {

@@ -398,7 +398,8 @@ mod tests {
     }
 
     fn described(accounts: &Accounts, account: &str) -> Result<String, Failure> {
-        let shown = accounts.show(&account.parse()?);
+        let account = account.parse()?;
+        let shown = accounts.show(&account);
         let (described, online) = tokio::runtime::Runtime::new()?.block_on(shown)?;
         Ok(page(&described, online.as_ref()))
     }
