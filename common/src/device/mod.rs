@@ -33,9 +33,8 @@ mod properties;
 #[cfg(test)]
 mod vectors;
 
-/// The balancer's ports where nothing else is configured.
+/// The balancer's port where nothing else is configured.
 pub const PORT_PLAIN: u16 = 10_000;
-pub const PORT_TLS: u16 = 10_443;
 
 /// What the contract fixes about time; section 2, 3 and 5.
 pub mod limit {
@@ -43,8 +42,6 @@ pub mod limit {
     pub const FIRST_FRAME_MS: u64 = 5_000;
     /// Either side gives the other up after this many heartbeats of silence.
     pub const SILENT_HEARTBEATS: u64 = 3;
-    /// A device's clock further off than this is `clock_skew`.
-    pub const CLOCK_SKEW_MS: u64 = 300_000;
     /// This many times `window` frames beyond the window in a row end the connection.
     pub const OVERLOADED_WINDOWS: u32 = 3;
 }

@@ -1,5 +1,5 @@
-//! Properties of the whole format: what is written is read back, however it is cut; what is not
-//! written by the contract's rules is refused without a panic; a proof covers every bit.
+//! Pure. Properties of the whole format: what is written is read back, however it is cut; what
+//! is not written by the contract's rules is refused without a panic; a proof covers every bit.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -21,12 +21,10 @@ use super::record::Record;
 pub const SEQ_END: u64 = 1 << 63;
 /// 9999-12-31T23:59:59.999Z, the latest time that a record can bear.
 pub const RECORDED_AT_MS_MAX: u64 = 253_402_300_799_999;
-/// The most records in a frame.
-pub const RECORDS_MAX: usize = u8::MAX as usize;
 /// Sequence number, time and count.
-pub const FIXED_BYTES: usize = 17;
+const FIXED_BYTES: usize = 17;
 /// Kind, length and offset of a record.
-pub const RECORD_HEADER_BYTES: usize = 6;
+const RECORD_HEADER_BYTES: usize = 6;
 
 /// `count` records with consecutive sequence numbers from `base_seq`; proven to be cuttable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

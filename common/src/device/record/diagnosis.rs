@@ -148,17 +148,14 @@ pub struct TroubleCode(pub u16);
 
 impl TroubleCode {
     fn text(self) -> [u8; 5] {
-        let digit = |shift: u16, mask: u16, digits: &[u8; 16]| {
-            digits[usize::from((self.0 >> shift) & mask & 0xF)]
-        };
-        const LETTERS: &[u8; 16] = b"PCBUPCBUPCBUPCBU";
         const HEX: &[u8; 16] = b"0123456789ABCDEF";
+        let nibble = |shift: u16| usize::from(self.0 >> shift & 0xF);
         [
-            digit(14, 0x3, LETTERS),
-            digit(12, 0x3, HEX),
-            digit(8, 0xF, HEX),
-            digit(4, 0xF, HEX),
-            digit(0, 0xF, HEX),
+            b"PCBU"[nibble(12) >> 2],
+            HEX[nibble(12) & 3],
+            HEX[nibble(8)],
+            HEX[nibble(4)],
+            HEX[nibble(0)],
         ]
     }
 }

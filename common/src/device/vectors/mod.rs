@@ -1,5 +1,5 @@
-//! Every vector of the contract, both ways: made from its fields byte for byte, decoded to them,
-//! and given the verdict that it states.
+//! Pure. Every vector of the contract, both ways: made from its fields byte for byte, decoded to
+//! them, and given the verdict that it states.
 
 mod records;
 

@@ -1,4 +1,5 @@
-//! Telemetry vectors: the frame's figures, its records by way of their columns, what is set aside.
+//! Pure. Telemetry vectors: the frame's figures, its records by way of their columns, what is
+//! set aside.
 
 use std::collections::BTreeMap;
 
