@@ -429,3 +429,14 @@ impl Unsent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Records, an open session and a connection stand beside it on the heap while there are any.
+    #[test]
+    fn a_device_takes_less_than_a_kilobyte() {
+        assert!(size_of::<Slot>() < 1_024, "{}", size_of::<Slot>());
+    }
+}

@@ -261,6 +261,26 @@ fn a_reply_that_could_not_be_sent_is_fetched_by_the_repeat() {
 }
 
 #[test]
+fn a_reply_is_not_sent_unasked_on_a_new_connection() {
+    let mut bench = attached();
+    bench.command(9, 1, WORK, &20_000_u32.to_le_bytes());
+    bench.lose();
+    bench.expect_wait(Wait::Backoff, 0);
+    bench.back_to_session();
+    bench.pass(20_000);
+    let (command_id, status) = (CommandId(1), CommandStatus::Ok);
+    assert!(bench.told(Event::CommandAnswered {
+        command_id,
+        status,
+        repeated: false
+    }));
+    bench
+        .sent
+        .retain(|sent| sent.message() != FromDevice::Heartbeat);
+    assert!(bench.sent.is_empty());
+}
+
+#[test]
 fn a_repeat_on_a_new_connection_gets_the_running_ones_replies_there() {
     let mut bench = attached();
     bench.command(9, 1, WORK, &600_000_u32.to_le_bytes());

@@ -175,6 +175,27 @@ fn another_known_kind_while_waiting_for_the_challenge_is_an_error() {
 }
 
 #[test]
+fn the_reply_has_its_own_ten_seconds_after_the_challenge() {
+    let mut bench = Bench::new();
+    let key = to_resume(&mut bench);
+    bench.pass(9_000);
+    let proof = challenge(&mut bench, &key);
+    bench.pass(9_000);
+    admit(&mut bench, proof.id, RESUMABLE, &key);
+    assert!(bench.device.is_attached());
+}
+
+#[test]
+fn a_refusal_of_another_question_while_waiting_for_the_challenge_is_an_error() {
+    let mut bench = Bench::new();
+    to_resume(&mut bench);
+    bench.events.clear();
+    bench.say(9, attach_reply(AttachVerdict::NotAdmitted, 0));
+    let (why, resumed) = (Fault::WrongFrame, true);
+    assert!(bench.told(Event::AttachFailed { why, resumed }));
+}
+
+#[test]
 fn what_was_not_acknowledged_is_sent_again() {
     let mut bench = Bench::new();
     let key = bench.reach_session_with(RESUMABLE);

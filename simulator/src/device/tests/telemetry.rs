@@ -212,6 +212,37 @@ fn records_from_before_the_time_was_known_get_it_computed_back() {
 }
 
 #[test]
+fn a_time_that_was_computed_back_is_fixed_by_the_first_sending() {
+    let mut bench = Bench::new();
+    bench.apply(Input::ClockSet { unix_ms: None });
+    bench.report(&[1]);
+    let unix_ms = Some(UNIX_MS);
+    bench.apply(Input::ClockSet { unix_ms });
+    bench.reach_session();
+    let first = bench.take_sent();
+    let unix_ms = Some(UNIX_MS + 60_000);
+    bench.apply(Input::ClockSet { unix_ms });
+    bench.lose();
+    bench.expect_wait(Wait::Backoff, 0);
+    bench.back_to_session();
+    assert_eq!(bench.take_sent().body, first.body);
+}
+
+#[test]
+fn what_is_sent_again_goes_before_what_waits() {
+    let mut bench = Bench::new();
+    bench.reach_session_with(Terms { window: 1, ..TERMS });
+    bench.report(&[1]);
+    let first = bench.take_sent();
+    bench.report(&[2]);
+    bench.ack(&first, AckStatus::Overloaded, 100);
+    bench.pass(100);
+    let again = records(&bench.take_sent());
+    let kinds: Vec<u8> = again.iter().map(|(_, _, kind)| *kind).collect();
+    assert_eq!(kinds, [1, 2]);
+}
+
+#[test]
 fn where_that_is_impossible_the_time_is_0_and_each_has_a_frame_of_its_own() {
     let mut bench = Bench::with(Settings {
         report_interval_ms: 0,
@@ -360,8 +391,12 @@ fn it_measures_at_its_interval_with_some_jitter_until_it_is_stopped() {
     bench.apply(Input::Resolved { addresses: &[] });
     bench.pass(500_000);
     assert!((95..=105).contains(&bench.measures), "{}", bench.measures);
+    // For good: neither a start nor another interval begins it again.
     bench.apply(Input::StopReporting);
     bench.measures = 0;
+    bench.pass(100_000);
+    bench.apply(Input::PowerCut);
+    bench.apply(Input::PowerOn);
     bench.pass(100_000);
     assert_eq!(bench.measures, 0);
 }
