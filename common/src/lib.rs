@@ -1,6 +1,7 @@
 //! What crosses a process boundary, and the shells that every process needs.
 //!
 //! - [`ids`], [`secret`]: names of accounts, nodes and tickets; secrets that never print.
+//! - [`fleet`]: the accounts and keys of many devices, from one key.
 //! - [`epoch`]: the hybrid logical clock that orders the sessions of an account.
 //! - [`device`]: the contract with devices, pure, both directions.
 //! - [`config`], [`logging`]: how a process is told what to do, and tells what happens to it.
@@ -12,6 +13,7 @@ pub mod config;
 pub mod database;
 pub mod device;
 pub mod epoch;
+pub mod fleet;
 pub mod ids;
 pub mod link;
 pub mod logging;

@@ -16,7 +16,6 @@
 //! - `reader`, `writer`: the two tasks of a conn server that use the table.
 
 pub mod cache;
-pub mod fleet;
 pub(crate) mod last_logins;
 pub(crate) mod reader;
 pub mod seal;

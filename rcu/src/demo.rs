@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use common::database::Database;
+use common::fleet::FleetKey;
 use conn_server::accounts::seal::MasterKey;
 use conn_server::accounts::store::Accounts;
 use hmac::{Hmac, KeyInit, Mac};
@@ -15,7 +16,7 @@ use simulator::checker::{self, Verdict};
 use simulator::device::Identity;
 use simulator::drive;
 use simulator::driver::Simulator;
-use simulator::keys::{self, FleetKey};
+use simulator::keys;
 
 use crate::EXIT_FAILED;
 use crate::cluster::{self, Cluster};

@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use common::database::Database;
+use common::fleet::{self, FleetKey};
 use common::ids::{AccountName, NameError};
 use common::link::secret_from_hex;
 use common::secret::{DeviceKey, Secret};
-use conn_server::accounts::fleet::{FleetKey, device_key};
 use conn_server::accounts::store::{Accounts, Described, Online};
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -239,7 +239,7 @@ fn fleet(
     let account = |number| -> Result<_, Failure> {
         let account = numbered(prefix, number)?;
         let key = match fleet_key {
-            Some(fleet_key) => device_key(fleet_key, &account),
+            Some(fleet_key) => fleet::device_key(fleet_key, &account),
             None => random_key()?,
         };
         Ok((account, key))
@@ -472,7 +472,7 @@ mod tests {
         run(&path, &[&add]).unwrap();
         let csv = fs::read_to_string(&keys).unwrap();
         let account = "truck-000002".parse().unwrap();
-        let second = device_key(&key(KEY).unwrap(), &account);
+        let second = fleet::device_key(&key(KEY).unwrap(), &account);
         let lines: Vec<_> = csv.lines().collect();
         assert_eq!(lines[0], "account,key");
         assert_eq!(lines[2], format!("truck-000002,{}", hex(&second)));

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use common::fleet::FleetKey;
 use simulator::device::Identity;
 use simulator::driver::{Simulator, Stats};
-use simulator::keys::{self, FleetKey};
+use simulator::keys;
 
 use crate::EXIT_FAILED;
 use crate::descriptors;

@@ -1,19 +1,14 @@
 //! Pure. Who the simulated devices are: from a list of accounts and keys, or from one fleet key.
 
-use common::ids::{AccountName, NameError};
-use common::secret::{DeviceKey, Secret};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use common::fleet::{self, FleetKey};
+use common::ids::NameError;
+use common::secret::Secret;
 use thiserror::Error;
 
 use crate::device::Identity;
 
-const FLEET_LABEL: &[u8] = b"rcu1 fleet\0";
 /// The first line of a list may name its columns.
 const CSV_HEADER: &str = "account,key";
-
-/// From which every key of a fleet is derived.
-pub type FleetKey = Secret<32>;
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum KeysError {
@@ -21,35 +16,18 @@ pub enum KeysError {
     Line { line: usize, what: String },
     #[error("the list names no account")]
     Empty,
-    #[error("{account}: {source}")]
-    Name { account: String, source: NameError },
+    #[error("the fleet's prefix makes no account: {0}")]
+    Prefix(#[from] NameError),
     #[error("a key is 64 hexadecimal digits")]
     Key,
-}
-
-/// HMAC-SHA256(fleet key, `"rcu1 fleet\0"` ‖ account).
-pub fn fleet_device_key(fleet_key: &FleetKey, account: &AccountName) -> DeviceKey {
-    let mac = Hmac::<Sha256>::new_from_slice(fleet_key.expose())
-        .expect("HMAC takes a key of any length")
-        .chain_update(FLEET_LABEL)
-        .chain_update(account.as_str());
-    Secret::new(mac.finalize().into_bytes().into())
-}
-
-/// The accounts of a fleet: PREFIX-000001 and so on.
-pub fn fleet_account(prefix: &str, number: u32) -> Result<AccountName, KeysError> {
-    let account = format!("{prefix}-{number:06}");
-    account
-        .parse()
-        .map_err(|source| KeysError::Name { account, source })
 }
 
 /// The first `count` devices of a fleet.
 pub fn fleet(prefix: &str, fleet_key: &FleetKey, count: u32) -> Result<Vec<Identity>, KeysError> {
     (1..=count)
         .map(|number| {
-            let account = fleet_account(prefix, number)?;
-            let key = fleet_device_key(fleet_key, &account);
+            let account = fleet::account(prefix, number)?;
+            let key = fleet::device_key(fleet_key, &account);
             Ok(Identity { account, key })
         })
         .collect()

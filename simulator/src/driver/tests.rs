@@ -21,9 +21,9 @@ use common::secret::{Secret, SessionKey};
 use super::*;
 use crate::checker::{Judge, Row, rebuild::Rebuilt};
 use crate::drive::KINDS;
-use crate::keys::{fleet, fleet_device_key};
+use crate::keys::fleet;
 
-const FLEET_KEY: crate::keys::FleetKey = Secret::new([3; 32]);
+const FLEET_KEY: common::fleet::FleetKey = Secret::new([3; 32]);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the fake cluster knows.
@@ -155,7 +155,7 @@ impl Cluster {
 
     fn grant(&self, login: &common::device::login::Login<'_>, source: IpAddr) -> Granted {
         let account = login.account.parse().unwrap();
-        let key = fleet_device_key(&FLEET_KEY, &account);
+        let key = common::fleet::device_key(&FLEET_KEY, &account);
         assert!(login.verify(&key));
         let mut known = self.known();
         let mut ticket = [0; 16];

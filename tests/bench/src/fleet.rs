@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
+use common::fleet::{self, FleetKey};
 use common::ids::AccountName;
 use common::secret::DeviceKey;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 
 /// What the accounts' names begin with; `rcu device add --fleet` is told the same.
 pub(crate) const PREFIX: &str = "bench";
@@ -24,14 +23,9 @@ pub(crate) fn devices(count: u32) -> Vec<Device> {
 }
 
 fn device(number: u32) -> Device {
-    let name = format!("{PREFIX}-{number:06}");
-    let mut mac = Hmac::<Sha256>::new_from_slice(&KEY).expect("HMAC takes a key of any length");
-    mac.update(b"rcu1 fleet\0");
-    mac.update(name.as_bytes());
-    Device {
-        account: name.parse().expect("letters, digits and a hyphen"),
-        key: DeviceKey::new(mac.finalize().into_bytes().into()),
-    }
+    let account = fleet::account(PREFIX, number).expect("the prefix makes accounts");
+    let key = fleet::device_key(&FleetKey::new(KEY), &account);
+    Device { account, key }
 }
 
 pub(crate) fn key_hex() -> String {
