@@ -15,7 +15,7 @@ use sha2::Sha256;
 use simulator::checker::{self, Verdict};
 use simulator::device::Identity;
 use simulator::drive;
-use simulator::driver::Simulator;
+use simulator::driver::{self, Simulator};
 use simulator::keys;
 
 use crate::EXIT_FAILED;
@@ -32,6 +32,10 @@ const PREFIX: &str = "demo";
 const HEARTBEAT_S: u16 = 5;
 /// How often each device reports: position, fuel, gyroscope and diagnosis in turns.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
+
+/// Devices are switched on one after another, all of them within this time, but no slower than this.
+const SWITCHED_ON_WITHIN_S: u32 = 2;
+const CONNECTS_PER_S_MIN: u32 = 1_000;
 
 /// Runs a whole cluster on loopback with simulated devices, and proves at the end that it lost nothing.
 ///
@@ -81,6 +85,15 @@ impl Demo {
     async fn run_on(&self, data: &DataDir) -> Result<Verdict, Box<dyn std::error::Error>> {
         let mut stop = Stop::listen()?;
         let cluster = Cluster::start(data, config(), self.devices.into()).await?;
+        let places = u64::from(cluster.max_connections()) * cluster.logic_servers().count() as u64;
+        if u64::from(self.devices) > places {
+            return Err(format!(
+                "{} devices do not fit: beside as many sockets of their own, the files that this process \
+                 may open leave {places} places on the logic servers; take fewer, or raise the limit (ulimit -n)",
+                self.devices
+            )
+            .into());
+        }
         let identities = accounts(cluster.database(), data.master_key()?, self.devices).await?;
         let balancers = cluster
             .addresses()
@@ -88,7 +101,13 @@ impl Demo {
             .iter()
             .map(ToString::to_string)
             .collect();
-        let simulator = Simulator::start(fleet::settings(balancers, identities, REPORT_EVERY))?;
+        let simulator = Simulator::start(driver::Settings {
+            connects_per_s: self
+                .devices
+                .div_ceil(SWITCHED_ON_WITHIN_S)
+                .max(CONNECTS_PER_S_MIN),
+            ..fleet::settings(balancers, identities, REPORT_EVERY)
+        })?;
 
         let mut watch = Watch::new(&cluster, self.run_for);
         let mut screen = Screen::new();
