@@ -13,8 +13,8 @@
 
 use std::net::IpAddr;
 
+use common::device::error::MessageError;
 use common::device::login::{self, LoginReply, Target};
-use common::device::message::MessageError;
 use common::device::proof;
 use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName, Nonce, Ticket};

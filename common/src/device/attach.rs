@@ -2,7 +2,7 @@
 
 use super::body::{Reader, Sink};
 use super::code::AttachStatus;
-use super::message::MessageError;
+use super::error::MessageError;
 use super::proof::{self, Mac, Proof};
 use super::{frame, kind};
 use crate::ids::Ticket;

@@ -1,6 +1,6 @@
 //! Pure. The packed fields of a body: little-endian integers, `str8`, `bytes16`.
 
-use super::message::MessageError;
+use super::error::MessageError;
 
 /// What `vectors.json` calls a body with a byte too many or too few.
 pub(super) const LENGTH: MessageError = MessageError::Body("length of body");

@@ -2,8 +2,8 @@
 
 use super::body::{Reader, Sink};
 use super::code::CloseReason;
+use super::error::MessageError;
 use super::login::{SignedTarget, Target};
-use super::message::MessageError;
 use super::proof::{self, Mac};
 use super::{frame, kind};
 use crate::secret::SessionKey;

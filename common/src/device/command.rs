@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::{Reader, Sink};
 use super::code::CommandStatus;
-use super::message::MessageError;
+use super::error::MessageError;
 use super::{frame, kind};
 
 /// The cluster's own command codes; 0..=0x00FF are kept for it, the rest are the fleet's.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::body::{Reader, Sink};
 use super::code::LoginStatus;
-use super::message::MessageError;
+use super::error::MessageError;
 use super::proof::{self, Mac, Proof};
 use super::{frame, kind};
 use crate::ids::{AccountName, Nonce, Ticket};

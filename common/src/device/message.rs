@@ -1,11 +1,10 @@
-//! Pure. Every message of the contract, by direction, and what a wrong one means.
-
-use thiserror::Error;
+//! Pure. Every message of the contract, by direction.
 
 use super::attach::{Attach, AttachReply, Resume, ResumeChallenge, ResumeProof};
 use super::body::Reader;
 use super::close::{Close, Redirect};
 use super::command::{Command, CommandReply};
+use super::error::MessageError;
 use super::frame::{self, Frame};
 use super::kind;
 use super::login::{Login, LoginReply};
@@ -34,30 +33,6 @@ pub enum FromCluster<'a> {
     Command(Command<'a>),
     Redirect(Redirect<'a>),
     Close(Close),
-}
-
-/// Why a frame is no message of its direction. Whether that closes the connection depends on
-/// who reads, and in which state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-pub enum MessageError {
-    /// After attach ignored and counted, before it `Close(protocol_error)`.
-    #[error("unknown kind")]
-    UnknownKind,
-    /// `Close(protocol_error)`.
-    #[error("a kind of the other direction")]
-    WrongDirection,
-    /// The field that is wrong, or "length of body". A Login is answered `malformed`,
-    /// anything else `Close(protocol_error)`.
-    #[error("wrong {0}")]
-    Body(&'static str),
-    /// A Telemetry of 17 bytes or more that cannot be cut into records: acknowledged
-    /// `malformed`, with the figures as sent.
-    #[error("telemetry cannot be cut into records: {what}")]
-    TelemetryCannotBeCut {
-        base_seq: u64,
-        count: u8,
-        what: &'static str,
-    },
 }
 
 const ID: MessageError = MessageError::Body("id");

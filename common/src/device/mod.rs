@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - [`frame`]: the header, its limits and its checksum; finds frames in a byte stream.
-//! - [`message`]: every message as a struct, by direction; what a wrong body means to the cluster.
+//! - [`message`]: every message as a struct, by direction; [`error`]: what a wrong one means to the cluster.
 //! - [`login`], [`attach`], [`telemetry`], [`command`], [`close`]: the messages, by noun.
 //! - [`record`]: one entry per kind of telemetry record; nothing else matches on kinds.
 //! - [`code`]: statuses and reasons with their numbers and names.
@@ -21,6 +21,7 @@ mod body;
 pub mod close;
 pub mod code;
 pub mod command;
+pub mod error;
 pub mod frame;
 pub mod login;
 pub mod message;

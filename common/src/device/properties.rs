@@ -11,9 +11,10 @@ use super::attach::{
 use super::close::{Close, Redirect, RedirectReason};
 use super::code::{AckStatus, CloseReason, CommandStatus};
 use super::command::{Command, CommandId, CommandReply};
+use super::error::MessageError;
 use super::frame::{self, FRAME_BYTES_MAX, Frame, Parsed};
 use super::login::{Login, LoginReply, LoginVerdict, Target};
-use super::message::{FromCluster, FromDevice, HeartbeatReply, MessageError};
+use super::message::{FromCluster, FromDevice, HeartbeatReply};
 use super::telemetry::{RECORDED_AT_MS_MAX, SEQ_END, TelemetryAck, TelemetryWriter};
 use crate::ids::{AccountName, Nonce};
 use crate::secret::{DeviceKey, Secret, SessionKey};

@@ -12,9 +12,9 @@ use thiserror::Error;
 
 use super::body::{Reader, Sink};
 use super::code::AckStatus;
+use super::error::MessageError;
 use super::frame::{self, BODY_BYTES_MAX};
 use super::kind;
-use super::message::MessageError;
 use super::record::Record;
 
 /// Sequence numbers are below this: they are positive BIGINTs.

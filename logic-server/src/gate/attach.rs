@@ -16,8 +16,9 @@ use std::net::IpAddr;
 use common::device::attach::{Attach, AttachReply, AttachVerdict};
 use common::device::close::Close;
 use common::device::code::CloseReason;
+use common::device::error::MessageError;
 use common::device::frame::{self, FRAME_BYTES_BEFORE_ATTACH_MAX, Frame, Parsed};
-use common::device::message::{FromDevice, MessageError};
+use common::device::message::FromDevice;
 use rand::RngExt;
 
 use super::grants::{Grant, Source};

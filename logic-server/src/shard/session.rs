@@ -6,9 +6,10 @@
 use std::num::NonZeroU16;
 
 use common::device::code::CloseReason;
+use common::device::error::MessageError;
 use common::device::frame::{self, FRAME_BYTES_MAX, Frame, Parsed};
 use common::device::limit::SILENT_HEARTBEATS;
-use common::device::message::{FromDevice, HeartbeatReply, MessageError};
+use common::device::message::{FromDevice, HeartbeatReply};
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use rand::rngs::SmallRng;

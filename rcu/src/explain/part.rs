@@ -4,12 +4,13 @@ use std::fmt;
 
 use common::device::close::Close;
 use common::device::code::{AckStatus, CloseReason};
+use common::device::error::MessageError;
 use common::device::frame::{
     self, BODY_BYTES_MAX, FRAME_BYTES_BEFORE_ATTACH_MAX, FRAME_BYTES_MAX,
     FRAME_BYTES_TO_DEVICE_MAX, Frame, HEADER_BYTES, MAGIC, Parsed, VERSION,
 };
 use common::device::kind;
-use common::device::message::{FromCluster, FromDevice, MessageError};
+use common::device::message::{FromCluster, FromDevice};
 use common::device::telemetry::TelemetryAck;
 
 use super::crc;

@@ -14,10 +14,11 @@ use super::attach::{
 use super::close::{Close, Redirect, RedirectReason};
 use super::code::{AckStatus, CloseReason, CommandStatus, LoginStatus};
 use super::command::{Command, CommandId, CommandReply};
+use super::error::MessageError;
 use super::frame::{self, FRAME_BYTES_MAX, Frame, FrameError, Parsed};
 use super::kind;
 use super::login::{Login, LoginReply, LoginVerdict, Target};
-use super::message::{FromCluster, FromDevice, HeartbeatReply, MessageError};
+use super::message::{FromCluster, FromDevice, HeartbeatReply};
 use super::proof::{self, LoginCount};
 use super::telemetry::TelemetryAck;
 use crate::ids::{AccountName, Nonce};

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::{Fields, Vectors, check_from_device, from_device, scaled};
 use crate::device::code::AckStatus;
-use crate::device::message::{FromDevice, MessageError};
+use crate::device::error::MessageError;
+use crate::device::message::FromDevice;
 use crate::device::record::{
     Custom, Diagnosis, Fuel, Gps, Gyroscope, Record, Row, Table, TroubleCodes, Unknown,
 };
