@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::front::FromDoor;
+use crate::door::FromDoor;
 
 /// Connections that the kernel holds for us; it may have a lower limit of its own.
 const BACKLOG: i32 = 4_096;

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::front::FromDoor;
+use crate::door::FromDoor;
 use crate::intake::{self, INTAKE_BYTES, Intake};
 use crate::pending::ConnectionId;
 use crate::route::End;

@@ -11,8 +11,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::connection::{self, Device};
+use crate::door::FromDoor;
 use crate::pending::ConnectionId;
-use crate::route::{Core, Effect, End, Input, Now};
+use crate::route::{Core, Effect, Input, Now};
 use crate::stats::Board;
 
 /// What may wait for the front: beyond it acceptors, connections and links wait too.
@@ -26,28 +27,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// For the last replies to be sent and read.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
-
-/// What acceptors and connections tell the front.
-#[derive(Debug)]
-pub(crate) enum FromDoor {
-    Accepted {
-        stream: TcpStream,
-        source: IpAddr,
-        at: Instant,
-    },
-    /// One was turned away for want of a descriptor.
-    Unseen,
-    Login {
-        connection: ConnectionId,
-        source: IpAddr,
-        frame_id: u16,
-        body: Vec<u8>,
-    },
-    Ended {
-        connection: ConnectionId,
-        how: End,
-    },
-}
 
 #[derive(Debug)]
 pub(crate) struct Front {

@@ -13,6 +13,7 @@ mod accept;
 mod connection;
 pub mod conns;
 pub mod counters;
+mod door;
 mod front;
 pub mod intake;
 pub mod node;

@@ -12,15 +12,17 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use common::epoch::Epoch;
-use common::ids::AccountName;
-use common::link::message::{ConnLoad, Held, Message, Revoke};
+use common::link::message::{ConnLoad, Message, Revoke};
 use common::link::{LinkEvent, LinkId, Role};
 
-use crate::account::{Change, Found, LastLogin};
+use crate::account::{Change, Found};
 use crate::counters::Counters;
 use crate::desk::Desk;
+use crate::effect::Asker;
+pub use crate::effect::Effect;
 use crate::load::Bulletin;
-use crate::login::{Asker, Login, Now};
+use crate::login::Login;
+use crate::time::Now;
 
 use self::commands::Commands;
 use self::logins::Asked;
@@ -51,42 +53,6 @@ pub enum Input {
     Shutdown,
     /// [`Core::next_deadline`] has come.
     Tick,
-}
-
-/// What a conn server wants done.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Effect {
-    Request {
-        link: LinkId,
-        id: u64,
-        deadline_ms: u32,
-        message: Message,
-    },
-    Answer {
-        link: LinkId,
-        id: u64,
-        message: Message,
-    },
-    Notice {
-        link: LinkId,
-        message: Message,
-    },
-    /// The peer cannot be worked with; a person has to see why.
-    CloseLink {
-        link: LinkId,
-        why: &'static str,
-    },
-    LookUp {
-        id: u64,
-        account: AccountName,
-    },
-    /// Compare what a node holds with the accounts of now: they may have changed while it was cut off.
-    CheckVersions {
-        link: LinkId,
-        held: Vec<Held>,
-    },
-    StoreMark(Epoch),
-    NoteLastLogin(LastLogin),
 }
 
 #[derive(Debug)]

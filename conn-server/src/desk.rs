@@ -2,7 +2,8 @@
 
 use common::device::frame;
 use common::device::login::{LoginReply, LoginVerdict};
-use common::ids::Nonce;
+use common::ids::{AccountName, Nonce};
+use common::link::message::Grant;
 use common::secret::DeviceKey;
 use rand::RngExt;
 use rand::rngs::{SmallRng, StdRng};
@@ -11,10 +12,10 @@ use crate::account::LastLogin;
 use crate::counters::{Counter, Counters};
 use crate::directory::Directory;
 use crate::epochs::Epochs;
-use crate::login::{Now, Step};
 use crate::nonces::Nonces;
-use crate::pool::NodePool;
+use crate::pool::{NodePool, Reservation};
 use crate::throttle::{Throttle, Throttled, Why};
+use crate::time::Now;
 
 /// A cluster that is full stays so for a while; one that stumbled does not.
 const FULL_RETRY_MS: u32 = 10_000;
@@ -44,6 +45,23 @@ pub struct Desk {
     /// Cryptographically secure: nobody may guess a ticket.
     pub tickets: StdRng,
     pub waits: SmallRng,
+}
+
+/// What the login waits for next, or how it ended.
+#[derive(Debug)]
+pub enum Step {
+    /// The account, until then.
+    LookUp {
+        account: AccountName,
+        until_ms: u64,
+    },
+    /// A logic server, until then.
+    Ask {
+        reservation: Reservation,
+        grant: Box<Grant>,
+        until_ms: u64,
+    },
+    Reply(Reply),
 }
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! is the story of one login, judged with what lies on the [`desk`]; [`pool`] picks the logic server,
 //! [`directory`] knows which session of an account is current, [`epochs`] orders them; [`throttle`]
 //! and [`nonces`] keep the impatient and the repeated away; [`load`] tells the balancers;
-//! [`account`] and [`counters`] are what the others speak of.
+//! [`account`], [`effect`], [`time`] and [`counters`] are what the others speak of.
 //!
 //! Shells: [`node`] is a conn server that runs; `server` is the task that owns the core, between the
 //! links and the [`accounts`]; [`settings`] and [`stats`] are for those who run and watch it.
@@ -15,6 +15,7 @@ pub mod core;
 pub mod counters;
 pub mod desk;
 pub mod directory;
+pub mod effect;
 pub mod epochs;
 pub mod load;
 pub mod login;
@@ -25,6 +26,7 @@ mod server;
 pub mod settings;
 pub mod stats;
 pub mod throttle;
+pub mod time;
 
 pub use node::{ConnServer, StartError};
 pub use settings::Settings;

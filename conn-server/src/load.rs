@@ -4,7 +4,7 @@
 use common::link::LinkId;
 use common::link::message::ConnLoad;
 
-use crate::core::Effect;
+use crate::effect::Effect;
 
 /// Changes within this time are told as one.
 const COALESCED_MS: u64 = 50;

@@ -18,18 +18,18 @@ use common::device::login::{self, LoginReply, Target};
 use common::device::proof;
 use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName, Nonce, Ticket};
-use common::link::LinkId;
-use common::link::message::{self, Grant, GrantVerdict, Message};
+use common::link::message::{self, Grant, GrantVerdict};
 use common::secret::DeviceKey;
 use rand::RngExt;
 
 use crate::account::{Account, Found, LastLogin};
-use crate::core::Effect;
 use crate::counters::Counter;
-use crate::desk::{Desk, Reply};
+use crate::desk::{Desk, Reply, Step};
 use crate::directory::OpenGrant;
+use crate::effect::Asker;
 use crate::nonces::Seen;
-use crate::pool::{NodeIndex, Pick, Reservation};
+use crate::pool::{NodeIndex, Pick};
+use crate::time::Now;
 
 /// From the frame to the reply: the balancer waits a little longer.
 pub const DECIDED_WITHIN_MS: u64 = 2_300;
@@ -40,58 +40,6 @@ pub const GRANTED_WITHIN_MS: u64 = 1_000;
 
 /// What a proof is checked against where there is no account, so that it takes as long.
 const NOBODYS_KEY: DeviceKey = DeviceKey::new([0; 32]);
-
-/// One instant on both clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// Monotonic; what every time-out counts in.
-    pub ms: u64,
-    /// The wall clock; stored, shown and compared with the device's.
-    pub unix_ms: u64,
-}
-
-impl Now {
-    /// What is left until then; 0 when it is over.
-    pub fn until(self, at_ms: u64) -> u32 {
-        u32::try_from(at_ms.saturating_sub(self.ms)).unwrap_or(u32::MAX)
-    }
-}
-
-/// Who asked, and under which id of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asker {
-    pub link: LinkId,
-    pub request: u64,
-    /// By the asker's own word, until when it waits for the answer.
-    pub until_ms: u64,
-}
-
-impl Asker {
-    pub fn answer(&self, message: impl Into<Message>) -> Effect {
-        Effect::Answer {
-            link: self.link,
-            id: self.request,
-            message: message.into(),
-        }
-    }
-}
-
-/// What the login waits for next, or how it ended.
-#[derive(Debug)]
-pub enum Step {
-    /// The account, until then.
-    LookUp {
-        account: AccountName,
-        until_ms: u64,
-    },
-    /// A logic server, until then.
-    Ask {
-        reservation: Reservation,
-        grant: Box<Grant>,
-        until_ms: u64,
-    },
-    Reply(Reply),
-}
 
 /// Why a logic server's answer will not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

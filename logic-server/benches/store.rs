@@ -121,7 +121,7 @@ fn raw(runtime: &Runtime, path: &Path, batches: u64) -> Duration {
     let text = format!(
         "INSERT INTO telemetry_gps (account_id, recorded_at, seq, received_at, latitude, longitude, \
          altitude_m, speed_m_s, heading_deg, satellites, hdop) VALUES ({}) ON CONFLICT DO NOTHING",
-        vec!["?"; COLUMNS].join(",")
+        ["?"; COLUMNS].join(",")
     );
     let batches: Vec<_> = (0..batches)
         .map(|batch| {

@@ -8,8 +8,9 @@ use common::link::message::{AccountCommand, Command, CommandAnswer, Order};
 use super::{Core, Effect, Timer};
 use crate::account::Found;
 use crate::counters::Counter;
-use crate::login::{Asker, Now};
+use crate::effect::Asker;
 use crate::pool::NodeIndex;
+use crate::time::Now;
 
 /// More at once are answered `Busy`.
 const COMMANDS_OPEN_MAX: usize = 10_000;

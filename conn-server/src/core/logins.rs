@@ -7,8 +7,11 @@ use super::{Core, Effect, Timer};
 use crate::account::{Change, Found};
 use crate::counters::Counter;
 use crate::desk::Desk;
-use crate::login::{Asker, GRANTED_WITHIN_MS, Login, Lost, Now, Step};
+use crate::desk::Step;
+use crate::effect::Asker;
+use crate::login::{GRANTED_WITHIN_MS, Login, Lost};
 use crate::pool::Reservation;
+use crate::time::Now;
 
 /// A grant whose answer never came is taken for gone this long after it expired on its node.
 const FORGOTTEN_AFTER_MS: u64 = 1_000;

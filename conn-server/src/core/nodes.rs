@@ -6,8 +6,9 @@ use common::link::{LinkId, Peer};
 use super::{Core, Effect};
 use crate::counters::Counter;
 use crate::directory::OpenGrant;
-use crate::login::{Lost, Now};
+use crate::login::Lost;
 use crate::pool::{Node, NodeIndex};
+use crate::time::Now;
 
 impl Core {
     pub(super) fn node_up(

@@ -1,0 +1,63 @@
+//! Pure. What a conn server wants done, and whom it owes an answer.
+
+use common::epoch::Epoch;
+use common::ids::AccountName;
+use common::link::LinkId;
+use common::link::message::{Held, Message};
+
+use crate::account::LastLogin;
+
+/// What a conn server wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    Request {
+        link: LinkId,
+        id: u64,
+        deadline_ms: u32,
+        message: Message,
+    },
+    Answer {
+        link: LinkId,
+        id: u64,
+        message: Message,
+    },
+    Notice {
+        link: LinkId,
+        message: Message,
+    },
+    /// The peer cannot be worked with; a person has to see why.
+    CloseLink {
+        link: LinkId,
+        why: &'static str,
+    },
+    LookUp {
+        id: u64,
+        account: AccountName,
+    },
+    /// Compare what a node holds with the accounts of now: they may have changed while it was cut off.
+    CheckVersions {
+        link: LinkId,
+        held: Vec<Held>,
+    },
+    StoreMark(Epoch),
+    NoteLastLogin(LastLogin),
+}
+
+/// Who asked, and under which id of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub link: LinkId,
+    pub request: u64,
+    /// By the asker's own word, until when it waits for the answer.
+    pub until_ms: u64,
+}
+
+impl Asker {
+    pub fn answer(&self, message: impl Into<Message>) -> Effect {
+        Effect::Answer {
+            link: self.link,
+            id: self.request,
+            message: message.into(),
+        }
+    }
+}
