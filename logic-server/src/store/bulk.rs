@@ -1,7 +1,7 @@
 //! Many rows by few statements: every trip to SQLite's thread costs as much as dozens of rows.
 //!
 //! ```text
-//! 700 rows ─▶ 256 · 256 · 128 · 32 · 16 · 8 · 4     one statement each
+//! 300 rows ─▶ 128 · 128 · 32 · 8 · 4     one statement each
 //! ```
 //!
 //! Sizes are powers of two, so that a few statement texts serve every number of rows and stay
@@ -11,10 +11,10 @@ use common::device::record::Row;
 use sqlx::Arguments;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 
-/// Rows of the largest statement. Larger ones were not faster when measured, and each prepared
-/// text keeps memory in proportion to it. 256 rows of 11 columns are far below the 32,766
-/// parameters that SQLite allows.
-const ROWS_MAX: usize = 256;
+/// Rows of the largest statement. Larger ones were hardly faster when measured, and a prepared
+/// statement keeps some 900 bytes for each row of 11 columns. Far below the 32,766 parameters that
+/// SQLite allows.
+const ROWS_MAX: usize = 128;
 
 /// A statement that takes rows as a list of VALUES, in every size that is used.
 #[derive(Debug)]

@@ -74,6 +74,22 @@ impl Sqlite {
 
     pub(super) async fn write(&self, work: &Work) -> Result<(), sqlx::Error> {
         let mut connection = self.writer.acquire().await?;
+        let written = self.write_in_transaction(&mut connection, work).await;
+        if let Err(error) = &written
+            && refusal(error).is_none()
+        {
+            // SQLite ends a transaction by itself when the disk fails or is full. sqlx does not
+            // notice, and would begin none on this connection any more.
+            connection.close_on_drop();
+        }
+        written
+    }
+
+    async fn write_in_transaction(
+        &self,
+        connection: &mut SqliteConnection,
+        work: &Work,
+    ) -> Result<(), sqlx::Error> {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         self.write_rows(&mut transaction, work).await?;
         self.write_presence(&mut transaction, work).await?;
@@ -149,10 +165,15 @@ impl Sqlite {
 }
 
 /// Inserts rows; of a primary key that is there already the old row is kept. Unlike
-/// `INSERT OR IGNORE` this lets every other constraint speak.
+/// `INSERT OR IGNORE` this lets every other constraint speak. `OR FAIL` leaves what a refused
+/// statement did before it failed, which the transaction undoes anyhow: else SQLite would keep a
+/// journal for each statement, a fifth of the whole cost.
 fn insert<'a>(table: &str, columns: impl IntoIterator<Item = &'a str>) -> Bulk {
     let columns: Vec<_> = columns.into_iter().collect();
-    let head = format!("INSERT INTO {table} ({}) VALUES", columns.join(", "));
+    let head = format!(
+        "INSERT OR FAIL INTO {table} ({}) VALUES",
+        columns.join(", ")
+    );
     Bulk::new(&head, columns.len(), "ON CONFLICT DO NOTHING")
 }
 
