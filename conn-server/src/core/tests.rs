@@ -11,7 +11,7 @@ use common::ids::{AccountId, Nonce};
 use common::link::Peer;
 use common::link::message::{
     self, AccountCommand, Adopt, Attached, CommandAnswer, End, Grant, GrantAnswer, GrantVerdict,
-    LogicInfo, LogicLoad, Order, RevokeReason,
+    Held, LogicInfo, LogicLoad, Order, RevokeReason,
 };
 use common::pacing::Rate;
 use common::secret::{DeviceKey, Secret};

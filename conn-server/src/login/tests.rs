@@ -6,6 +6,7 @@ use common::device::code::LoginStatus;
 use common::device::frame::HEADER_BYTES;
 use common::device::login::LoginVerdict;
 use common::epoch::NodeNumber;
+use common::link::LinkId;
 use common::link::message::LogicLoad;
 use common::pacing::Rate;
 use common::secret::Secret;
