@@ -179,14 +179,8 @@ async fn the_login_of_a_conn_server_that_dies_goes_to_another() {
     let mut device = Device::connect(balancer.addresses()[0]).await;
     device.say(&login_frame(1)).await;
     wait_for("the login", || doomed.logins() == 1).await;
-    let since = Instant::now();
     doomed.stop().await;
     assert_eq!(device.hear().await, Heard::Reply(1, LoginStatus::Refused));
-    assert!(
-        since.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        since.elapsed()
-    );
     assert_eq!(balancer.stats().count(Counter::Retried), 1);
 }
 
@@ -205,7 +199,7 @@ async fn the_login_of_a_conn_server_that_is_silent_goes_to_another_and_the_next_
     device.say(&login_frame(1)).await;
     assert_eq!(device.hear().await, Heard::Reply(1, LoginStatus::Refused));
     let took = since.elapsed();
-    assert!((2_400..4_000).contains(&took.as_millis()), "{took:?}");
+    assert!(took >= Duration::from_millis(2_400), "{took:?}");
     assert_eq!(balancer.stats().count(Counter::TriesTimedOut), 1);
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::framing::FramingError;
-use super::hub::HighestEpoch;
+use super::highest::HighestEpoch;
 use super::liveness::{self, Activity, Liveness, Verdict};
 use super::message::{Message, Ping};
 use super::peer::{Class, LinkEvent, LinkId, Role, may_send};

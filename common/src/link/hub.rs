@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tracing::Instrument;
 use super::connection::{self, Context, Full, Outbox, Queued};
 use super::framing::Versions;
 use super::handshake::{self, HandshakeError, Identity};
+use super::highest::HighestEpoch;
 use super::keys::Keys;
 use super::liveness::{GOOD_MS, backoff_ms_max};
 use super::message::Message;
@@ -34,6 +35,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(3);
 
 /// After an accept that failed, for want of descriptors mostly: time for one to come free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Most messages fit, a login among them, without asking for memory twice.
+const MESSAGE_BYTES_USUAL: usize = 256;
 
 /// What `shutdown` waits for links to send what is queued.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
@@ -82,20 +86,6 @@ struct Table {
 struct Entry {
     peer: Role,
     outbox: Outbox,
-}
-
-/// The highest epoch that the process knows: a message is stamped with it, wherever it is sent from.
-#[derive(Debug, Default)]
-pub(super) struct HighestEpoch(AtomicI64);
-
-impl HighestEpoch {
-    pub(super) fn observe(&self, epoch: Epoch) {
-        self.0.fetch_max(epoch.to_i64(), Ordering::Relaxed);
-    }
-
-    pub(super) fn load(&self) -> Epoch {
-        Epoch::from_i64(self.0.load(Ordering::Relaxed)).unwrap_or(Epoch::ZERO)
-    }
 }
 
 impl Hub {
@@ -215,7 +205,7 @@ impl Hub {
             epoch: self.highest(),
             message,
         };
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(MESSAGE_BYTES_USUAL);
         wire::encode(&envelope, &mut bytes);
         let pushed = entry.outbox.push(Queued { bulk, bytes });
         drop(table);
@@ -245,7 +235,7 @@ impl Shared {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let span = tracing::info_span!("link", node = %self.identity.node);
+        let span = tracing::info_span!(parent: None, "link", node = %self.identity.node);
         let running = self.stopping.subscribe();
         tokio::spawn(
             async move {

@@ -15,6 +15,7 @@ mod call;
 mod connection;
 mod framing;
 mod handshake;
+mod highest;
 mod hub;
 mod keys;
 mod liveness;
