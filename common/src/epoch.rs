@@ -21,7 +21,29 @@ const COUNTER_BITS: u32 = 11;
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
+#[serde(try_from = "u64", into = "u64")]
 pub struct Epoch(u64);
+
+/// The sign bit of what should be an epoch is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an epoch has 63 bits")]
+pub struct NoEpoch;
+
+impl TryFrom<u64> for Epoch {
+    type Error = NoEpoch;
+
+    fn try_from(value: u64) -> Result<Self, NoEpoch> {
+        i64::try_from(value)
+            .map(|_| Self(value))
+            .map_err(|_| NoEpoch)
+    }
+}
+
+impl From<Epoch> for u64 {
+    fn from(epoch: Epoch) -> Self {
+        epoch.0
+    }
+}
 
 impl Epoch {
     pub const ZERO: Self = Self(0);
@@ -143,5 +165,6 @@ mod tests {
         assert_eq!(Epoch::from_i64(epoch.to_i64()), Some(epoch));
         assert_eq!(epoch.unix_ms(), (1 << 42) - 1);
         assert_eq!(Epoch::from_i64(-1), None);
+        assert_eq!(Epoch::try_from(1 << 63), Err(NoEpoch));
     }
 }
