@@ -21,6 +21,7 @@ use tokio::task;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span};
 
+use crate::batch::Batch;
 use crate::control::{self, ControlTask};
 use crate::driver::gate::{self as gate_driver, GateLoop};
 use crate::driver::listen;
@@ -163,36 +164,10 @@ impl LogicServer {
             figures,
             span,
         };
-        for (index, seat) in (0..).zip(shard_seats) {
-            let core = Shard::new(settings.shard(ShardIndex(index)), rand::random());
-            let peers = shard_driver::Peers {
-                gate: node.gate.clone(),
-                writer: to_writer.clone(),
-                hub: node.hub.clone(),
-                overload_retry_ms: settings.overload_retry_ms,
-            };
-            let figures = node.figures.shards[usize::from(index)].clone();
-            let shard = ShardLoop::new(seat, clock, core, peers, figures);
-            node.spawn_thread(format!("shard-{index}"), || shard.run())?;
+        for (index, seat) in (0..).map(ShardIndex).zip(shard_seats) {
+            node.spawn_shard(&settings, index, seat, clock, to_writer.clone())?;
         }
-        let advertised = node.addresses.advertised.clone();
-        let core = gate::Core::new(settings.gate(advertised), rand::random());
-        let peers = gate_driver::Peers {
-            shards: node.shards.clone(),
-            hub: node.hub.clone(),
-        };
-        let sockets_max = settings.sockets_max();
-        let gate = GateLoop::new(
-            gate_seat,
-            clock,
-            core,
-            listeners,
-            sockets_max,
-            peers,
-            &node.figures,
-        )
-        .map_err(StartError::Loop)?;
-        node.spawn_thread("gate".into(), || gate.run())?;
+        node.spawn_gate(&settings, gate_seat, clock, listeners)?;
         tracing::info!(devices = ?node.addresses.devices, %link, "logic server runs");
         Ok(node)
     }
@@ -241,6 +216,46 @@ impl LogicServer {
         self.hub.shutdown().await;
         self.control.abort();
         tracing::info!("logic server ended");
+    }
+
+    fn spawn_shard(
+        &mut self,
+        settings: &Settings,
+        index: ShardIndex,
+        seat: shard_driver::Seat,
+        clock: Clock,
+        writer: mpsc::Sender<Batch>,
+    ) -> Result<(), StartError> {
+        let core = Shard::new(settings.shard(index), rand::random());
+        let peers = shard_driver::Peers {
+            gate: self.gate.clone(),
+            writer,
+            hub: self.hub.clone(),
+            overload_retry_ms: settings.overload_retry_ms,
+        };
+        let figures = self.figures.shards[usize::from(index.0)].clone();
+        let shard = ShardLoop::new(seat, clock, core, peers, figures);
+        self.spawn_thread(format!("shard-{}", index.0), || shard.run())
+    }
+
+    fn spawn_gate(
+        &mut self,
+        settings: &Settings,
+        seat: gate_driver::Seat,
+        clock: Clock,
+        listeners: Vec<TcpListener>,
+    ) -> Result<(), StartError> {
+        let advertise = self.addresses.advertised.clone();
+        let core = gate::Core::new(settings.gate(advertise), rand::random());
+        let peers = gate_driver::Peers {
+            shards: self.shards.clone(),
+            hub: self.hub.clone(),
+        };
+        let sockets_max = settings.sockets_max();
+        let figures = &self.figures;
+        let gate = GateLoop::new(seat, clock, core, listeners, sockets_max, peers, figures)
+            .map_err(StartError::Loop)?;
+        self.spawn_thread("gate".into(), || gate.run())
     }
 
     fn spawn_thread(

@@ -83,6 +83,26 @@ async fn frames_may_come_in_one_piece_with_attach_or_byte_by_byte() {
 }
 
 #[tokio::test]
+async fn more_than_one_read_takes_is_answered_whole_and_stored_though_the_device_went() {
+    let mut cluster = Cluster::start(settings()).await;
+    let mut device = cluster.attach(1).await;
+    let many: Vec<u8> = (1..=5_000).flat_map(heartbeat).collect();
+    device.send(&many).await;
+    for _ in 0..5_000 {
+        assert_eq!(device.hear().await, Heard::HeartbeatReply);
+    }
+    // As many as the window allows, each as long as a frame can be, and gone.
+    let most: Vec<u8> = (0..8)
+        .flat_map(|id| telemetry(id + 1, u64::from(id) * 1_000, 255))
+        .collect();
+    assert!(most.len() > 2 * 16_384);
+    device.send(&most).await;
+    drop(device);
+    let rows = "SELECT count(*) FROM telemetry_custom";
+    cluster.wait_for(rows, &[8 * 255]).await;
+}
+
+#[tokio::test]
 async fn who_holds_no_grant_is_dropped_without_a_frame_and_a_refusal_arrives() {
     let mut cluster = Cluster::start(settings()).await;
     let mut stranger = Device::connect(cluster.devices_at()).await;
@@ -351,6 +371,28 @@ async fn a_shutdown_stores_acknowledges_and_says_goodbye_to_everybody() {
     assert_eq!(left, 8);
     assert!(tokio::net::TcpStream::connect(listening).await.is_err());
     drop(directory);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_a_database_no_longer_than_its_deadline() {
+    let mut cluster = Cluster::start(Settings {
+        shutdown_deadline_ms: 300,
+        ..settings()
+    })
+    .await;
+    let mut device = cluster.attach(1).await;
+    cluster
+        .wait_for("SELECT count(*) FROM sessions", &[1])
+        .await;
+    let held = cluster.database.writer().acquire().await.unwrap();
+    device.send(&telemetry(2, 1, 1)).await;
+    let Cluster { node, database, .. } = cluster;
+    let shutdown = timeout(Duration::from_secs(5), node.shutdown());
+    assert!(shutdown.await.is_ok());
+    // Not acknowledged, so it is the device's to send again.
+    assert!(!matches!(device.hear().await, Heard::Ack { .. }));
+    drop(held);
+    database.close().await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::listen::{Accept, Listeners};
 use super::socket::{self, Reading};
 use super::{Clock, EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, WAKER};
 use crate::gate::{Core, Effect, Input, READ_BYTES_MAX};
-use crate::ids::{ConnId, Now};
+use crate::ids::{ConnId, Now, ShardIndex};
 use crate::mailbox::{Inbox, Mailbox, mailbox};
 use crate::shard;
 use crate::stats::{Figures, GateFigures, ShardFigures};
@@ -175,10 +175,9 @@ impl GateLoop {
             self.apply(input, now);
             if shutdown {
                 // Behind whatever was admitted before.
-                let shards = &self.peers.shards;
-                shards
-                    .iter()
-                    .for_each(|shard| shard.post(ToShard::Input(shard::Input::Shutdown)));
+                for shard in &self.peers.shards {
+                    shard.post(ToShard::Input(shard::Input::Shutdown));
+                }
             }
         }
     }
@@ -269,17 +268,14 @@ impl GateLoop {
                     seed,
                     unread,
                 } => {
-                    let Some(pending) = self.pending.try_remove(conn.0 as usize) else {
-                        continue;
-                    };
-                    let stream = self.released(pending);
+                    let stream = self.release(conn);
                     count(&self.figures.admitted);
-                    let shard = &self.peers.shards[usize::from(shard.0)];
-                    shard.post(ToShard::Adopt {
+                    let adopt = ToShard::Adopt {
                         stream,
                         seed,
                         unread,
-                    });
+                    };
+                    self.post(shard, adopt);
                 }
                 Effect::EndSession {
                     shard,
@@ -292,7 +288,7 @@ impl GateLoop {
                         reason,
                         retry_after_ms,
                     };
-                    self.peers.shards[usize::from(shard.0)].post(ToShard::Input(end));
+                    self.post(shard, ToShard::Input(end));
                 }
                 Effect::CommandTo {
                     shard,
@@ -309,7 +305,7 @@ impl GateLoop {
                         order,
                         deadline_at_ms,
                     };
-                    self.peers.shards[usize::from(shard.0)].post(ToShard::Input(command));
+                    self.post(shard, ToShard::Input(command));
                 }
                 Effect::Answer {
                     link,
@@ -327,35 +323,32 @@ impl GateLoop {
         self.effects = effects;
     }
 
+    /// Nobody may be left to tell: a connection that went is let go by the core a moment later.
     fn refuse(&mut self, conn: ConnId, reply: Vec<u8>, now: Now) {
         let Some(pending) = self.pending.try_remove(conn.0 as usize) else {
             return;
         };
-        if reply.is_empty() {
-            return;
+        if !reply.is_empty() {
+            let (registry, buffer) = (self.poll.registry(), &mut self.buffer);
+            let parts = (pending.stream, reply);
+            self.lingering
+                .close(registry, parts, pending.registered, now.ms, buffer);
         }
-        let Pending {
-            stream, registered, ..
-        } = pending;
-        let registry = self.poll.registry();
-        self.lingering.close(
-            registry,
-            (stream, reply),
-            registered,
-            now.ms,
-            &mut self.buffer,
-        );
     }
 
-    /// The socket, free for another poll. What it holds unread is told there as readiness.
-    fn released(&self, pending: Pending) -> TcpStream {
-        let mut stream = pending.stream;
-        if pending.registered
-            && let Err(error) = self.poll.registry().deregister(&mut stream)
-        {
+    /// The socket of a connection that is admitted, free for another poll. What it holds unread is
+    /// told there as readiness.
+    fn release(&mut self, conn: ConnId) -> TcpStream {
+        let mut pending = self.pending.remove(conn.0 as usize);
+        let registry = self.poll.registry();
+        if let Err(error) = registry.deregister(&mut pending.stream) {
             panic!("a socket of the gate's is not in its poll: {error}");
         }
-        stream
+        pending.stream
+    }
+
+    fn post(&self, shard: ShardIndex, message: ToShard) {
+        self.peers.shards[usize::from(shard.0)].post(message);
     }
 
     /// Open at the gate, on their way to a shard, and at the shards.

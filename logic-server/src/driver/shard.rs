@@ -1,5 +1,6 @@
 //! A shard's loop: the sockets of its sessions.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,9 +22,9 @@ use crate::mailbox::{Inbox, Mailbox, mailbox};
 use crate::shard::{Effects, Input, SessionSeed, Shard};
 use crate::stats::ShardFigures;
 
-/// Bytes read of one connection in a turn: a device that floods gets its share and no more. All
-/// that a turn looks at flooding at once makes 4 MiB, some 15 ms of work.
-const READ_BYTES_PER_TURN: usize = 16 * 1_024;
+/// Bytes of one read, and one connection is read once a turn: a device that floods gets its share
+/// and no more. With the events of a turn, and as many sockets of turns before, that is 8 MiB.
+const READ_BYTES: usize = 16 * 1_024;
 
 /// Replies gathered before they are sent, also in the midst of a turn.
 const OUT_BYTES_MAX: usize = 256 * 1_024;
@@ -48,8 +49,8 @@ pub(crate) struct ShardLoop {
     effects: Effects,
     slots: Slab<Socket>,
     lingering: Lingering,
-    /// Sockets that were read up to the budget, and whether the device has closed its side.
-    again: Vec<(Slot, bool)>,
+    /// Sockets that have more to read than one turn allows.
+    again: VecDeque<Slot>,
     peers: Peers,
     /// Of batches that the writer's queue had no room for.
     presence: Vec<Presence>,
@@ -95,10 +96,10 @@ impl ShardLoop {
             slots: Slab::new(),
             // All of them were sessions, which the gate counts until they are closed.
             lingering: Lingering::new(usize::MAX),
-            again: Vec::new(),
+            again: VecDeque::new(),
             peers,
             presence: Vec::new(),
-            buffer: vec![0; READ_BYTES_PER_TURN].into(),
+            buffer: vec![0; READ_BYTES].into(),
             gathered: Vec::new(),
             figures,
             adopted: 0,
@@ -131,9 +132,7 @@ impl ShardLoop {
 
     fn turn(&mut self, events: &Events, now: Now) {
         self.work_off_messages(now);
-        for (slot, closed) in std::mem::take(&mut self.again) {
-            self.read(slot, closed, now);
-        }
+        self.read_again(now);
         for event in events {
             let token = event.token();
             if token == WAKER || self.lingering.ready(token, &mut self.buffer) {
@@ -143,8 +142,11 @@ impl ShardLoop {
             if event.is_writable() {
                 self.flush(slot, now);
             }
-            if socket::is_readable(event) {
-                self.read(slot, event.is_read_closed(), now);
+            if let Some(socket) = self.slots.get_mut(slot.index()) {
+                socket.closed |= event.is_read_closed();
+                if !socket.queued && socket::is_readable(event) {
+                    self.read(slot, now);
+                }
             }
         }
         self.core.apply(Input::Tick, now, &mut self.effects);
@@ -196,22 +198,32 @@ impl ShardLoop {
         }
     }
 
-    fn read(&mut self, slot: Slot, closed: bool, now: Now) {
+    fn read_again(&mut self, now: Now) {
+        for _ in 0..self.again.len().min(EVENTS_PER_TURN) {
+            if let Some(slot) = self.again.pop_front()
+                && let Some(socket) = self.slots.get_mut(slot.index())
+            {
+                socket.queued = false;
+                self.read(slot, now);
+            }
+        }
+    }
+
+    fn read(&mut self, slot: Slot, now: Now) {
         let Some(socket) = self.slots.get_mut(slot.index()) else {
             return;
         };
         match socket::read(&mut socket.stream, &mut self.buffer) {
             Reading::Bytes(count) => {
                 // The kernel may hold more, or the end: no further edge tells of that.
-                if closed || count == self.buffer.len() {
-                    self.again.push((slot, closed));
+                if socket.closed || count == self.buffer.len() {
+                    socket.queued = true;
+                    self.again.push_back(slot);
                 }
                 let bytes = &self.buffer[..count];
                 let input = Input::Received { slot, bytes };
                 self.core.apply(input, now, &mut self.effects);
-                if self.effects.out.len() > OUT_BYTES_MAX {
-                    self.carry_out(now);
-                }
+                self.send_early(now);
             }
             Reading::Nothing => {}
             Reading::Gone => self.gone(slot, now),
@@ -235,6 +247,11 @@ impl ShardLoop {
 
     fn apply(&mut self, input: Input<'_>, now: Now) {
         self.core.apply(input, now, &mut self.effects);
+        self.send_early(now);
+    }
+
+    /// Does not wait for the end of the turn where replies take too much memory.
+    fn send_early(&mut self, now: Now) {
         if self.effects.out.len() > OUT_BYTES_MAX {
             self.carry_out(now);
         }

@@ -49,6 +49,10 @@ pub(super) fn is_readable(event: &Event) -> bool {
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) stream: TcpStream,
+    /// The device has closed its side: what is left is to be read to its end.
+    pub(super) closed: bool,
+    /// To be read in one of the next turns: an event of it needs no read of its own.
+    pub(super) queued: bool,
     /// Only while there is some.
     unsent: Option<Box<Unsent>>,
 }
@@ -68,6 +72,8 @@ impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
         Self {
             stream,
+            closed: false,
+            queued: false,
             unsent: None,
         }
     }
