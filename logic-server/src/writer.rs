@@ -12,8 +12,10 @@
 //! larger transactions. A COMMIT of unknown outcome is a failure: rows are unique in the store,
 //! and are written again.
 //!
-//! What a store refuses for good is found by halving: each half is a transaction of its own, and
-//! the record that is refused alone goes to dead_letter. Its batch is stored like any other.
+//! What a store refuses for good is found by halving. Of several batches the later ones go back to
+//! the queue, until the refused record is in the only one; then each half of its rows is a
+//! transaction of its own, and the record that is refused alone goes to dead_letter. Its batch is
+//! stored like any other.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -107,7 +109,7 @@ enum Part {
     /// Everything, as it is tried first.
     Whole,
     Presence,
-    /// Rows of all batches, counted through.
+    /// Rows of the one batch that is left.
     Rows(Range<usize>),
     /// A row that was refused alone, and why.
     SetAside {
@@ -246,6 +248,10 @@ pub struct Writer {
     presence: VecDeque<Presence>,
     /// Writes that failed, one after another.
     failures: u32,
+    /// Batches in one transaction. Halved when the store refuses a value in a group, doubled when a
+    /// group commits: the batches around a refused record are stored and answered at once, instead
+    /// of waiting until everything that was grouped with it is split.
+    group_batches_max: usize,
     counters: Counters,
     rng: SmallRng,
 }
@@ -260,6 +266,7 @@ impl Writer {
             bytes: 0,
             presence: VecDeque::new(),
             failures: 0,
+            group_batches_max: usize::MAX,
             counters: Counters::default(),
             rng: SmallRng::seed_from_u64(seed),
         }
@@ -337,13 +344,21 @@ impl Writer {
         match result {
             WriteResult::Committed => {
                 self.failures = 0;
-                if let Some(Part::SetAside { .. }) = work.part_committed() {
-                    self.counters.count(Counter::RecordsRefused);
+                match work.part_committed() {
+                    Some(Part::Whole) => {
+                        self.group_batches_max = self.group_batches_max.saturating_mul(2);
+                    }
+                    Some(Part::SetAside { .. }) => self.counters.count(Counter::RecordsRefused),
+                    Some(Part::Presence | Part::Rows(_)) | None => {}
                 }
                 self.go_on(work, effects);
             }
             WriteResult::Refused { why } => {
                 self.counters.count(Counter::WriteRefused);
+                if work.batches.len() > 1 {
+                    self.halve(&mut work);
+                    return self.go_on(work, effects);
+                }
                 match work.split(&why) {
                     Ok(presence_dropped) => {
                         let dropped = presence_dropped as u64;
@@ -354,6 +369,17 @@ impl Writer {
                 }
             }
             WriteResult::Failed => self.rest(work, now_ms),
+        }
+    }
+
+    /// Of a group that was refused, puts the later half of the batches back to the head of the
+    /// queue. A work of several batches is whole: only a single one is split.
+    fn halve(&mut self, work: &mut Work) {
+        let kept = work.batches.len() / 2;
+        self.group_batches_max = kept;
+        self.append_given_up(work);
+        for waiting in work.batches.drain(kept..).rev() {
+            self.queue.push_front(waiting);
         }
     }
 
@@ -414,7 +440,9 @@ impl Writer {
         let mut rows = 0;
         while let Some(waiting) = self.queue.pop_front() {
             rows += waiting.batch.rows.len();
-            if rows > self.settings.group_rows_max && !work.batches.is_empty() {
+            let is_full =
+                rows > self.settings.group_rows_max || work.batches.len() >= self.group_batches_max;
+            if is_full && !work.batches.is_empty() {
                 self.queue.push_front(waiting);
                 break;
             }
@@ -445,12 +473,17 @@ impl Writer {
     /// Puts the batches of a work back at the head of the queue. The parts that it was split into
     /// are forgotten: what is still worth it is tried as a whole again.
     fn take_apart(&mut self, mut work: Work) {
-        if let Some(last) = work.batches.last_mut() {
-            last.batch.presence.extend(self.presence.drain(..));
-        }
+        self.append_given_up(&mut work);
         self.presence.extend(work.presence);
         for waiting in work.batches.into_iter().rev() {
             self.queue.push_front(waiting);
+        }
+    }
+
+    /// What was given up while this work was at the store came after it.
+    fn append_given_up(&mut self, work: &mut Work) {
+        if let Some(last) = work.batches.last_mut() {
+            last.batch.presence.extend(self.presence.drain(..));
         }
     }
 

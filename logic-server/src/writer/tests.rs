@@ -291,6 +291,21 @@ fn beyond_the_bytes_a_batch_is_given_up_at_once() {
     assert_eq!(large.finished, [(0, BatchOutcome::Stored)]);
 }
 
+/// Found by the simulated cluster: a large group with some refused records took so long to split
+/// that no device waited for its answers any more.
+#[test]
+fn of_a_refused_group_the_batches_around_the_record_are_answered_first() {
+    let mut bench = Bench::new(Settings::default());
+    for id in 0..=4 {
+        bench.submit(batch(id, [id as i64]));
+    }
+    bench.done(WriteResult::Committed);
+    bench.refuse();
+    bench.done(WriteResult::Committed);
+    let stored = |id| (id, BatchOutcome::Stored);
+    assert_eq!(bench.finished, [0, 1, 2].map(stored));
+}
+
 #[test]
 fn lines_of_sessions_are_kept_within_bounds() {
     let mut bench = Bench::new(Settings {

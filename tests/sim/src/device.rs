@@ -52,6 +52,20 @@ impl DeviceNode {
         self.core.is_attached() && self.core.unacknowledged() == 0
     }
 
+    /// For whoever has to find out why it is not at rest.
+    pub fn state(&self) -> String {
+        format!(
+            "{} {}, {} unacknowledged",
+            self.core.identity().account,
+            if self.core.is_attached() {
+                "attached"
+            } else {
+                "not attached"
+            },
+            self.core.unacknowledged()
+        )
+    }
+
     /// A gps record whose numbers nobody else sends.
     fn payload(&mut self) -> (u8, Vec<u8>) {
         let mut payload: Vec<u8> = vec![];

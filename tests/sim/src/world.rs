@@ -230,9 +230,12 @@ impl World {
         while let Some(scheduled) = self.heap.pop() {
             self.now_ms = scheduled.at_ms;
             if self.now_ms > end_ms {
+                let restless = self.devices.iter().filter(|device| !device.is_at_rest());
+                let restless: Vec<_> = restless.map(DeviceNode::state).collect();
                 return Err(Broken(format!(
-                    "L2: not at rest {} s after the heal",
-                    self.plan.heal_ms / 1_000
+                    "L2: {} s after the heal not at rest: {}",
+                    self.plan.heal_ms / 1_000,
+                    restless.join("; ")
                 )));
             }
             self.events += 1;
