@@ -217,3 +217,6 @@ async fn store_first_mark(core: &mut Core, writer: &Writer) -> Result<(), sqlx::
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,496 @@
+//! A conn server between real links and a real database; balancer, logic servers and operator are
+//! played by the tests.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use common::device::code::LoginStatus;
+use common::device::frame::HEADER_BYTES;
+use common::device::login::{Login, LoginReply};
+use common::epoch::Epoch;
+use common::ids::{AccountId, AccountName, Nonce};
+use common::link::message::{
+    self, AccountCommand, Adopt, Attached, CommandAnswer, Grant, GrantAnswer, GrantVerdict, Held,
+    LogicInfo, LogicLoad, Message, Order, Revoke, RevokeReason,
+};
+use common::link::{Key, LinkEvent, LinkId, call};
+use common::secret::{DeviceKey, Secret};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+use crate::accounts::store::Accounts;
+use crate::counters::Counter;
+
+const PATIENCE: Duration = Duration::from_secs(25);
+const MASTER: MasterKey = Secret::new([9; 32]);
+const KEY: DeviceKey = Secret::new([7; 32]);
+const NEW_KEY: DeviceKey = Secret::new([8; 32]);
+const LOAD: LogicLoad = LogicLoad {
+    places_used: 1,
+    places_max: 10,
+    draining: false,
+};
+
+fn keys() -> Keys {
+    Keys {
+        cluster: vec![Key::new(Secret::new([1; 32]))],
+        operator: vec![Key::new(Secret::new([2; 32]))],
+    }
+}
+
+fn hub(role: Role, node: &str) -> (Hub, mpsc::Receiver<LinkEvent>) {
+    let (sender, events) = mpsc::channel(64);
+    let hub = Hub::new(HubSettings {
+        role,
+        node: node.parse().unwrap(),
+        keys: keys(),
+        events: sender,
+        listen_publicly: false,
+    });
+    (hub, events)
+}
+
+/// A logic server that grants everything and lists what it is given.
+struct Logic {
+    address: String,
+    hub: Hub,
+    link: LinkId,
+    /// What it was asked and told.
+    heard: mpsc::UnboundedReceiver<Message>,
+}
+
+/// One that waits to be dialled.
+struct Starting {
+    address: String,
+    hub: Hub,
+    events: mpsc::Receiver<LinkEvent>,
+}
+
+impl Starting {
+    async fn new(node: &str) -> Self {
+        let (hub, events) = hub(Role::Logic, node);
+        let any = "127.0.0.1:0".parse().unwrap();
+        let address = hub.listen(any, &[Role::Conn]).await.unwrap().to_string();
+        Self {
+            address,
+            hub,
+            events,
+        }
+    }
+
+    async fn linked(mut self, sessions: Vec<Held>) -> Logic {
+        let link = up(&mut self.events).await;
+        let info = LogicInfo {
+            advertise: vec!["127.0.0.1:20000".parse().unwrap()],
+            load: LOAD,
+        };
+        self.hub.notice(link, info);
+        let page = Adopt {
+            sessions,
+            grants: vec![],
+            last: true,
+        };
+        self.hub.notice(link, page);
+        let (hear, heard) = mpsc::unbounded_channel();
+        tokio::spawn(play(self.hub.clone(), self.events, hear));
+        Logic {
+            address: self.address,
+            hub: self.hub,
+            link,
+            heard,
+        }
+    }
+}
+
+async fn play(
+    hub: Hub,
+    mut events: mpsc::Receiver<LinkEvent>,
+    hear: mpsc::UnboundedSender<Message>,
+) {
+    while let Some(event) = events.recv().await {
+        let message = match event {
+            LinkEvent::Request {
+                link, id, message, ..
+            } => {
+                match &message {
+                    Message::Grant(_) => {
+                        let verdict = GrantVerdict::Granted;
+                        hub.answer(
+                            link,
+                            id,
+                            GrantAnswer {
+                                verdict,
+                                load: LOAD,
+                            },
+                        );
+                    }
+                    _ => {
+                        hub.answer(link, id, replied(true));
+                        hub.answer(link, id, replied(false));
+                    }
+                }
+                message
+            }
+            LinkEvent::Notice { message, .. } => message,
+            _ => continue,
+        };
+        if hear.send(message).is_err() {
+            return;
+        }
+    }
+}
+
+fn replied(more: bool) -> CommandAnswer {
+    CommandAnswer::Replied {
+        status: 0,
+        more,
+        payload: vec![5],
+    }
+}
+
+async fn up(events: &mut mpsc::Receiver<LinkEvent>) -> LinkId {
+    loop {
+        let event = timeout(PATIENCE, events.recv())
+            .await
+            .expect("a link in time");
+        if let LinkEvent::Up { link, .. } = event.unwrap() {
+            return link;
+        }
+    }
+}
+
+impl Logic {
+    async fn next(&mut self) -> Message {
+        let heard = timeout(PATIENCE, self.heard.recv()).await;
+        heard.expect("a message in time").unwrap()
+    }
+
+    async fn next_grant(&mut self) -> Grant {
+        match self.next().await {
+            Message::Grant(grant) => grant,
+            other => panic!("{other:?} instead of a grant"),
+        }
+    }
+
+    async fn next_revoke(&mut self) -> Revoke {
+        match self.next().await {
+            Message::Revoke(revoke) => revoke,
+            other => panic!("{other:?} instead of a revoke"),
+        }
+    }
+
+    fn attached(&self, held: Held) {
+        self.hub.notice(
+            self.link,
+            Attached {
+                sessions: vec![held],
+            },
+        );
+    }
+}
+
+/// A conn server, linked to by a balancer.
+struct Rig {
+    conn: ConnServer,
+    balancer: Hub,
+    answers: mpsc::Receiver<LinkEvent>,
+    link: LinkId,
+    last_id: u64,
+}
+
+impl Rig {
+    async fn start(database: &Database, logic_servers: Vec<String>) -> Self {
+        let settings = Settings {
+            logic_servers,
+            ..Settings::default()
+        };
+        let node = "conn-1".parse().unwrap();
+        let conn = ConnServer::start(settings, node, keys(), database.clone(), MASTER);
+        let conn = conn.await.unwrap();
+        let (balancer, mut answers) = hub(Role::Balancer, "balancer-1");
+        balancer.dial(conn.address().to_string());
+        let link = up(&mut answers).await;
+        Self {
+            conn,
+            balancer,
+            answers,
+            link,
+            last_id: 0,
+        }
+    }
+
+    /// With one logic server, which lists these sessions.
+    async fn with_node(database: &Database, sessions: Vec<Held>) -> (Self, Logic) {
+        let logic = Starting::new("logic-1").await;
+        let rig = Self::start(database, vec![logic.address.clone()]).await;
+        let logic = logic.linked(sessions).await;
+        rig.ready(1).await;
+        (rig, logic)
+    }
+
+    async fn ready(&self, nodes: usize) {
+        wait_until(|| self.conn.stats().nodes == nodes).await;
+    }
+
+    /// Logs in and gives the reply's body, whose proof is right.
+    async fn login(&mut self, account: &str, key: &DeviceKey) -> LoginStatus {
+        let account: AccountName = account.parse().unwrap();
+        self.last_id += 1;
+        let nonce = Nonce(rand::random());
+        let mut frame = vec![];
+        Login::sign(&account, "1.2.0", unix_ms(), nonce, key).encode(1, &mut frame);
+        let login = message::Login {
+            source: [127, 0, 0, 1].into(),
+            body: frame.split_off(HEADER_BYTES),
+        };
+        self.balancer.request(self.link, self.last_id, 3_000, login);
+        loop {
+            let event = timeout(PATIENCE, self.answers.recv()).await;
+            if let LinkEvent::Answer { id, message, .. } = event.unwrap().unwrap() {
+                assert_eq!(id, self.last_id);
+                let Message::LoginAnswer(answer) = message else {
+                    panic!("{message:?}");
+                };
+                let reply = LoginReply::decode_body(&answer.body).unwrap();
+                assert!(reply.verify(nonce, key));
+                return reply.status();
+            }
+        }
+    }
+
+    /// Logs in until the status is this one.
+    async fn login_until(&mut self, account: &str, key: &DeviceKey, status: LoginStatus) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.login(account, key).await != status {
+            assert!(Instant::now() < deadline, "never {status}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn wait_until(is: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(Instant::now() < deadline, "not in time");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since.as_millis().try_into().unwrap()
+}
+
+/// A database with the account "a".
+async fn accounts() -> (TempDir, Database, Accounts) {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(&directory.path().join("rcu.db"))
+        .await
+        .unwrap();
+    let accounts = Accounts::new(database.clone(), MASTER);
+    accounts.add(&name(), &KEY, 1).await.unwrap();
+    (directory, database, accounts)
+}
+
+fn name() -> AccountName {
+    "a".parse().unwrap()
+}
+
+fn held(account_version: u32) -> Held {
+    Held {
+        account_id: AccountId(1),
+        epoch: Epoch::at_ms(1),
+        account_version,
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_let_in_and_its_login_is_noted() {
+    let (_directory, database, accounts) = accounts().await;
+    let (mut rig, mut logic) = Rig::with_node(&database, vec![]).await;
+    assert_eq!(rig.login("a", &KEY).await, LoginStatus::Ok);
+    let grant = logic.next_grant().await;
+    assert_eq!(grant.account_id, AccountId(1));
+    assert_eq!(rig.login("a", &NEW_KEY).await, LoginStatus::Refused);
+    assert_eq!(rig.login("nobody", &KEY).await, LoginStatus::Refused);
+    let deadline = Instant::now() + PATIENCE;
+    let noted = loop {
+        let (described, _) = accounts.show(&name()).await.unwrap();
+        if described.last_login_at_ms.is_some() {
+            break described;
+        }
+        assert!(Instant::now() < deadline, "the login was not noted");
+        sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(noted.firmware.as_deref(), Some("1.2.0"));
+    assert_eq!(noted.last_source.as_deref(), Some("127.0.0.1"));
+    assert_eq!(noted.last_node.as_deref(), Some("logic-1"));
+    let stats = rig.conn.stats();
+    assert_eq!((stats.logins(), stats.count(Counter::Ok)), (3, 1));
+    rig.conn.shutdown().await;
+}
+
+#[tokio::test]
+async fn changes_are_in_effect_while_it_runs() {
+    let (_directory, database, accounts) = accounts().await;
+    let (mut rig, mut logic) = Rig::with_node(&database, vec![]).await;
+    assert_eq!(rig.login("b", &KEY).await, LoginStatus::Refused);
+    accounts.add(&"b".parse().unwrap(), &KEY, 1).await.unwrap();
+    rig.login_until("b", &KEY, LoginStatus::Ok).await;
+    assert_eq!(logic.next_grant().await.account.as_str(), "b");
+
+    assert_eq!(rig.login("a", &KEY).await, LoginStatus::Ok);
+    logic.next_grant().await;
+    let revoke = |below_version, why| Revoke {
+        account_id: AccountId(1),
+        below_version,
+        why,
+    };
+    assert!(accounts.disable(&name(), 1).await.unwrap());
+    let expected = revoke(2, RevokeReason::Disabled);
+    assert_eq!(logic.next_revoke().await, expected);
+    assert_eq!(rig.login("a", &KEY).await, LoginStatus::Disabled);
+
+    assert!(accounts.enable(&name(), 1).await.unwrap());
+    rig.login_until("a", &KEY, LoginStatus::Ok).await;
+    assert_eq!(logic.next_grant().await.account_version, 3);
+
+    accounts.rotate_key(&name(), &NEW_KEY, 1).await.unwrap();
+    let expected = revoke(4, RevokeReason::KeyRotated);
+    assert_eq!(logic.next_revoke().await, expected);
+    assert_eq!(rig.login("a", &KEY).await, LoginStatus::Refused);
+    assert_eq!(rig.login("a", &NEW_KEY).await, LoginStatus::Ok);
+    logic.next_grant().await;
+
+    accounts.remove(&name(), 1).await.unwrap();
+    let expected = revoke(u32::MAX, RevokeReason::Disabled);
+    assert_eq!(logic.next_revoke().await, expected);
+    assert_eq!(rig.login("a", &NEW_KEY).await, LoginStatus::Refused);
+    rig.conn.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_node_that_holds_what_was_revoked_meanwhile_is_told() {
+    let (_directory, database, accounts) = accounts().await;
+    accounts.rotate_key(&name(), &NEW_KEY, 1).await.unwrap();
+    let gone = Held {
+        account_id: AccountId(77),
+        ..held(1)
+    };
+    let (rig, mut logic) = Rig::with_node(&database, vec![held(1), gone]).await;
+    let mut told = [logic.next_revoke().await, logic.next_revoke().await];
+    told.sort_by_key(|revoke| revoke.account_id);
+    let [rotated, removed] = told;
+    assert_eq!(
+        (rotated.account_id, rotated.below_version),
+        (AccountId(1), 2)
+    );
+    assert_eq!(rotated.why, RevokeReason::KeyRotated);
+    assert_eq!(removed.account_id, AccountId(77));
+    assert_eq!(removed.why, RevokeReason::Disabled);
+    rig.conn.shutdown().await;
+}
+
+#[tokio::test]
+async fn of_two_sessions_the_older_one_ends() {
+    let (_directory, database, _accounts) = accounts().await;
+    let (one, two) = (
+        Starting::new("logic-1").await,
+        Starting::new("logic-2").await,
+    );
+    let addresses = vec![one.address.clone(), two.address.clone()];
+    let rig = Rig::start(&database, addresses).await;
+    let (mut one, two) = (one.linked(vec![held(1)]).await, two.linked(vec![]).await);
+    rig.ready(2).await;
+    wait_until(|| rig.conn.stats().sessions == 1).await;
+    let newer = Held {
+        epoch: Epoch::at_ms(2),
+        ..held(1)
+    };
+    two.attached(newer);
+    let Message::End(end) = one.next().await else {
+        panic!("no end");
+    };
+    assert_eq!((end.account_id, end.below), (AccountId(1), newer.epoch));
+    rig.conn.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_operators_command_reaches_the_session() {
+    let (_directory, database, _accounts) = accounts().await;
+    let (rig, mut logic) = Rig::with_node(&database, vec![held(1)]).await;
+    let address = rig.conn.address().to_string();
+    let ask = |account: &str| {
+        let command = AccountCommand {
+            account: account.parse().unwrap(),
+            order: Order {
+                command_id: 3,
+                deadline_ms: 0,
+                code: 1,
+                payload: vec![1],
+            },
+        };
+        let address = address.clone();
+        async move { call(&address, Role::Operator, keys(), command, PATIENCE).await }
+    };
+    let answers = ask("a").await.unwrap();
+    assert_eq!(answers, [replied(true).into(), replied(false).into()]);
+    let Message::Command(command) = logic.next().await else {
+        panic!("no command");
+    };
+    assert_eq!((command.account_id, command.order.code), (AccountId(1), 1));
+    let answers = ask("nobody").await.unwrap();
+    assert_eq!(answers, [CommandAnswer::NotAttached.into()]);
+    rig.conn.shutdown().await;
+}
+
+#[tokio::test]
+async fn epochs_grow_from_start_to_start() {
+    let (_directory, database, _accounts) = accounts().await;
+    let mut last = Epoch::ZERO;
+    for _ in 0..3 {
+        let (mut rig, mut logic) = Rig::with_node(&database, vec![]).await;
+        assert_eq!(rig.login("a", &KEY).await, LoginStatus::Ok);
+        let epoch = logic.next_grant().await.epoch;
+        assert!(epoch > last);
+        let mark: i64 = sqlx::query_scalar("SELECT mark FROM epoch_marks")
+            .fetch_one(database.reader())
+            .await
+            .unwrap();
+        assert!(epoch.to_i64() < mark);
+        // The next start is above the mark, 60 s ahead, and so above everything before.
+        last = Epoch::from_i64(mark).unwrap();
+        rig.conn.shutdown().await;
+        assert!(!logic.address.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    let (_directory, database, _accounts) = accounts().await;
+    let start = |settings| {
+        let node = "conn-1".parse().unwrap();
+        ConnServer::start(settings, node, keys(), database.clone(), MASTER)
+    };
+    let wrong = Settings {
+        grant_ttl_s: 0,
+        ..Settings::default()
+    };
+    let error = start(wrong).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "wrong settings: grant_ttl_s: 1 to 600; logic_servers: at least one"
+    );
+    let public = Settings {
+        listen: "203.0.113.7:0".parse().unwrap(),
+        logic_servers: vec!["127.0.0.1:1".into()],
+        ..Settings::default()
+    };
+    let error = start(public.clone()).await.unwrap_err();
+    assert!(matches!(error, StartError::Listen { .. }), "{error}");
+    database.close().await;
+    let error = start(public).await.unwrap_err();
+    assert!(matches!(error, StartError::Database(_)), "{error}");
+}
