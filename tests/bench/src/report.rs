@@ -45,6 +45,15 @@ pub(crate) enum Line {
     },
 }
 
+impl Line {
+    pub(crate) fn goal(&self) -> &'static str {
+        match self {
+            Self::Figure(figure) => figure.goal,
+            Self::Missing { goal, .. } => goal,
+        }
+    }
+}
+
 /// The middle value; of an even number of values the mean of the two in the middle.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();

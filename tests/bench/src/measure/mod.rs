@@ -1,17 +1,29 @@
 //! The measurements, one file each; every one returns its lines of the table.
 //!
-//! - [`logins`] G1 · [`memory`] G2 · [`frames`] G3, G4 · [`store`] G7 · [`idle`] G11
+//! - [`logins`] G1 · [`memory`] G2 · [`frames`] G3, G4 · [`crates`] G3, G4, G7 · [`idle`] G11
 
+pub(crate) mod crates;
 pub(crate) mod frames;
 pub(crate) mod idle;
 pub(crate) mod logins;
 pub(crate) mod memory;
-pub(crate) mod store;
 
 use std::path::PathBuf;
 
 use crate::cluster::Site;
 use crate::error::Result;
+use crate::report::Standard;
+
+/// Frames one by one, of a bare loop.
+const G3: Standard = Standard::ShareOfLimit {
+    goal: 0.85,
+    refused_below: 0.70,
+};
+/// Frames in bursts of 16, of a bare loop.
+const G4: Standard = Standard::ShareOfLimit {
+    goal: 0.70,
+    refused_below: 0.50,
+};
 
 /// How the measurements are made.
 #[derive(Clone, Debug)]

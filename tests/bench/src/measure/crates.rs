@@ -1,0 +1,93 @@
+//! G3, G4, G7 as the benchmarks of the crates have them, each beside its limit in the same
+//! process; and every other benchmark as it is. `scripts/bench` runs them; here their estimates
+//! are read.
+
+use super::Plan;
+use crate::criterion::{self, Estimate};
+use crate::error::Result;
+use crate::report::{Beside, Figure, Line, Standard};
+
+/// Two benchmarks: ours and its limit.
+struct Pair {
+    goal: &'static str,
+    what: &'static str,
+    ours: &'static str,
+    limit: &'static str,
+    limit_name: &'static str,
+    standard: Standard,
+}
+
+const PAIRS: [Pair; 3] = [
+    Pair {
+        goal: "G3",
+        what: "shard core on sockets, a store that accepts at once: frames one by one",
+        ours: "loopback/1 frames/shard",
+        limit: "loopback/1 frames/bare",
+        limit_name: "bare loop",
+        standard: super::G3,
+    },
+    Pair {
+        goal: "G4",
+        what: "shard core on sockets, a store that accepts at once: bursts of 16",
+        ours: "loopback/16 frames/shard",
+        limit: "loopback/16 frames/bare",
+        limit_name: "bare loop",
+        standard: super::G4,
+    },
+    Pair {
+        goal: "G7",
+        what: "rows into SQLite, batches of 5,000, each committed",
+        ours: "sqlite_rows/store",
+        limit: "sqlite_rows/rusqlite",
+        limit_name: "rusqlite",
+        standard: Standard::ShareOfLimit {
+            goal: 0.85,
+            refused_below: 0.70,
+        },
+    },
+];
+
+pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
+    let estimates = criterion::estimates(&plan.criterion);
+    let mut lines: Vec<_> = PAIRS.iter().map(|pair| pair.line(&estimates)).collect();
+    let paired = |id: &str| PAIRS.iter().any(|pair| pair.ours == id || pair.limit == id);
+    let others = estimates.iter().filter(|estimate| !paired(&estimate.id));
+    lines.extend(others.map(told));
+    Ok(lines)
+}
+
+impl Pair {
+    fn line(&self, estimates: &[Estimate]) -> Line {
+        let find = |id| estimates.iter().find(|estimate| estimate.id == id);
+        let (Some(ours), Some(limit)) = (find(self.ours), find(self.limit)) else {
+            return Line::Missing {
+                goal: self.goal,
+                what: self.what,
+                why: format!("criterion left no estimate of {} and its limit", self.ours),
+            };
+        };
+        let per_s = |estimate: &Estimate| vec![1e9 / estimate.element_ns()];
+        Line::Figure(Figure {
+            goal: self.goal,
+            what: self.what.into(),
+            unit: "/s",
+            runs: per_s(ours),
+            beside: Some(Beside {
+                name: self.limit_name,
+                runs: per_s(limit),
+            }),
+            standard: self.standard,
+        })
+    }
+}
+
+fn told(estimate: &Estimate) -> Line {
+    Line::Figure(Figure {
+        goal: "",
+        what: format!("criterion: {}", estimate.id),
+        unit: "ns per element",
+        runs: vec![estimate.element_ns()],
+        beside: None,
+        standard: Standard::Told,
+    })
+}
