@@ -11,9 +11,11 @@
 //! told before that change, so nothing that is out of date outlives it in the cache.
 //!
 //! - [`store`]: what people do with accounts, each change with its row in `account_changes`.
-//! - [`seal`]: device keys under the master key. [`fleet`]: device keys made from one key.
+//! - [`seal`]: device keys under the master key.
 //! - [`cache`]: what was looked up before. `last_logins`: what is to be noted of logins.
 //! - `reader`, `writer`: the two tasks of a conn server that use the table.
+
+use serde::Serialize;
 
 pub mod cache;
 pub(crate) mod last_logins;
@@ -21,3 +23,10 @@ pub(crate) mod reader;
 pub mod seal;
 pub mod store;
 pub(crate) mod writer;
+
+/// Any number of rows as one bound value, for `json_each`: the statement stays the same, and so it
+/// is prepared once.
+fn json(rows: impl Iterator<Item = impl Serialize>) -> String {
+    let rows: Vec<_> = rows.collect();
+    serde_json::to_string(&rows).expect("names and numbers can be written")
+}

@@ -13,6 +13,7 @@ use common::link::message::{Held, Revoke};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::json;
 use super::seal::{self, MasterKey};
 use crate::account::{Account, Change, ChangeKind, Found, stale};
 
@@ -212,9 +213,7 @@ impl Reader {
             "SELECT name, id, sealed_key, enabled, version FROM accounts \
              WHERE name IN (SELECT value FROM json_each(?))",
         )
-        .bind(json_array(
-            look_ups.iter().map(|(_, name)| format!("\"{name}\"")),
-        ))
+        .bind(json(look_ups.iter().map(|(_, name)| name)))
         .fetch_all(self.database.reader())
         .await?;
         let rows = rows
@@ -239,7 +238,7 @@ impl Reader {
             "SELECT id, version, enabled FROM accounts \
              WHERE id IN (SELECT value FROM json_each(?))",
         )
-        .bind(json_array(held.iter().map(|held| held.account_id)))
+        .bind(json(held.iter().map(|held| held.account_id)))
         .fetch_all(self.database.reader())
         .await?;
         let rows = rows
@@ -308,17 +307,4 @@ fn change(account_id: i64, name: &str, kind: &str, version: i64) -> Option<Chang
 /// Versions begin at 1 and grow by 1 with each change that a person makes.
 fn version_of(column: i64) -> u32 {
     u32::try_from(column).unwrap_or(u32::MAX)
-}
-
-/// One bound value for any number of names or ids; names need no escaping.
-fn json_array(items: impl Iterator<Item = impl std::fmt::Display>) -> String {
-    let mut json = String::from("[");
-    for (index, item) in items.enumerate() {
-        if index > 0 {
-            json.push(',');
-        }
-        json.push_str(&item.to_string());
-    }
-    json.push(']');
-    json
 }
