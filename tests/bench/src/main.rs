@@ -168,14 +168,15 @@ fn help(helper: Helper) -> Result<()> {
     }
 }
 
-/// A measurement, and the figures that it yields.
+/// A measurement after the goals that it is for; `""`: for all of them.
 type Measurement = (
     &'static [&'static str],
     &'static str,
     fn(&Plan) -> Result<Vec<Line>>,
 );
 
-const MEASUREMENTS: [Measurement; 5] = [
+const MEASUREMENTS: [Measurement; 6] = [
+    (&[""], "the machine", measure::machine::measure),
     (&["G1"], "full logins", measure::logins::measure),
     (
         &["G2"],
@@ -205,10 +206,14 @@ fn run(plan: &Plan, only: &[String]) -> Result<()> {
         |goal: &str| only.is_empty() || only.iter().any(|name| name.eq_ignore_ascii_case(goal));
     let mut lines = Vec::new();
     for (goals, what, measure) in MEASUREMENTS {
-        if !goals.iter().copied().any(wanted) {
+        if !goals
+            .iter()
+            .copied()
+            .any(|goal| goal.is_empty() || wanted(goal))
+        {
             continue;
         }
-        eprintln!("measuring {}: {what}", goals.join(", "));
+        eprintln!("measuring {} {what}", goals.join(", "));
         match measure(plan) {
             Ok(measured) => lines.extend(measured),
             Err(error) => lines.push(Line::Missing {
@@ -218,7 +223,7 @@ fn run(plan: &Plan, only: &[String]) -> Result<()> {
             }),
         }
     }
-    lines.retain(|line| wanted(line.goal()));
+    lines.retain(|line| line.goal().is_empty() || wanted(line.goal()));
     let not_quiet = if load_average > LOAD_AVERAGE_QUIET {
         ", NOT QUIET: do not quote"
     } else {

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 pub(crate) enum Standard {
     /// Of the limit measured in the same run, as a share of one.
     ShareOfLimit { goal: f64, refused_below: f64 },
+    /// As often as the limit measured in the same run: for costs.
+    TimesLimit { goal: f64 },
     /// Of the figure itself, in its unit.
     AtMost {
         goal: f64,
@@ -121,27 +123,37 @@ impl Figure {
 
     fn stands(&self) -> &'static str {
         let figure = median(&self.runs);
+        let limit = self.beside.as_ref().map(|beside| median(&beside.runs));
         match (self.standard, self.ratio()) {
-            (Standard::ShareOfLimit { goal, .. }, Some(ratio)) if ratio >= goal => "met",
+            _ if self.runs.is_empty() => "",
+            (Standard::Told, _) => "",
+            (Standard::ShareOfLimit { goal, .. }, Some(ratio)) if ratio >= goal => MET,
             (Standard::ShareOfLimit { refused_below, .. }, Some(ratio))
                 if ratio < refused_below =>
             {
-                "REFUSED"
+                REFUSED
             }
-            (Standard::ShareOfLimit { .. }, Some(_)) => "in sight",
-            (Standard::AtMost { goal, .. }, _) if figure <= goal => "met",
+            (Standard::TimesLimit { goal }, Some(ratio)) if ratio <= goal => MET,
+            (Standard::ShareOfLimit { .. } | Standard::TimesLimit { .. }, None) => "",
+            (Standard::AtMost { goal, .. }, _) if figure <= goal => MET,
+            (Standard::AtMost { goal, .. }, _) if limit.is_some_and(|limit| limit > goal) => {
+                // Nothing could meet it here: a slower machine than that of LIMITS, or a busy one.
+                "the limit is above the goal"
+            }
             (
                 Standard::AtMost {
                     refused_above: Some(refused),
                     ..
                 },
                 _,
-            ) if figure > refused => "REFUSED",
-            (Standard::AtMost { .. }, _) if figure.is_finite() => "in sight",
-            (Standard::ShareOfLimit { .. } | Standard::AtMost { .. } | Standard::Told, _) => "",
+            ) if figure > refused => REFUSED,
+            _ => "below the goal",
         }
     }
 }
+
+const MET: &str = "met";
+const REFUSED: &str = "REFUSED";
 
 impl Standard {
     /// What is asked, and where a figure is refused.
@@ -154,6 +166,7 @@ impl Standard {
                 format!("≥ {:.0} %", goal * 100.0),
                 format!("< {:.0} %", refused_below * 100.0),
             ),
+            Self::TimesLimit { goal } => (format!("≤ {goal:.2} ×"), String::new()),
             Self::AtMost {
                 goal,
                 refused_above,
@@ -252,17 +265,28 @@ mod tests {
             goal: 0.75,
             refused_below: 0.55,
         };
-        for (measured, stands) in [(75.0, "met"), (74.0, "in sight"), (54.0, "REFUSED")] {
+        for (measured, stands) in [(75.0, "met"), (74.0, "below the goal"), (54.0, "REFUSED")] {
             assert_eq!(figure(&[measured], Some(&[100.0]), share).stands(), stands);
         }
         let most = Standard::AtMost {
             goal: 256.0,
             refused_above: Some(512.0),
         };
-        for (measured, stands) in [(256.0, "met"), (300.0, "in sight"), (513.0, "REFUSED")] {
+        for (measured, stands) in [
+            (256.0, "met"),
+            (300.0, "below the goal"),
+            (513.0, "REFUSED"),
+        ] {
             assert_eq!(figure(&[measured], None, most).stands(), stands);
         }
+        let limit_above = figure(&[600.0], Some(&[257.0]), most).stands();
+        assert_eq!(limit_above, "the limit is above the goal");
+        let times = Standard::TimesLimit { goal: 1.5 };
+        for (measured, stands) in [(150.0, "met"), (151.0, "below the goal")] {
+            assert_eq!(figure(&[measured], Some(&[100.0]), times).stands(), stands);
+        }
         assert_eq!(figure(&[1.0], None, Standard::Told).stands(), "");
+        assert_eq!(figure(&[], Some(&[1.0]), share).stands(), "");
     }
 
     #[test]
