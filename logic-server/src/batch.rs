@@ -12,7 +12,8 @@
 //!
 //! A batch is handed over when it is full or old; and at the end of a turn already when none is
 //! at the writer. So one frame on an idle node waits for one commit and for nothing else, and
-//! under load batches grow for as long as the commit before them takes.
+//! under load batches grow for as long as the commit before them takes. Nobody waits for a line
+//! of `sessions`: it goes along with frames, or after [`PRESENCE_WAIT_MS`].
 
 use std::mem;
 use std::net::IpAddr;
@@ -29,6 +30,10 @@ use crate::ids::{Now, SessionId, ShardIndex, Slot};
 /// Empty batches kept for the next frames, so that a busy shard stops allocating.
 const SPARE_MAX: usize = 2;
 
+/// How long a line of `sessions` waits for frames to go with. While a fleet logs in, a commit for
+/// every few lines would cost more than the logins.
+pub(crate) const PRESENCE_WAIT_MS: u64 = 250;
+
 /// When a batch is full or old.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -36,7 +41,7 @@ pub struct Limits {
     pub rows_max: usize,
     /// Bytes of payload; likewise.
     pub bytes_max: usize,
-    /// From its first content until it is handed over, however little it holds.
+    /// From its first frame until it is handed over, however little it holds.
     pub age_ms_max: u64,
 }
 
@@ -111,7 +116,7 @@ pub struct Batch {
     pub arena: Vec<u8>,
     pub acks: Vec<Ack>,
     pub presence: Vec<Presence>,
-    /// Monotonic, when its first content came.
+    /// Monotonic, when its first frame came; of no meaning where none did.
     pub opened_at_ms: u64,
 }
 
@@ -150,7 +155,8 @@ impl Batch {
         self.rows.clear();
         self.arena.clear();
         self.acks.clear();
-        self.presence.clear();
+        // Of them there are many when a fleet comes, and few ever after.
+        self.presence = vec![];
     }
 }
 
@@ -176,6 +182,8 @@ pub(crate) struct Sender {
 pub(crate) struct Collector {
     limits: Limits,
     open: Batch,
+    /// When the first line of `sessions` came to the open batch.
+    presence_since_ms: u64,
     spare: Vec<Batch>,
     handed_over: u64,
     given_back: u64,
@@ -192,6 +200,7 @@ impl Collector {
         Self {
             limits,
             open: Batch::new(shard),
+            presence_since_ms: 0,
             spare: vec![],
             handed_over: 0,
             given_back: 0,
@@ -211,7 +220,10 @@ impl Collector {
     ) -> u64 {
         let count = telemetry.count();
         let bytes: usize = telemetry.records().map(|record| record.payload.len()).sum();
-        self.make_room(usize::from(count), bytes, now, full);
+        self.make_room(usize::from(count), bytes, full);
+        if self.open.rows.is_empty() {
+            self.open.opened_at_ms = now.ms;
+        }
 
         let received_at_ms = bigint(now.unix_ms);
         let mut flawed = 0;
@@ -244,7 +256,10 @@ impl Collector {
 
     /// Takes a line of `sessions`.
     pub(crate) fn presence(&mut self, line: Presence, now: Now, full: &mut Vec<Batch>) {
-        self.make_room(1, 0, now, full);
+        self.make_room(1, 0, full);
+        if self.open.presence.is_empty() {
+            self.presence_since_ms = now.ms;
+        }
         self.open.presence.push(line);
     }
 
@@ -261,7 +276,10 @@ impl Collector {
             true => 0,
             false => self.limits.age_ms_max,
         };
-        (!self.open.is_empty()).then(|| self.open.opened_at_ms + wait_ms)
+        let frames = (!self.open.rows.is_empty()).then(|| self.open.opened_at_ms + wait_ms);
+        let presence =
+            (!self.open.presence.is_empty()).then(|| self.presence_since_ms + PRESENCE_WAIT_MS);
+        frames.into_iter().chain(presence).min()
     }
 
     /// The open batch, whatever it holds; `None`: nothing.
@@ -293,15 +311,12 @@ impl Collector {
         self.handed_over == self.given_back
     }
 
-    fn make_room(&mut self, rows: usize, bytes: usize, now: Now, full: &mut Vec<Batch>) {
+    fn make_room(&mut self, rows: usize, bytes: usize, full: &mut Vec<Batch>) {
         let open = &self.open;
         let is_full = open.rows.len() + open.presence.len() + rows > self.limits.rows_max
             || open.arena.len() + bytes > self.limits.bytes_max;
         if is_full && !open.is_empty() {
             full.push(self.cut());
-        }
-        if self.open.is_empty() {
-            self.open.opened_at_ms = now.ms;
         }
     }
 

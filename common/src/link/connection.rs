@@ -226,7 +226,11 @@ impl Connection<'_> {
                 ready = writer.writable(), if !self.unsent.is_empty() => if let Err(error) = ready {
                     return End::Lost(error);
                 },
-                Some(queued) = self.inbox.queue.recv(), if self.unsent.is_empty() => self.take(queued),
+                Some(queued) = self.inbox.queue.recv(), if self.unsent.is_empty() => {
+                    self.take(queued);
+                    // Whoever else is about to speak on this link does so first.
+                    tokio::task::yield_now().await;
+                }
                 () = std::future::ready(()), if self.unsent.is_empty() && !self.bulk.is_empty() => {}
             }
             match self.write(writer) {

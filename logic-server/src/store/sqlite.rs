@@ -5,7 +5,7 @@ use common::ids::NodeName;
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
-use super::bulk::{Bulk, Values};
+use super::bulk::{Bulk, RECORDS_MAX, SESSIONS_MAX, Values};
 use crate::batch::{Presence, Row};
 use crate::writer::Work;
 
@@ -44,7 +44,11 @@ impl Sqlite {
             node: node.to_string(),
             telemetry: Table::ALL.map(|table| {
                 let own = table.columns().iter().map(|column| column.name);
-                insert(table.name(), KEY_COLUMNS.iter().copied().chain(own))
+                insert(
+                    table.name(),
+                    KEY_COLUMNS.iter().copied().chain(own),
+                    RECORDS_MAX,
+                )
             }),
             dead_letter: insert(
                 "dead_letter",
@@ -52,12 +56,14 @@ impl Sqlite {
                     .iter()
                     .copied()
                     .chain(["kind", "payload", "reason"]),
+                RECORDS_MAX,
             ),
             attached: insert(
                 "sessions",
                 ["account_id", "epoch", "node", "source", "attached_at"],
+                SESSIONS_MAX,
             ),
-            ended: Bulk::new(ENDED_HEAD, 4, ENDED_TAIL),
+            ended: Bulk::new(ENDED_HEAD, 4, ENDED_TAIL, SESSIONS_MAX),
         }
     }
 
@@ -168,13 +174,13 @@ impl Sqlite {
 /// `INSERT OR IGNORE` this lets every other constraint speak. `OR FAIL` leaves what a refused
 /// statement did before it failed, which the transaction undoes anyhow: else SQLite would keep a
 /// journal for each statement, a fifth of the whole cost.
-fn insert<'a>(table: &str, columns: impl IntoIterator<Item = &'a str>) -> Bulk {
+fn insert<'a>(table: &str, columns: impl IntoIterator<Item = &'a str>, rows_max: usize) -> Bulk {
     let columns: Vec<_> = columns.into_iter().collect();
     let head = format!(
         "INSERT OR FAIL INTO {table} ({}) VALUES",
         columns.join(", ")
     );
-    Bulk::new(&head, columns.len(), "ON CONFLICT DO NOTHING")
+    Bulk::new(&head, columns.len(), "ON CONFLICT DO NOTHING", rows_max)
 }
 
 fn key(row: &Row) -> (i64, i64, i64) {

@@ -19,6 +19,7 @@ use common::ids::AccountId;
 use common::link::message::{Grant, GrantVerdict, Message};
 use common::link::{Hub, HubSettings, Key, Keys, LinkEvent, LinkId, Role};
 use common::secret::Secret;
+use logic_server::counters::Counter;
 use logic_server::{LogicServer, Settings};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -106,6 +107,17 @@ impl Cluster {
             }
         });
         assert!(waited.await.is_ok(), "{query} gave {rows:?}");
+    }
+
+    /// Waits until the node has counted so many: figures are published once a turn, after what they count.
+    pub async fn wait_for_count(&self, counter: Counter, expected: u64) {
+        let waited = timeout(PATIENCE, async {
+            while self.node.stats().count(counter) != expected {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let counted = || self.node.stats().count(counter);
+        assert!(waited.await.is_ok(), "{counter:?}: {}", counted());
     }
 }
 

@@ -9,6 +9,7 @@ use common::secret::Secret;
 
 use super::bench::*;
 use super::commands::order;
+use crate::batch::PRESENCE_WAIT_MS;
 use crate::shard::*;
 use crate::wheel::TICK_MS;
 
@@ -132,6 +133,7 @@ fn three_heartbeats_of_silence_end_the_session_and_half_a_frame_is_silence() {
     };
     assert_eq!(bench.take_heard(), [close]);
     assert_eq!(bench.shard.sessions(), 0);
+    bench.pass(PRESENCE_WAIT_MS);
     bench.commit();
     assert_eq!(bench.shard.next_deadline(), None);
 }
@@ -201,14 +203,14 @@ fn every_end_is_told_to_the_gate_and_to_the_store() {
         } else {
             assert_eq!(bench.take_heard(), []);
         }
-        bench.tick();
         let line = Presence::Ended {
             account_id: AccountId(1_001),
             epoch: Epoch::at_ms(1),
-            at_ms: 1_767_225_600_000,
+            at_ms: bench.now.unix_ms as i64,
             reason,
         };
-        assert_eq!(bench.batches[0].presence, [line]);
+        bench.pass(PRESENCE_WAIT_MS);
+        assert_eq!(bench.batches[0].presence.last(), Some(&line));
     }
 }
 
@@ -223,17 +225,27 @@ fn output_up_to_the_high_water_mark_is_waited_for() {
 }
 
 #[test]
-fn the_beginning_of_a_session_is_stored() {
-    let mut bench = Bench::new(settings());
-    bench.adopt(0, 1);
-    bench.tick();
+fn the_beginning_of_a_session_is_stored_with_the_next_frame_or_after_its_wait() {
     let line = Presence::Attached {
         account_id: AccountId(1_001),
         epoch: Epoch::at_ms(1),
         source: seed(1).source,
         at_ms: 5,
     };
-    assert_eq!(bench.batches[0].presence, [line]);
+    for frame_comes in [false, true] {
+        let mut bench = Bench::new(settings());
+        bench.adopt(0, 1);
+        bench.pass(PRESENCE_WAIT_MS - 1);
+        assert_eq!(bench.batches.len(), 0);
+        assert_eq!(bench.shard.next_deadline(), Some(bench.now.ms + 1));
+        match frame_comes {
+            true => bench.receive(0, &telemetry(1, 1, 1)),
+            false => bench.now.ms += 1,
+        }
+        bench.tick();
+        assert_eq!(bench.batches[0].rows.len(), usize::from(frame_comes));
+        assert_eq!(bench.batches[0].presence, [line]);
+    }
 }
 
 #[test]
@@ -241,14 +253,15 @@ fn a_session_that_is_over_leaves_no_timer() {
     let mut bench = Bench::attached(settings());
     assert!(bench.shard.next_deadline().is_some());
     bench.apply(Input::Disconnected { slot: Slot(0) });
-    bench.commit();
     bench.pass(1_000_000);
+    bench.commit();
     assert_eq!(bench.shard.next_deadline(), None);
     bench.adopt(0, 2);
     bench.apply(Input::Disconnected { slot: Slot(0) });
     bench.adopt(1, 3);
-    bench.commit();
     let deadline = bench.now.ms + 180_000;
+    bench.pass(PRESENCE_WAIT_MS);
+    bench.commit();
     assert_eq!(bench.shard.next_deadline(), Some(deadline));
 }
 

@@ -40,7 +40,8 @@ const GOALS: [Goal; 2] = [
         goal: "G3",
         what: "logic server with its store: frames per core-second, one by one",
         frames_in_burst: 1,
-        standard: super::G3,
+        // LIMITS asks it with a store that accepts at once; the crates have that.
+        standard: Standard::Told,
     },
     Goal {
         goal: "G4",

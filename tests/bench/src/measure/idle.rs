@@ -62,7 +62,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
     }
     let mut percents = percents.into_iter();
     let bare: Vec<f64> = percents.next().into_iter().collect();
-    let line = |server: &str, percent: Option<f64>| {
+    let line = |server: &str, percent: Option<f64>, standard| {
         Line::Figure(Figure {
             goal: "G11",
             what: format!(
@@ -75,15 +75,17 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
                 name: "bare server",
                 runs: bare.clone(),
             }),
-            standard: Standard::AtMost {
-                goal: 0.3,
-                refused_above: Some(1.0),
-            },
+            standard,
         })
     };
+    // The goal speaks of the logic server.
+    let goal = Standard::AtMost {
+        goal: 0.3,
+        refused_above: Some(1.0),
+    };
     Ok(vec![
-        line("logic server", percents.next()),
-        line("rcu up, all tiers", percents.next()),
+        line("logic server", percents.next(), goal),
+        line("rcu up, all tiers", percents.next(), Standard::Told),
     ])
 }
 

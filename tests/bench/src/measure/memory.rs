@@ -73,8 +73,13 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
             slabs.last()
         );
     }
-    let mut all = lines(ALONE, &alone, &slabs);
-    all.extend(lines(CLUSTER, &clusters, &slabs));
+    // The goal speaks of the logic server.
+    let goal = Standard::AtMost {
+        goal: 256.0,
+        refused_above: Some(512.0),
+    };
+    let mut all = lines(ALONE, &alone, &slabs, goal);
+    all.extend(lines(CLUSTER, &clusters, &slabs, Standard::Told));
     Ok(all)
 }
 
@@ -112,7 +117,7 @@ fn settled(server: u32) -> Result<u64> {
     }
 }
 
-fn lines(server: &str, ours: &[Readings], slabs: &[Readings]) -> Vec<Line> {
+fn lines(server: &str, ours: &[Readings], slabs: &[Readings], asked: Standard) -> Vec<Line> {
     let line = |what: &str, unit, of: fn(&Readings) -> f64, standard| {
         Line::Figure(Figure {
             goal: "G2",
@@ -125,10 +130,6 @@ fn lines(server: &str, ours: &[Readings], slabs: &[Readings]) -> Vec<Line> {
             }),
             standard,
         })
-    };
-    let asked = Standard::AtMost {
-        goal: 256.0,
-        refused_above: Some(512.0),
     };
     let told = Standard::Told;
     vec![
