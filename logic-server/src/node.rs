@@ -18,7 +18,7 @@ use common::link::{Hub, HubSettings, Keys, LinkEvent, Role};
 use mio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, Span};
 
 use crate::batch::Batch;
@@ -31,11 +31,15 @@ use crate::gate;
 use crate::ids::ShardIndex;
 use crate::mailbox::Mailbox;
 use crate::settings::Settings;
-use crate::shard::Shard;
+use crate::shard::{self, Shard};
 use crate::stats::{Figures, Stats};
 use crate::store::{RepairError, Store};
 use crate::writer::Writer;
 use crate::writer_task::{self, WriterTask};
+
+/// Beyond the deadline of a shutdown: for the last word to every device, which a socket waits a
+/// second for.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
 /// A logic server that runs. Dropped without [`LogicServer::shutdown`], it ends at once.
 #[derive(Debug)]
@@ -182,7 +186,7 @@ impl LogicServer {
     }
 
     /// Takes no grants any more, has what was taken stored and acknowledged, sends every device
-    /// `Close(shutdown)`, and ends. What is not done within `shutdown_deadline_ms` is left: it was
+    /// `Close(shutdown)`, and ends. What is not stored within `shutdown_deadline_ms` is left: it was
     /// not acknowledged, so the devices send it again.
     pub async fn shutdown(mut self) {
         let span = self.span.clone();
@@ -193,20 +197,21 @@ impl LogicServer {
         let deadline = Instant::now() + self.shutdown_deadline;
         self.gate.post(ToGate::Input(gate::Input::Shutdown));
         let mut gate_thread = self.threads.pop();
-        for thread in &mut self.threads {
-            if timeout_at(deadline, thread.ended()).await.is_err() {
-                tracing::warn!("shutdown takes too long: sessions are cut");
-                break;
+        if timeout_at(deadline, ended(&mut self.threads))
+            .await
+            .is_err()
+        {
+            tracing::warn!("shutdown takes too long: what is not acknowledged is left");
+            for shard in &self.shards {
+                shard.post(ToShard::Input(shard::Input::Abandon));
             }
-        }
-        for shard in &self.shards {
-            shard.post(ToShard::Stop);
-        }
-        for thread in &mut self.threads {
-            thread.ended().await;
+            let _ = timeout(GOODBYE_MAX, ended(&mut self.threads)).await;
+            for shard in &self.shards {
+                shard.post(ToShard::Stop);
+            }
+            ended(&mut self.threads).await;
         }
         if timeout_at(deadline, &mut self.writer).await.is_err() {
-            tracing::warn!("shutdown takes too long: batches that were not acknowledged are left");
             self.writer.abort();
         }
         self.gate.post(ToGate::Stop);
@@ -338,6 +343,13 @@ impl Thread {
         }
         // A loop that panicked has ended the process.
         let _ = self.handle.take().map(JoinHandle::join);
+    }
+}
+
+/// Waits until all of them are gone.
+async fn ended(threads: &mut [Thread]) {
+    for thread in threads {
+        thread.ended().await;
     }
 }
 

@@ -74,7 +74,8 @@ pub struct Settings {
     pub overload_retry_ms: u32,
     /// Devices that are sent away at shutdown come back within this time, spread, milliseconds.
     pub shutdown_spread_ms: u32,
-    /// A shutdown that is not done by then leaves the rest undone, milliseconds.
+    /// A shutdown waits so long for the database, milliseconds; what it has not acknowledged by then,
+    /// the devices send again.
     pub shutdown_deadline_ms: u64,
 }
 

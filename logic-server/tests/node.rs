@@ -389,7 +389,12 @@ async fn a_shutdown_waits_for_a_database_no_longer_than_its_deadline() {
     let shutdown = timeout(Duration::from_secs(5), node.shutdown());
     assert!(shutdown.await.is_ok());
     // Not acknowledged, so it is the device's to send again.
-    assert!(!matches!(device.hear().await, Heard::Ack { .. }));
+    let last = device.hear().await;
+    assert!(
+        matches!(last, Heard::Close(CloseReason::Shutdown, 1..)),
+        "{last:?}"
+    );
+    assert_eq!(device.hear().await, Heard::End);
     drop(held);
     database.close().await;
 }

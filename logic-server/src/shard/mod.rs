@@ -112,6 +112,8 @@ pub enum Input<'a> {
     Finished { batch: Batch, outcome: BatchOutcome },
     /// Take no telemetry any more, have what was taken stored and acknowledged, say goodbye.
     Shutdown,
+    /// The store takes too long for a shutdown: say goodbye now, whatever is not acknowledged.
+    Abandon,
     /// The end of a turn, and [`Shard::next_deadline`] has come.
     Tick,
 }
@@ -124,6 +126,8 @@ enum Phase {
     Flushing,
     /// Every session has been told; waits until that is stored.
     Leaving,
+    /// Every session has been told, and nothing is waited for.
+    Abandoned,
 }
 
 /// The sessions of one loop.
@@ -210,6 +214,10 @@ impl Shard {
                 if self.phase == Phase::Running {
                     self.phase = Phase::Flushing;
                 }
+            }
+            Input::Abandon => {
+                self.say_goodbye(now, effects);
+                self.phase = Phase::Abandoned;
             }
             Input::Tick => self.tick(now, effects),
         }
@@ -319,7 +327,7 @@ impl Shard {
 
         match self.phase {
             Phase::Running => effects.batches.extend(self.collector.due(now)),
-            Phase::Flushing | Phase::Leaving => self.shut_down(now, effects),
+            Phase::Flushing | Phase::Leaving | Phase::Abandoned => self.shut_down(now, effects),
         }
     }
 
@@ -340,7 +348,11 @@ impl Shard {
             self.say_goodbye(now, effects);
         }
         effects.batches.extend(self.collector.flush());
-        effects.done = self.phase == Phase::Leaving && self.collector.is_idle();
+        effects.done = match self.phase {
+            Phase::Running | Phase::Flushing => false,
+            Phase::Leaving => self.collector.is_idle(),
+            Phase::Abandoned => true,
+        };
     }
 
     /// Devices come back one after another, not all at once.

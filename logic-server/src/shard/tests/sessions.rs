@@ -356,6 +356,32 @@ fn at_shutdown_what_was_taken_is_acknowledged_and_then_everybody_is_told() {
 }
 
 #[test]
+fn a_shutdown_that_waits_for_the_store_in_vain_says_goodbye_all_the_same() {
+    let mut bench = Bench::new(settings());
+    bench.adopt(0, 1);
+    bench.receive(0, &telemetry(1, 1, 1));
+    bench.apply(Input::Shutdown);
+    bench.tick();
+    bench.take_heard();
+    assert_eq!(bench.closed, []);
+
+    bench.apply(Input::Abandon);
+    bench.adopt(1, 2);
+    bench.tick();
+    let heard = bench.take_heard();
+    let close = |heard: &Heard| {
+        let reason = CloseReason::Shutdown;
+        matches!(heard, Heard::Close { reason: it, retry_after_ms: 1.. } if *it == reason)
+    };
+    assert!(close(&heard[0]), "{heard:?}");
+    assert!(matches!(heard[1], Heard::Turned { .. }), "{heard:?}");
+    assert_eq!(bench.closed, [Slot(0), Slot(1)]);
+    assert!(bench.done);
+    bench.commit();
+    assert_eq!(bench.take_heard(), [], "nothing is acknowledged any more");
+}
+
+#[test]
 fn at_shutdown_devices_that_leave_by_themselves_keep_nobody_waiting() {
     let mut bench = Bench::new(settings());
     bench.adopt(0, 1);
