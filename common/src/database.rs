@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -55,7 +56,9 @@ impl Database {
             .journal_mode(SqliteJournalMode::Wal)
             // NORMAL lost acknowledged rows at power cuts; FULL lost none, and costs 1 to 3 %.
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT);
+            .busy_timeout(BUSY_TIMEOUT)
+            // It would print whole statements, hundreds of rows long.
+            .disable_statement_logging();
         let cache_size = format!("-{WRITER_CACHE_KIB}");
         let writer = pool(1)
             .connect_with(options.clone().pragma("cache_size", cache_size))

@@ -164,7 +164,7 @@ fn summary(stats: &Stats) -> String {
     let faults = |counts: &std::collections::BTreeMap<simulator::device::Fault, u64>| {
         counts
             .iter()
-            .map(|(fault, count)| (format!("{fault:?}"), *count))
+            .map(|(fault, count)| (fault.to_string(), *count))
             .collect()
     };
     list(

@@ -23,7 +23,6 @@ macro_rules! messages {
         })*
 
         /// Hands each message to `$apply` as (number, type): the codec is written once for all.
-        #[macro_export]
         macro_rules! for_each_link_message {
             ($apply:ident) => { $apply! { $($number $name,)* } };
         }
@@ -61,6 +60,7 @@ pub struct Login {
     /// The device's address; an IPv4-mapped one is already an IPv4 address.
     pub source: IpAddr,
     /// The body of the Login frame, at most 500 bytes: the proof is over these very bytes.
+    #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
 }
 
@@ -68,6 +68,7 @@ pub struct Login {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginAnswer {
     /// The body of the LoginReply frame, ready to be framed.
+    #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
 }
 
@@ -220,6 +221,7 @@ pub struct Order {
     /// Unix milliseconds by the cluster's clock; 0: none.
     pub deadline_ms: u64,
     pub code: u16,
+    #[serde(with = "serde_bytes")]
     pub payload: Vec<u8>,
 }
 
@@ -230,6 +232,7 @@ pub enum CommandAnswer {
         /// As in the contract's CommandReply: 0 ok · 1 failed · 2 unsupported · 3 busy · 4 expired.
         status: u8,
         more: bool,
+        #[serde(with = "serde_bytes")]
         payload: Vec<u8>,
     },
     /// The account has no session here.

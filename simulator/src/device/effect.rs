@@ -1,5 +1,6 @@
 //! Pure. What a device asks of the world, and what it tells about itself.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -154,6 +155,22 @@ pub enum Fault {
     Redirected,
     /// The device left, because it restarts.
     Restarted,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unreachable => "unreachable",
+            Self::Unanswered => "unanswered",
+            Self::Silent => "silent",
+            Self::Lost => "lost",
+            Self::Closed(reason) => return write!(f, "closed ({})", reason.name()),
+            Self::WrongFrame => "wrong frame",
+            Self::WrongProof => "wrong proof",
+            Self::Redirected => "redirected",
+            Self::Restarted => "restarted",
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
