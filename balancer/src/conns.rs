@@ -5,20 +5,9 @@
 
 use std::cmp::Reverse;
 
+use common::config::Policy;
 use common::link::LinkId;
 use common::link::message::ConnLoad;
-use serde::Deserialize;
-
-/// How the next conn server is picked, among those that have room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Policy {
-    /// The one with the smallest share of its places in use.
-    #[default]
-    LeastLoaded,
-    /// The first in the order of the configuration.
-    Fill,
-}
 
 /// Where a login goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,79 +2,61 @@
 
 use common::device::code::LoginStatus;
 
-/// Declares the counters with their names.
-macro_rules! counters {
-    ($($(#[$doc:meta])* $counter:ident $name:literal,)*) => {
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Counter { $($(#[$doc])* $counter,)* }
-
-        impl Counter {
-            pub const ALL: &'static [Self] = &[$(Self::$counter,)*];
-
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$counter => $name,)* }
-            }
-        }
-    };
-}
-
-counters! {
-    Connections "connections",
+common::counters! {
+    Connections = "connections",
     // Connections turned away or dropped.
     /// Dropped for a newer one: its source had as many as it may.
-    DroppedForSource "dropped_for_source",
+    DroppedForSource = "dropped_for_source",
     /// Dropped for a newer one: there were as many as may be in all.
-    DroppedInAll "dropped_in_all",
+    DroppedInAll = "dropped_in_all",
     /// Turned away: all that its source may have await their reply.
-    TurnedAwaySource "turned_away_source",
+    TurnedAwaySource = "turned_away_source",
     /// Turned away: all that there may be await their reply.
-    TurnedAwayInAll "turned_away_in_all",
+    TurnedAwayInAll = "turned_away_in_all",
     /// Closed unseen: the process had no descriptor left.
-    NoDescriptor "no_descriptor",
+    NoDescriptor = "no_descriptor",
     // Connections that ended without a reply.
     /// `Close(attach_timeout)`: no whole Login in time.
-    AttachTimeout "attach_timeout",
+    AttachTimeout = "attach_timeout",
     /// `Close(protocol_error)`: something else than one Login.
-    ProtocolError "protocol_error",
+    ProtocolError = "protocol_error",
     /// The device went away, or the process ended, before a reply.
-    Gone "gone",
+    Gone = "gone",
     /// Whole Logins.
-    Logins "logins",
+    Logins = "logins",
     // What they were answered, by status of the contract.
-    Ok "ok",
-    Refused "refused",
-    Disabled "disabled",
-    ClockSkew "clock_skew",
-    Full "full",
-    Busy "busy",
-    Malformed "malformed",
+    Ok = "ok",
+    Refused = "refused",
+    Disabled = "disabled",
+    ClockSkew = "clock_skew",
+    Full = "full",
+    Busy = "busy",
+    Malformed = "malformed",
     // Why they were answered `busy` here.
-    PacedSource "paced_source",
-    PacedInAll "paced_in_all",
+    PacedSource = "paced_source",
+    PacedInAll = "paced_in_all",
     /// As many logins as may be were being decided.
-    TooManyOpen "too_many_open",
+    TooManyOpen = "too_many_open",
     /// Every conn server is full, and as many logins as may be were trying their luck.
-    TooManyAtFull "too_many_at_full",
+    TooManyAtFull = "too_many_at_full",
     /// No conn server was linked, or none was left to try.
-    NoConnServer "no_conn_server",
+    NoConnServer = "no_conn_server",
     /// The conn servers that were asked did not answer in time.
-    NoAnswer "no_answer",
-    ShuttingDown "shutting_down",
+    NoAnswer = "no_answer",
+    ShuttingDown = "shutting_down",
     // What happened to tries.
-    Forwarded "forwarded",
+    Forwarded = "forwarded",
     /// Forwarded once more, to another conn server.
-    Retried "retried",
-    TriesTimedOut "tries_timed_out",
-    TriesLinkLost "tries_link_lost",
+    Retried = "retried",
+    TriesTimedOut = "tries_timed_out",
+    TriesLinkLost = "tries_link_lost",
     /// Answered `full` while another conn server had room.
-    TriesFull "tries_full",
+    TriesFull = "tries_full",
     /// Answered after the login was given to another, or with something that is no LoginReply.
-    AnswersIgnored "answers_ignored",
+    AnswersIgnored = "answers_ignored",
 }
 
 impl Counter {
-    pub const COUNT: usize = Self::ALL.len();
-
     pub(crate) const fn of_status(status: LoginStatus) -> Self {
         match status {
             LoginStatus::Ok => Self::Ok,
@@ -85,25 +67,5 @@ impl Counter {
             LoginStatus::Busy => Self::Busy,
             LoginStatus::Malformed => Self::Malformed,
         }
-    }
-}
-
-/// One figure for each [`Counter`], since the start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counters([u64; Counter::COUNT]);
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self([0; Counter::COUNT])
-    }
-}
-
-impl Counters {
-    pub fn add(&mut self, counter: Counter) {
-        self.0[counter as usize] += 1;
-    }
-
-    pub fn count(&self, counter: Counter) -> u64 {
-        self.0[counter as usize]
     }
 }

@@ -18,6 +18,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use common::config::Policy;
 use common::device::code::LoginStatus;
 use common::device::login::{Login, LoginReply, LoginVerdict};
 use common::device::{frame, kind};
@@ -27,7 +28,7 @@ use common::pacing::{Limit, Pacer, Rate, jittered};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::conns::{Conns, Policy};
+use crate::conns::Conns;
 use crate::counters::{Counter, Counters};
 use crate::pending::{Admission, ConnectionId, Pending};
 
@@ -211,7 +212,7 @@ impl Core {
                 self.login(asked, now, effects);
             }
             Input::Ended { connection, how } => self.ended(connection, how),
-            Input::Unseen => self.counters.add(Counter::NoDescriptor),
+            Input::Unseen => self.counters.count(Counter::NoDescriptor),
             Input::Link(event) => self.link(event, now, effects),
             Input::Shutdown => self.shut_down(now, effects),
             Input::Tick => self.tick(now, effects),
@@ -241,9 +242,9 @@ impl Core {
     }
 
     fn accepted(&mut self, connection: ConnectionId, source: IpAddr, effects: &mut Vec<Effect>) {
-        self.counters.add(Counter::Connections);
+        self.counters.count(Counter::Connections);
         if self.shutting_down {
-            self.counters.add(Counter::ShuttingDown);
+            self.counters.count(Counter::ShuttingDown);
             return effects.push(Effect::Drop { connection });
         }
         let (dropped, why) = match self.pending.accept(connection, source.into()) {
@@ -253,7 +254,7 @@ impl Core {
             Admission::TurnedAway(Limit::Source) => (connection, Counter::TurnedAwaySource),
             Admission::TurnedAway(Limit::InAll) => (connection, Counter::TurnedAwayInAll),
         };
-        self.counters.add(why);
+        self.counters.count(why);
         effects.push(Effect::Drop {
             connection: dropped,
         });
@@ -263,9 +264,9 @@ impl Core {
         self.pending.remove(connection);
         match how {
             End::Replied => {}
-            End::AttachTimeout => self.counters.add(Counter::AttachTimeout),
-            End::ProtocolError => self.counters.add(Counter::ProtocolError),
-            End::Gone => self.counters.add(Counter::Gone),
+            End::AttachTimeout => self.counters.count(Counter::AttachTimeout),
+            End::ProtocolError => self.counters.count(Counter::ProtocolError),
+            End::Gone => self.counters.count(Counter::Gone),
         }
     }
 
@@ -274,13 +275,13 @@ impl Core {
             // It was dropped while its Login was on the way to us.
             return;
         };
-        self.counters.add(Counter::Logins);
+        self.counters.count(Counter::Logins);
         if Login::decode_body(&asked.login.body).is_err() {
             self.reply(&asked, 0, LoginVerdict::Malformed, now, effects);
         } else if self.shutting_down {
             self.busy(&asked, Counter::ShuttingDown, now, effects);
         } else if let Err(paced) = self.pacer.admit(source, now.ms) {
-            self.counters.add(match paced.limit {
+            self.counters.count(match paced.limit {
                 Limit::Source => Counter::PacedSource,
                 Limit::InAll => Counter::PacedInAll,
             });
@@ -309,7 +310,7 @@ impl Core {
         if pick.at_full && self.tries_at_full >= self.settings.logins_at_full_max {
             return self.busy(&asked, Counter::TooManyAtFull, now, effects);
         }
-        self.counters.add(match attempt {
+        self.counters.count(match attempt {
             Attempt::First => Counter::Forwarded,
             Attempt::After(_) => Counter::Retried,
         });
@@ -372,7 +373,7 @@ impl Core {
         let lost = self.tries.iter().filter(|(_, it)| it.link == link);
         let lost: Vec<u64> = lost.map(|(&id, _)| id).collect();
         for id in lost {
-            self.counters.add(Counter::TriesLinkLost);
+            self.counters.count(Counter::TriesLinkLost);
             self.fail(id, now, effects);
         }
     }
@@ -390,19 +391,19 @@ impl Core {
         let full = status == Some(LoginStatus::Full);
         self.conns.answered(link, full);
         let Some(open) = self.tries.get(&id).filter(|open| open.link == link) else {
-            self.counters.add(Counter::AnswersIgnored);
+            self.counters.count(Counter::AnswersIgnored);
             return;
         };
         let Some(status) = status else {
-            self.counters.add(Counter::AnswersIgnored);
+            self.counters.count(Counter::AnswersIgnored);
             return self.fail(id, now, effects);
         };
         if full && open.attempt == Attempt::First && self.conns.has_room_besides(link) {
-            self.counters.add(Counter::TriesFull);
+            self.counters.count(Counter::TriesFull);
             return self.fail(id, now, effects);
         }
         if let Some(Try { asked, .. }) = self.take(id) {
-            self.counters.add(Counter::of_status(status));
+            self.counters.count(Counter::of_status(status));
             let mut frame = Vec::new();
             frame::write(kind::LOGIN_REPLY, asked.frame_id, &mut frame, |body| {
                 body.extend_from_slice(&answer.body);
@@ -418,7 +419,7 @@ impl Core {
         while let Some((&id, open)) = self.tries.first_key_value()
             && open.due_at <= now.ms
         {
-            self.counters.add(Counter::TriesTimedOut);
+            self.counters.count(Counter::TriesTimedOut);
             self.conns.timed_out(open.link);
             self.fail(id, now, effects);
         }
@@ -453,7 +454,7 @@ impl Core {
     }
 
     fn busy(&mut self, asked: &Asked, why: Counter, now: Now, effects: &mut Vec<Effect>) {
-        self.counters.add(why);
+        self.counters.count(why);
         let wait_ms = match why {
             Counter::TooManyAtFull => RETRY_AFTER_FULL_MS,
             _ => RETRY_AFTER_NO_ANSWER_MS,
@@ -471,7 +472,7 @@ impl Core {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        self.counters.add(Counter::of_status(verdict.status()));
+        self.counters.count(Counter::of_status(verdict.status()));
         let reply = LoginReply {
             retry_after_ms,
             server_time_ms: now.unix_ms,

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
+use common::config::{Policy, is_target};
 use common::device::PORT_PLAIN;
 use common::device::limit;
 use common::pacing::Rate;
 use serde::Deserialize;
 
-use crate::conns::Policy;
 use crate::route::RouteSettings;
 
 /// Sources whose rates are kept apart: 32 bytes each. Beyond it the limit in all still holds.
@@ -134,13 +134,6 @@ impl Settings {
             burst: self.logins_per_source_burst,
         }
     }
-}
-
-/// Whether a text can be dialled, as far as it can be told without asking.
-fn is_target(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
-    })
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ struct Cells {
     logins_open: AtomicU64,
     conn_servers: AtomicU64,
     places_free: AtomicU64,
-    counters: [AtomicU64; Counter::COUNT],
+    counters: [AtomicU64; Counter::ALL.len()],
 }
 
 impl Board {
@@ -55,8 +55,8 @@ impl Board {
         figure(&cells.conn_servers, core.conns().len());
         let places_free = core.conns().places_free();
         cells.places_free.store(places_free, Ordering::Relaxed);
-        for (&counter, cell) in Counter::ALL.iter().zip(&cells.counters) {
-            cell.store(core.counters().count(counter), Ordering::Relaxed);
+        for ((_, count), cell) in core.counters().iter().zip(&cells.counters) {
+            cell.store(count, Ordering::Relaxed);
         }
     }
 

@@ -4,8 +4,30 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
-use serde::Deserializer;
 use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// Where a login, or a place, goes among the servers that have room: `policy = "least-loaded"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// To the one with the smallest share of its places in use; of equals to the first.
+    #[default]
+    LeastLoaded,
+    /// To the first, in the order of the configuration, that is not full.
+    Fill,
+}
+
+/// Whether a ticket admits only from the address that logged in: `source_check = "exact"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceCheck {
+    /// The same IPv4 address; of an IPv6 one the same first 64 bits.
+    #[default]
+    Exact,
+    /// From any: where carriers change addresses between two connections.
+    Off,
+}
 
 /// A list of texts that can be parsed, or the only one of them alone:
 /// `listen = "127.0.0.1:10000"`, `listen = ["192.0.2.1:10000", "[2001:db8::1]:10000"]`.
@@ -18,6 +40,13 @@ where
     T: FromStr<Err: fmt::Display>,
 {
     deserializer.deserialize_any(OneOrMany(PhantomData))
+}
+
+/// Whether a text is host:port and can be dialled, as far as it can be told without asking.
+pub fn is_target(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+    })
 }
 
 struct OneOrMany<T>(PhantomData<T>);
@@ -60,6 +89,47 @@ mod tests {
     struct Settings {
         #[serde(deserialize_with = "one_or_many")]
         listen: Vec<SocketAddr>,
+    }
+
+    #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+    #[serde(default)]
+    struct Choices {
+        policy: Policy,
+        source_check: SourceCheck,
+    }
+
+    #[test]
+    fn choices_are_written_by_their_names() {
+        for (text, policy, source_check) in [
+            ("", Policy::LeastLoaded, SourceCheck::Exact),
+            (
+                "policy = \"least-loaded\"\nsource_check = \"exact\"",
+                Policy::LeastLoaded,
+                SourceCheck::Exact,
+            ),
+            (
+                "policy = \"fill\"\nsource_check = \"off\"",
+                Policy::Fill,
+                SourceCheck::Off,
+            ),
+        ] {
+            let expected = Choices {
+                policy,
+                source_check,
+            };
+            assert_eq!(toml::from_str::<Choices>(text).unwrap(), expected);
+        }
+        assert!(toml::from_str::<Choices>("policy = \"Fill\"").is_err());
+    }
+
+    #[test]
+    fn a_target_has_a_host_and_a_port() {
+        for text in ["conn-1:10100", "127.0.0.1:1", "[::1]:65535"] {
+            assert!(is_target(text), "{text}");
+        }
+        for text in ["", "conn-1", ":1", "conn-1:", "conn-1:0", "conn-1:65536"] {
+            assert!(!is_target(text), "{text}");
+        }
     }
 
     #[test]

@@ -5,11 +5,13 @@
 //! - [`epoch`]: the hybrid logical clock that orders the sessions of an account.
 //! - [`device`]: the contract with devices, pure, both directions.
 //! - [`config`], [`logging`]: how a process is told what to do, and tells what happens to it.
+//! - [`counters!`]: what a tier counts, each with its name.
 //! - [`database`]: the SQLite file, opened once a process.
 //! - [`link`]: messages between the tiers, and the encrypted connection that carries them.
 //! - [`pacing`]: how many logins are let through, per source and in all, and when the others come back.
 
 pub mod config;
+pub mod counters;
 pub mod database;
 pub mod device;
 pub mod epoch;

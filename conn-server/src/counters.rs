@@ -1,96 +1,53 @@
 //! Pure. What a conn server counts: every way in which a login can end, and what it did about sessions.
 
-/// Declares the counters with their names.
-macro_rules! counters {
-    ($($(#[$doc:meta])* $counter:ident $name:literal,)*) => {
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Counter { $($(#[$doc])* $counter,)* }
-
-        impl Counter {
-            pub const ALL: &'static [Self] = &[$(Self::$counter,)*];
-            pub const COUNT: usize = Self::ALL.len();
-
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$counter => $name,)* }
-            }
-        }
-    };
-}
-
-counters! {
+common::counters! {
     /// Logins that came from balancers.
-    Logins "logins",
+    Logins = "logins",
     // How they ended, by status of the contract.
-    Ok "ok",
-    Refused "refused",
-    Disabled "disabled",
-    ClockSkew "clock_skew",
-    Full "full",
-    Busy "busy",
-    Malformed "malformed",
+    Ok = "ok",
+    Refused = "refused",
+    Disabled = "disabled",
+    ClockSkew = "clock_skew",
+    Full = "full",
+    Busy = "busy",
+    Malformed = "malformed",
     /// Looked up again: the account changed while the login was being decided.
-    JudgedAgain "judged_again",
+    JudgedAgain = "judged_again",
     // Why they were refused or busy, as far as it can be told apart here.
     /// `refused`: no such account, or a wrong proof.
-    WrongProof "wrong_proof",
+    WrongProof = "wrong_proof",
     /// `refused`: the nonce was used before and its grant is not open any more.
-    Replayed "replayed",
+    Replayed = "replayed",
     /// `ok` again, with the grant that was open still.
-    Repeated "repeated",
-    PacedSource "paced_source",
-    PacedInAll "paced_in_all",
-    PacedWrongProofs "paced_wrong_proofs",
+    Repeated = "repeated",
+    PacedSource = "paced_source",
+    PacedInAll = "paced_in_all",
+    PacedWrongProofs = "paced_wrong_proofs",
     /// `busy`: as many logins as `logins_open_max` were being decided.
-    TooManyOpen "too_many_open",
+    TooManyOpen = "too_many_open",
     /// `busy`: the account could not be looked up in time.
-    LookUpFailed "look_up_failed",
+    LookUpFailed = "look_up_failed",
     /// `busy`: no epoch could be made, because the mark above it is not stored.
-    NoEpoch "no_epoch",
+    NoEpoch = "no_epoch",
     /// `busy`: no logic server takes grants.
-    NoNode "no_node",
+    NoNode = "no_node",
     /// `busy`: the process is ending.
-    ShuttingDown "shutting_down",
+    ShuttingDown = "shutting_down",
     // What logic servers answered to grants.
-    GrantRefusedFull "grant_refused_full",
-    GrantRefusedDraining "grant_refused_draining",
-    GrantTimedOut "grant_timed_out",
-    GrantLinkLost "grant_link_lost",
+    GrantRefusedFull = "grant_refused_full",
+    GrantRefusedDraining = "grant_refused_draining",
+    GrantTimedOut = "grant_timed_out",
+    GrantLinkLost = "grant_link_lost",
     // What was told to logic servers.
     /// Sessions that had to end because a newer one lives elsewhere.
-    EndedElsewhere "ended_elsewhere",
+    EndedElsewhere = "ended_elsewhere",
     /// Accounts that were switched off, removed or re-keyed, by node told.
-    Revoked "revoked",
+    Revoked = "revoked",
     // Commands.
-    Commands "commands",
-    CommandsNotAttached "commands_not_attached",
-    CommandsShed "commands_shed",
+    Commands = "commands",
+    CommandsNotAttached = "commands_not_attached",
+    CommandsShed = "commands_shed",
     // Behind the decisions.
     /// Notes of a last login that found no room and are not written.
-    LastLoginsShed "last_logins_shed",
-}
-
-/// All counters since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counters([u64; Counter::COUNT]);
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self([0; Counter::COUNT])
-    }
-}
-
-impl Counters {
-    pub fn add(&mut self, counter: Counter) {
-        self.0[counter as usize] += 1;
-    }
-
-    pub fn of(&self, counter: Counter) -> u64 {
-        self.0[counter as usize]
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> + '_ {
-        Counter::ALL
-            .iter()
-            .map(|counter| (*counter, self.of(*counter)))
-    }
+    LastLoginsShed = "last_logins_shed",
 }

@@ -88,13 +88,13 @@ impl Reply {
 /// Replies that end a login without a grant; each counts its status and its reason.
 impl Desk {
     pub fn malformed(&mut self, now: Now) -> Step {
-        self.counters.add(Counter::Malformed);
+        self.counters.count(Counter::Malformed);
         plain(LoginVerdict::Malformed, 0, now)
     }
 
     pub fn throttled(&mut self, throttled: Throttled, now: Now) -> Step {
-        self.counters.add(Counter::Busy);
-        self.counters.add(match throttled.why {
+        self.counters.count(Counter::Busy);
+        self.counters.count(match throttled.why {
             Why::Source => Counter::PacedSource,
             Why::InAll => Counter::PacedInAll,
             Why::WrongProofs => Counter::PacedWrongProofs,
@@ -103,32 +103,32 @@ impl Desk {
     }
 
     pub fn busy(&mut self, why: Counter, now: Now) -> Step {
-        self.counters.add(Counter::Busy);
-        self.counters.add(why);
+        self.counters.count(Counter::Busy);
+        self.counters.count(why);
         let retry_after_ms = self.spread(BUSY_RETRY_MS);
         plain(LoginVerdict::Busy, retry_after_ms, now)
     }
 
     pub fn full(&mut self, now: Now) -> Step {
-        self.counters.add(Counter::Full);
+        self.counters.count(Counter::Full);
         let retry_after_ms = self.spread(FULL_RETRY_MS);
         plain(LoginVerdict::Full, retry_after_ms, now)
     }
 
     pub fn refused(&mut self, why: Counter, now: Now) -> Step {
-        self.counters.add(Counter::Refused);
-        self.counters.add(why);
+        self.counters.count(Counter::Refused);
+        self.counters.count(why);
         plain(LoginVerdict::Refused, 0, now)
     }
 
     pub fn disabled(&mut self, nonce: Nonce, key: &DeviceKey, now: Now) -> Step {
-        self.counters.add(Counter::Disabled);
+        self.counters.count(Counter::Disabled);
         let reply = LoginReply::disabled(0, now.unix_ms, nonce, key);
         Step::Reply(Reply::new(&reply))
     }
 
     pub fn clock_skew(&mut self, nonce: Nonce, key: &DeviceKey, now: Now) -> Step {
-        self.counters.add(Counter::ClockSkew);
+        self.counters.count(Counter::ClockSkew);
         let reply = LoginReply::clock_skew(0, now.unix_ms, nonce, key);
         Step::Reply(Reply::new(&reply))
     }

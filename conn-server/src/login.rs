@@ -280,12 +280,12 @@ impl Login {
         now: Now,
     ) -> Step {
         if !offer.second && now.ms < self.give_up_ms {
-            desk.counters.add(why);
+            desk.counters.count(why);
             let node = offer.node;
             return self.ask(offer.account, Some(Tried { node, full }), desk, now);
         }
         if full {
-            desk.counters.add(why);
+            desk.counters.count(why);
             return self.fail(&offer.account, Failure::Full, desk, now);
         }
         self.fail(&offer.account, Failure::Busy(why), desk, now)
@@ -330,7 +330,7 @@ impl Login {
     fn repeat(&self, account: &Account, open: &OpenGrant, desk: &mut Desk, now: Now) -> Step {
         match self.reply_ok(account, open, desk, now) {
             Some(reply) => {
-                desk.counters.add(Counter::Repeated);
+                desk.counters.count(Counter::Repeated);
                 Step::Reply(reply)
             }
             None => desk.refused(Counter::Replayed, now),
@@ -355,7 +355,7 @@ impl Login {
             ticket: open.ticket?,
             ticket_ttl_s,
         };
-        desk.counters.add(Counter::Ok);
+        desk.counters.count(Counter::Ok);
         Some(Reply::new(&LoginReply::ok(
             now.unix_ms,
             target,

@@ -17,25 +17,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use common::config::Policy;
 use common::ids::NodeName;
 use common::link::LinkId;
 use common::link::message::LogicLoad;
-use serde::Deserialize;
 
 /// A logic server, by its place in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeIndex(pub u16);
-
-/// How the logic server of a new place is picked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Policy {
-    /// The one with the smallest part of its places in use; of equals the first.
-    #[default]
-    LeastLoaded,
-    /// The first, in the order of the configuration, that is not full.
-    Fill,
-}
 
 /// Whose place is free for a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -233,7 +233,7 @@ impl Server {
             }
             Effect::NoteLastLogin(login) => {
                 if !self.last_logins.note(login) {
-                    self.counters.add(Counter::LastLoginsShed);
+                    self.counters.count(Counter::LastLoginsShed);
                 }
             }
         }

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
+use common::config::{Policy, SourceCheck, is_target};
 use common::epoch::NodeNumber;
 use common::pacing::Rate;
 use serde::Deserialize;
 
 use crate::desk::Rules;
-use crate::pool::Policy;
 use crate::throttle::Limits;
 
 /// Sources whose rates are kept apart, and guessed accounts that are slowed down. Beyond it the
@@ -56,16 +56,6 @@ pub struct Settings {
     pub cache_entries_max: u64,
     /// Names remembered that are no account.
     pub cache_absent_max: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceCheck {
-    /// The same IPv4 address; of an IPv6 one the same first 64 bits.
-    #[default]
-    Exact,
-    /// For carriers that change addresses between two connections.
-    Off,
 }
 
 impl Default for Settings {
@@ -175,13 +165,6 @@ impl Settings {
             burst: self.logins_per_source_burst,
         }
     }
-}
-
-/// Whether a text can be dialled, as far as it can be told without asking.
-fn is_target(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
-    })
 }
 
 #[cfg(test)]

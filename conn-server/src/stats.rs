@@ -45,7 +45,7 @@ struct Cells {
     logins_open: AtomicU64,
     places_free: AtomicU64,
     places_max: AtomicU64,
-    counters: [AtomicU64; Counter::COUNT],
+    counters: [AtomicU64; Counter::ALL.len()],
 }
 
 impl Board {

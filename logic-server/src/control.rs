@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use common::config::SourceCheck;
 use common::link::LinkEvent;
 use common::link::message::Message;
 use tokio::sync::mpsc;
@@ -11,7 +12,6 @@ use tokio::sync::mpsc;
 use crate::driver::ToGate;
 use crate::gate::Input;
 use crate::mailbox::Mailbox;
-use crate::settings::SourceCheck;
 
 /// Events of the links that wait for the task; while so many do, links are not read.
 pub(crate) const EVENTS_WAITING_MAX: usize = 1_024;

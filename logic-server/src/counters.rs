@@ -1,26 +1,11 @@
-//! Pure. One number for everything that is taken, refused, closed, shed or set aside.
+//! Pure. One number for everything that is taken, refused, closed, shed or set aside. A close
+//! reason has the contract's name behind `closed_`. Each core has counters of its own; whoever shows
+//! them adds them up.
 
 use common::device::code::CloseReason;
 use common::device::frame::FrameError;
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)+) => {
-        /// What is counted. A close reason has the contract's name behind `closed_`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Counter { $($(#[$doc])* $variant,)+ }
-
-        impl Counter {
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// As metrics and `rcu demo` show it.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)+ }
-            }
-        }
-    };
-}
-
-counters! {
+common::counters! {
     // ---- gate: connections ----
     Accepted = "accepted",
     /// Dropped without a frame: its address holds no grant.
@@ -142,47 +127,12 @@ impl Counter {
     }
 }
 
-const COUNTERS: usize = Counter::ALL.len();
-
-/// Counted by one core since it was made. Each core has its own; whoever shows them adds them up.
-#[derive(Clone, Debug)]
-pub struct Counters([u64; COUNTERS]);
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self([0; COUNTERS])
-    }
-}
-
-impl Counters {
-    pub(crate) fn count(&mut self, counter: Counter) {
-        self.add(counter, 1);
-    }
-
-    pub(crate) fn add(&mut self, counter: Counter, n: u64) {
-        self.0[counter as usize] += n;
-    }
-
-    pub fn of(&self, counter: Counter) -> u64 {
-        self.0[counter as usize]
-    }
-
-    /// In the order of [`Counter::ALL`].
-    pub fn values(&self) -> &[u64; COUNTERS] {
-        &self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_counter_has_a_name_of_its_own() {
-        let mut names: Vec<_> = Counter::ALL.iter().map(|counter| counter.name()).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), COUNTERS);
+    fn a_closed_session_is_counted_by_the_contracts_name_of_its_reason() {
         for &reason in CloseReason::ALL {
             assert_eq!(
                 Counter::closed(reason).name(),

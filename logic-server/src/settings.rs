@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
+use common::config::SourceCheck;
 use common::device::limit;
 use serde::Deserialize;
 
@@ -77,16 +78,6 @@ pub struct Settings {
     /// A shutdown waits so long for the database, milliseconds; what it has not acknowledged by then,
     /// the devices send again.
     pub shutdown_deadline_ms: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceCheck {
-    /// IPv6 by its first 64 bits.
-    #[default]
-    Exact,
-    /// Where a carrier changes addresses between two connections.
-    Off,
 }
 
 impl Default for Settings {

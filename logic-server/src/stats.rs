@@ -111,8 +111,8 @@ pub(crate) struct PublishedCounters([AtomicU64; Counter::ALL.len()]);
 impl PublishedCounters {
     /// Called at the end of each turn: a store is all that a figure costs.
     pub(crate) fn publish(&self, counters: &Counters) {
-        for (shown, value) in self.0.iter().zip(counters.values()) {
-            shown.store(*value, Ordering::Relaxed);
+        for (shown, (_, count)) in self.0.iter().zip(counters.iter()) {
+            shown.store(count, Ordering::Relaxed);
         }
     }
 }

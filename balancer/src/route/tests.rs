@@ -161,7 +161,7 @@ impl Door {
     }
 
     fn count(&self, counter: Counter) -> u64 {
-        self.core.counters().count(counter)
+        self.core.counters().of(counter)
     }
 }
 

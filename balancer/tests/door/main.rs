@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use balancer::counters::Counter;
 use balancer::{Balancer, Settings, StartError};
+use common::config::Policy;
 use common::device::code::{CloseReason, LoginStatus};
 use common::device::login::LoginVerdict;
 use common::device::{frame, kind};
@@ -172,7 +173,7 @@ async fn the_login_of_a_conn_server_that_dies_goes_to_another() {
     let doomed = ConnServer::start(Manner::Silent).await;
     let other = ConnServer::start(Manner::Answer(LoginVerdict::Refused)).await;
     let balancer = ready(Settings {
-        policy: balancer::conns::Policy::Fill,
+        policy: Policy::Fill,
         ..settings(&[&doomed, &other])
     })
     .await;
@@ -190,7 +191,7 @@ async fn the_login_of_a_conn_server_that_is_silent_goes_to_another_and_the_next_
     let silent = ConnServer::start(Manner::Silent).await;
     let other = ConnServer::start(Manner::Answer(LoginVerdict::Refused)).await;
     let balancer = ready(Settings {
-        policy: balancer::conns::Policy::Fill,
+        policy: Policy::Fill,
         ..settings(&[&silent, &other])
     })
     .await;

@@ -64,9 +64,9 @@ impl Core {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        self.desk.counters.add(Counter::Commands);
+        self.desk.counters.count(Counter::Commands);
         if self.commands.open.len() >= COMMANDS_OPEN_MAX {
-            self.desk.counters.add(Counter::CommandsShed);
+            self.desk.counters.count(Counter::CommandsShed);
             effects.push(asker.answer(CommandAnswer::Busy));
             return;
         }
@@ -95,12 +95,12 @@ impl Core {
         let account = match found {
             Found::Account(account) => account,
             Found::Unknown => {
-                self.desk.counters.add(Counter::CommandsNotAttached);
+                self.desk.counters.count(Counter::CommandsNotAttached);
                 return self.commands.close(id, effects, CommandAnswer::NotAttached);
             }
             // It was not begun, and may be asked again.
             Found::Failed => {
-                self.desk.counters.add(Counter::CommandsShed);
+                self.desk.counters.count(Counter::CommandsShed);
                 return self.commands.close(id, effects, CommandAnswer::Busy);
             }
         };
@@ -110,7 +110,7 @@ impl Core {
             Some((session.node, link))
         });
         let Some((node, link)) = at else {
-            self.desk.counters.add(Counter::CommandsNotAttached);
+            self.desk.counters.count(Counter::CommandsNotAttached);
             return self.commands.close(id, effects, CommandAnswer::NotAttached);
         };
         let Some(open) = self.commands.open.get_mut(&id) else {

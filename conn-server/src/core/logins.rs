@@ -36,7 +36,7 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let desk = &mut self.desk;
-        desk.counters.add(Counter::Logins);
+        desk.counters.count(Counter::Logins);
         let (login, step) = if self.shutting_down {
             (None, desk.busy(Counter::ShuttingDown, now))
         } else if self.logins.len() >= self.logins_open_max {
@@ -132,7 +132,7 @@ impl Core {
                 .take_if(|login| outdated.binary_search(login).is_ok());
         }
         for id in outdated {
-            self.desk.counters.add(Counter::JudgedAgain);
+            self.desk.counters.count(Counter::JudgedAgain);
             self.step(id, now, effects, |login, desk| login.judge_again(desk, now));
         }
     }

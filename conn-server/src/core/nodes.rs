@@ -130,7 +130,7 @@ impl Core {
             return;
         };
         if let Some(node) = self.desk.pool.node(outdated.node) {
-            self.desk.counters.add(Counter::EndedElsewhere);
+            self.desk.counters.count(Counter::EndedElsewhere);
             let end = End {
                 account_id: outdated.account_id,
                 below: outdated.below,
@@ -147,7 +147,7 @@ impl Core {
             .directory
             .revoked(revoke.account_id, revoke.below_version);
         for (_, node) in self.desk.pool.iter() {
-            self.desk.counters.add(Counter::Revoked);
+            self.desk.counters.count(Counter::Revoked);
             effects.push(Effect::Notice {
                 link: node.link,
                 message: revoke.into(),
@@ -161,7 +161,7 @@ impl Core {
             self.desk
                 .directory
                 .revoked(revoke.account_id, revoke.below_version);
-            self.desk.counters.add(Counter::Revoked);
+            self.desk.counters.count(Counter::Revoked);
             effects.push(Effect::Notice {
                 link,
                 message: revoke.into(),

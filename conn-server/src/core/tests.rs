@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use common::config::Policy;
 use common::device::code::LoginStatus;
 use common::device::frame::HEADER_BYTES;
 use common::device::login::{self, LoginReply};
@@ -26,7 +27,7 @@ use crate::desk::Rules;
 use crate::directory::Directory;
 use crate::epochs::Epochs;
 use crate::nonces::Nonces;
-use crate::pool::{NodeIndex, NodePool, Policy};
+use crate::pool::{NodeIndex, NodePool};
 use crate::throttle::{Limits, Throttle};
 
 const KEY: DeviceKey = Secret::new([7; 32]);

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use common::config::Policy;
 use common::device::code::LoginStatus;
 use common::device::frame::HEADER_BYTES;
 use common::device::login::LoginVerdict;
@@ -19,7 +20,7 @@ use crate::desk::Rules;
 use crate::directory::Directory;
 use crate::epochs::Epochs;
 use crate::nonces::Nonces;
-use crate::pool::{NodePool, Policy};
+use crate::pool::NodePool;
 use crate::throttle::{Limits, Throttle};
 
 const NOW: Now = Now {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use balancer::conns::Policy;
 use balancer::intake::{self, Intake};
 use balancer::pending::ConnectionId;
 use balancer::route::{Core as Decisions, Effect, End as Ending, Input, Now, RouteSettings};
+use common::config::Policy;
 use common::device::code::CloseReason;
 use common::device::limit;
 use common::link::message::Message;

@@ -1,5 +1,6 @@
 //! The conn server of the simulated cluster, with its accounts and its stored mark.
 
+use common::config::Policy;
 use common::epoch::{Epoch, NodeNumber};
 use common::ids::AccountName;
 use common::link::message::Message;
@@ -12,7 +13,7 @@ use conn_server::desk::{Desk, Rules};
 use conn_server::directory::Directory;
 use conn_server::epochs::Epochs;
 use conn_server::nonces::Nonces;
-use conn_server::pool::{NodePool, Policy};
+use conn_server::pool::NodePool;
 use conn_server::throttle::{Limits, Throttle};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{RngExt, SeedableRng};
