@@ -58,7 +58,8 @@ async fn converse(
     device: &Device,
     reply: oneshot::Receiver<Vec<u8>>,
 ) -> End {
-    let mut bytes = [0; INTAKE_BYTES];
+    // Apart from the task, both are small enough for the allocator's fast path.
+    let mut bytes = vec![0; INTAKE_BYTES];
     let reading = timeout_at(device.deadline, read_login(stream, &mut bytes));
     let login = match reading.await {
         Ok(Said::Login { frame_id, body }) => FromDoor::Login {
@@ -67,24 +68,24 @@ async fn converse(
             frame_id,
             body: bytes[body].to_vec(),
         },
-        Ok(Said::Breach) => return close(stream, CloseReason::ProtocolError).await,
+        Ok(Said::Breach) => return close(stream, CloseReason::ProtocolError, &mut bytes).await,
         Ok(Said::Gone) => return End::Gone,
-        Err(_) => return close(stream, CloseReason::AttachTimeout).await,
+        Err(_) => return close(stream, CloseReason::AttachTimeout, &mut bytes).await,
     };
     if device.door.send(login).await.is_err() {
         return End::Gone;
     }
     match await_reply(stream, &mut bytes, reply).await {
         Ok(frame) => {
-            say_goodbye(stream, &frame).await;
+            say_goodbye(stream, &frame, &mut bytes).await;
             End::Replied
         }
-        Err(Said::Breach) => close(stream, CloseReason::ProtocolError).await,
+        Err(Said::Breach) => close(stream, CloseReason::ProtocolError, &mut bytes).await,
         Err(_) => End::Gone,
     }
 }
 
-async fn read_login(stream: &mut TcpStream, bytes: &mut [u8; INTAKE_BYTES]) -> Said {
+async fn read_login(stream: &mut TcpStream, bytes: &mut [u8]) -> Said {
     let mut length = 0;
     loop {
         match stream.read(&mut bytes[length..]).await {
@@ -120,31 +121,30 @@ async fn await_reply(
     }
 }
 
-async fn close(stream: &mut TcpStream, reason: CloseReason) -> End {
-    say_goodbye(stream, &intake::close(reason)).await;
+async fn close(stream: &mut TcpStream, reason: CloseReason, bytes: &mut [u8]) -> End {
+    say_goodbye(stream, &intake::close(reason), bytes).await;
     match reason {
         CloseReason::AttachTimeout => End::AttachTimeout,
         _ => End::ProtocolError,
     }
 }
 
-/// Our last word; then the sending side is shut, and what still comes is read and dropped.
-async fn say_goodbye(stream: &mut TcpStream, frame: &[u8]) {
+/// Our last word; then the sending side is shut, and what still comes is read into `dropped`.
+async fn say_goodbye(stream: &mut TcpStream, frame: &[u8], dropped: &mut [u8]) {
     let written = timeout(WRITE_MAX, async {
         stream.write_all(frame).await?;
         stream.shutdown().await
     });
     if let Ok(Ok(())) = written.await {
         // The device's end, the bound or the time: whichever comes first, it is over.
-        let _ = timeout(LINGER_MAX, drain(stream)).await;
+        let _ = timeout(LINGER_MAX, drain(stream, dropped)).await;
     }
 }
 
-async fn drain(stream: &mut TcpStream) -> io::Result<()> {
-    let mut dropped = [0; 1_024];
+async fn drain(stream: &mut TcpStream, dropped: &mut [u8]) -> io::Result<()> {
     let mut total_bytes = 0;
     while total_bytes < LINGER_BYTES_MAX {
-        match stream.read(&mut dropped).await? {
+        match stream.read(dropped).await? {
             0 => break,
             bytes => total_bytes += bytes,
         }
