@@ -9,6 +9,7 @@
 
 pub mod checker;
 pub mod device;
+pub mod digest;
 pub mod drive;
 pub mod driver;
 pub mod history;

@@ -6,40 +6,14 @@
 
 use common::device::command::{Command, CommandId, CommandReply};
 use common::device::frame::FRAME_BYTES_TO_DEVICE_MAX;
-use common::link::LinkId;
 use common::link::message::{CommandAnswer, Order};
 
 use super::Shard;
+use super::asker::{Asker, Pending};
 use super::effects::{Answer, Effects};
 use super::session::{Session, Turn};
 use crate::counters::{Counter, Counters};
 use crate::ids::{Now, SessionId};
-
-/// Who asked for a command, and how long the answer is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asker {
-    pub(super) link: LinkId,
-    /// The id of the request on its link.
-    pub(super) request: u64,
-    /// Monotonic.
-    pub(super) deadline_at_ms: u64,
-}
-
-/// The command under way on a session.
-#[derive(Debug)]
-pub(super) struct Pending {
-    command_id: CommandId,
-    frame_id: u16,
-    /// `None`: has been told `Expired`.
-    asker: Option<Asker>,
-}
-
-impl Pending {
-    /// When the asker is to be told that it takes too long.
-    pub(super) fn deadline_at_ms(&self) -> Option<u64> {
-        self.asker.map(|asker| asker.deadline_at_ms)
-    }
-}
 
 impl Session {
     /// A reply that fits no command under way is ignored.

@@ -12,6 +12,7 @@
 //! is closed is forgotten at once; what it sent before goes on to the store, and the acks that
 //! come back for it find nobody.
 
+mod asker;
 mod command;
 mod effects;
 mod session;
@@ -38,7 +39,7 @@ use crate::batch::{self, Batch, BatchOutcome, Collector, EndReason, Presence};
 use crate::counters::{Counter, Counters};
 use crate::ids::{Now, SessionId, ShardIndex, Slot};
 use crate::wheel::Wheel;
-use command::Asker;
+use asker::Asker;
 use session::{Session, Turn};
 
 pub use effects::{Answer, Effects, Ended, Send};

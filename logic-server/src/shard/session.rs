@@ -14,7 +14,7 @@ use common::epoch::Epoch;
 use common::ids::AccountId;
 use rand::rngs::SmallRng;
 
-use super::command::Pending;
+use super::asker::Pending;
 use super::effects::Effects;
 use super::{SessionSeed, Settings};
 use crate::batch::Collector;

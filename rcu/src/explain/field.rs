@@ -307,6 +307,10 @@ fn field(
     }
 }
 
+pub(super) fn number(value: impl ToString) -> Told {
+    Told::right(value.to_string())
+}
+
 /// `1 byte`, `2 bytes`.
 pub(super) fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };

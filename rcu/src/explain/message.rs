@@ -11,7 +11,7 @@ use common::device::kind;
 use common::device::login::FIRMWARE_BYTES_MAX;
 use common::ids::AccountName;
 
-use super::field::{Stop, Told, Walk, count, hex, text, time};
+use super::field::{Stop, Told, Walk, count, hex, number, text, time};
 use super::record;
 
 /// Who sends a kind.
@@ -286,10 +286,6 @@ fn close(walk: &mut Walk<'_>) -> Result<(), Stop> {
 fn code_and(code: u8, name: Option<&str>, then: &str) -> Told {
     let name = name.unwrap_or("not listed");
     Told::right(format!("{code} {name}: the device {then}"))
-}
-
-pub(super) fn number(value: impl ToString) -> Told {
-    Told::right(value.to_string())
 }
 
 fn retry_after(walk: &mut Walk<'_>) -> Result<(), Stop> {

@@ -3,8 +3,7 @@
 use common::device::record::{Custom, Diagnosis, Flaw, Fuel, Gps, Gyroscope, Record, TroubleCode};
 use common::device::telemetry::{RECORDED_AT_MS_MAX, SEQ_END};
 
-use super::field::{Stop, Told, Walk, count as plural, hex, text, time};
-use super::message::number;
+use super::field::{Stop, Told, Walk, count as plural, hex, number, text, time};
 
 /// The whole body; records that run past it, or bytes left over, are wrong.
 pub(super) fn walk_telemetry(walk: &mut Walk<'_>) -> Result<(), Stop> {

@@ -16,7 +16,8 @@ mod verdict;
 
 use std::collections::BTreeMap;
 
-use crate::history::{Answer, History, HistoryRecord, digest};
+use crate::digest::digest;
+use crate::history::{Answer, History, HistoryRecord};
 use rebuild::{Misfit, Rebuilt};
 pub use verdict::{Class, Finding, Numbers, Verdict};
 

@@ -52,16 +52,6 @@ enum Step {
     },
 }
 
-/// What is kept of a lost session, for one try.
-#[derive(Debug)]
-pub(super) struct Resumption {
-    pub(super) address: SocketAddr,
-    pub(super) session_key: SessionKey,
-    pub(super) resumption: Box<[u8]>,
-    /// Its time since the loss is over after this moment.
-    pub(super) expires_ms: u64,
-}
-
 impl Attaching {
     pub(super) fn is_connecting(&self) -> bool {
         matches!(self.step, Step::Connecting)

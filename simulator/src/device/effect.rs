@@ -132,7 +132,7 @@ pub struct SentRecord {
     /// Unix milliseconds by the device's clock; 0: not known.
     pub recorded_at_ms: u64,
     pub kind: u8,
-    /// [`crate::history::digest`] of time, kind and payload.
+    /// [`crate::digest::digest`] of time, kind and payload.
     pub digest: u64,
 }
 

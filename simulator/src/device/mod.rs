@@ -43,7 +43,7 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use attach::{Attaching, Resumption};
+use attach::Attaching;
 use backoff::Backoff;
 use balancers::Balancers;
 use clock::Clock;
@@ -53,7 +53,7 @@ pub use effect::{ConnId, Effect, Effects, Event, Fault, SentRecord, Wait};
 use login::LoggingIn;
 use memory::NonVolatile;
 use reporter::Reporter;
-use session::Session;
+use session::{Resumption, Session};
 pub use settings::{Identity, Settings};
 use telemetry::Outbox;
 use wait::Next;

@@ -14,7 +14,6 @@ use common::secret::SessionKey;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use super::attach::Resumption;
 use super::backoff;
 use super::effect::{ConnId, Effect, Effects, Event, Fault, Wait};
 use super::telemetry::Outbox;
@@ -54,6 +53,16 @@ struct Redirect {
     leave_ms: u64,
     /// `None`: through a new login.
     target: Option<(SocketAddr, Ticket)>,
+}
+
+/// What is kept of a lost session, for one try.
+#[derive(Debug)]
+pub(super) struct Resumption {
+    pub(super) address: SocketAddr,
+    pub(super) session_key: SessionKey,
+    pub(super) resumption: Box<[u8]>,
+    /// Its time since the loss is over after this moment.
+    pub(super) expires_ms: u64,
 }
 
 impl Session {

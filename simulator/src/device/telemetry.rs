@@ -19,7 +19,7 @@ use super::backoff::{self, Backoff};
 use super::clock::Clock;
 use super::effect::{ConnId, Effects, Event, SentRecord};
 use super::{Measurement, Settings, elapsed_ms};
-use crate::history::digest;
+use crate::digest::digest;
 
 /// A Telemetry frame that is not answered by then is taken for a lost connection.
 pub(super) const UNANSWERED_MS: u64 = 60_000;

@@ -6,7 +6,7 @@ use common::ids::AccountId;
 use logic_server::writer::{Work, WriteResult};
 use rand::RngExt;
 use rand::rngs::SmallRng;
-use simulator::history::digest;
+use simulator::digest::digest;
 
 use crate::plan::Faults;
 
