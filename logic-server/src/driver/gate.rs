@@ -44,6 +44,8 @@ pub(crate) struct GateLoop {
     clock: Clock,
     core: Core,
     effects: Vec<Effect>,
+    /// To the shards, at the end of the turn; empty between turns, kept for its memory.
+    posts: Vec<(ShardIndex, ToShard)>,
     listeners: Listeners,
     pending: Slab<Pending>,
     lingering: Lingering,
@@ -99,6 +101,7 @@ impl GateLoop {
             clock,
             core,
             effects: Vec::new(),
+            posts: Vec::new(),
             pending: Slab::new(),
             lingering: Lingering::new(LINGERING_MAX),
             sockets_max,
@@ -149,6 +152,7 @@ impl GateLoop {
         }
         self.accept(now);
         self.apply(Input::Tick, now);
+        self.hand_over();
         self.lingering.expire(now.ms);
         self.publish();
     }
@@ -175,8 +179,8 @@ impl GateLoop {
             self.apply(input, now);
             if shutdown {
                 // Behind whatever was admitted before.
-                for shard in &self.peers.shards {
-                    shard.post(ToShard::Input(shard::Input::Shutdown));
+                for shard in (0..self.peers.shards.len() as u16).map(ShardIndex) {
+                    self.post(shard, ToShard::Input(shard::Input::Shutdown));
                 }
             }
         }
@@ -347,8 +351,16 @@ impl GateLoop {
         pending.stream
     }
 
-    fn post(&self, shard: ShardIndex, message: ToShard) {
-        self.peers.shards[usize::from(shard.0)].post(message);
+    fn post(&mut self, shard: ShardIndex, message: ToShard) {
+        self.posts.push((shard, message));
+    }
+
+    /// The conn servers are told of a session before its device is: a device that is attached and
+    /// logs in again, or whoever repeats its login, should find them knowing it.
+    fn hand_over(&mut self) {
+        for (shard, message) in self.posts.drain(..) {
+            self.peers.shards[usize::from(shard.0)].post(message);
+        }
     }
 
     /// Open at the gate, on their way to a shard, and at the shards.
