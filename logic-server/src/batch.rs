@@ -13,7 +13,7 @@
 //! A batch is handed over when it is full or old; and at the end of a turn already when none is
 //! at the writer. So one frame on an idle node waits for one commit and for nothing else, and
 //! under load batches grow for as long as the commit before them takes. Nobody waits for a line
-//! of `sessions`: it goes along with frames, or after [`PRESENCE_WAIT_MS`].
+//! of `sessions`: it goes along with frames, or after `PRESENCE_WAIT_MS`.
 
 use std::mem;
 use std::net::IpAddr;

@@ -153,7 +153,7 @@ pub fn write(kind: u8, id: u16, out: &mut Vec<u8>, write_body: impl FnOnce(&mut 
 }
 
 impl Frame<'_> {
-    /// Appends this frame; see [`write`].
+    /// Appends this frame; see [`write()`].
     pub fn encode(&self, out: &mut Vec<u8>) {
         write(self.kind, self.id, out, |out| {
             out.extend_from_slice(self.body)

@@ -53,7 +53,7 @@ pub struct Peer {
 }
 
 /// What the owner of a hub hears, in the order in which it happened on a link, but for one thing:
-/// control messages overtake bulk ones (see [`is_bulk`]).
+/// control messages overtake bulk ones (see `is_bulk`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
     Up {

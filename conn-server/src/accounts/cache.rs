@@ -1,7 +1,7 @@
 //! What was looked up before, so that a login costs no query.
 //!
 //! An entry is as good as the table while the changes are followed, since each change drops its
-//! entry. When following stalls, an entry is used for [`ALONE_MS`] at most: the bound within which a
+//! entry. When following stalls, an entry is used for `ALONE_MS` at most: the bound within which a
 //! change is in effect everywhere. Accounts that do not exist are remembered apart, so that
 //! guessed names never push devices out.
 

@@ -12,11 +12,11 @@
 //!
 //! One connection at a time. What an input concerns is decided here; the actions stand with
 //! their noun:
-//! [`login`]: the short connection · [`attach`]: the long one's beginning, by ticket or by
-//! resumption · [`session`]: heartbeats, silence, Redirect, the end · [`telemetry`]: records
-//! until they are acknowledged · [`commands`] and [`execute`]: deciding and doing what is
-//! ordered · [`inbound`]: from bytes to messages · [`wait`] and [`backoff`]: how long, and for
-//! what · [`clock`], [`balancers`], [`memory`], [`reporter`].
+//! `login`: the short connection · `attach`: the long one's beginning, by ticket or by
+//! resumption · `session`: heartbeats, silence, Redirect, the end · `telemetry`: records
+//! until they are acknowledged · `commands` and `execute`: deciding and doing what is
+//! ordered · `inbound`: from bytes to messages · `wait` and `backoff`: how long, and for
+//! what · `clock`, `balancers`, `memory`, `reporter`.
 
 mod attach;
 mod backoff;

@@ -4,9 +4,9 @@
 //! asks for is carried out. A device costs its state, a socket while it is connected, and
 //! nothing else: one buffer to read into, one list of effects, one timer heap serve them all.
 //!
-//! - [`engine`]: the loop. [`connection`]: a socket of a device. [`timers`]: who is due.
-//! - [`sources`]: which loopback address a device connects from. [`resolver`]: the balancers.
-//! - [`stats`]: what is counted.
+//! - `engine`: the loop. `connection`: a socket of a device. `timers`: who is due.
+//! - `sources`: which loopback address a device connects from. `resolver`: the balancers.
+//! - `stats`: what is counted.
 
 mod connection;
 mod engine;
