@@ -7,71 +7,45 @@ use crate::links::End;
 use crate::logic::LogicNode;
 use crate::model::Broken;
 use crate::network::{self, Side, Stream};
+use crate::plan::Class;
 use crate::world::{Event, World, logic_address};
-
-/// One thing that goes wrong; each class comes again and again until the heal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    Reset,
-    Silence,
-    Link,
-    KillLogic,
-    KillConn,
-    Replay,
-}
-
-const ALL: [Fault; 6] = [
-    Fault::Reset,
-    Fault::Silence,
-    Fault::Link,
-    Fault::KillLogic,
-    Fault::KillConn,
-    Fault::Replay,
-];
 
 /// What a replayer remembers at most.
 const RECORDED_MAX: usize = 1_000;
 
 impl World {
     pub fn begin_faults(&mut self) {
-        for fault in ALL {
-            self.schedule_fault(fault);
+        let classes: Vec<_> = self.plan.faults.classes().collect();
+        for class in classes {
+            self.schedule_fault(class);
         }
     }
 
-    fn schedule_fault(&mut self, fault: Fault) {
-        let faults = &self.plan.faults;
-        let every_ms = match fault {
-            Fault::Reset => faults.reset_every_ms,
-            Fault::Silence => faults.silence_every_ms,
-            Fault::Link => faults.link_every_ms,
-            Fault::KillLogic => faults.kill_logic_every_ms,
-            Fault::KillConn => faults.kill_conn_every_ms,
-            Fault::Replay => faults.replay_every_ms,
-        };
-        if let Some(every_ms) = every_ms {
+    /// The next fault of a class that comes by time.
+    fn schedule_fault(&mut self, class: Class) {
+        if let Some(every_ms) = self.plan.faults.every_ms(class) {
             let at_ms = self.now_ms + self.rng.random_range(1..=2 * every_ms);
-            self.schedule(at_ms, Event::Fault(fault));
+            self.schedule(at_ms, Event::Fault(class));
         }
     }
 
-    pub fn fault(&mut self, fault: Fault) -> Result<(), Broken> {
+    pub fn fault(&mut self, class: Class) -> Result<(), Broken> {
         if self.is_healed {
             return Ok(());
         }
-        match fault {
-            Fault::Reset => {
+        match class {
+            Class::Reset => {
                 if let Some(stream) = self.any_stream() {
                     self.network
                         .reset(stream, self.now_ms, &mut self.deliveries);
                 }
             }
-            Fault::Silence => {
+            Class::Silence => {
                 if let Some(stream) = self.any_stream() {
                     self.network.silence(stream);
                 }
             }
-            Fault::Link => {
+            Class::Link => {
                 let standing = self.links.standing();
                 if !standing.is_empty() {
                     let link = standing[self.rng.random_range(0..standing.len())];
@@ -79,14 +53,20 @@ impl World {
                     self.note_health();
                 }
             }
-            Fault::KillLogic => {
+            Class::KillLogic => {
                 let node = self.rng.random_range(0..self.logic.len());
                 self.kill(End::Logic(node));
             }
-            Fault::KillConn => self.kill(End::Conn),
-            Fault::Replay => self.replay(),
+            Class::KillConn => self.kill(End::Conn),
+            Class::Replay => self.replay(),
+            Class::WriteFails
+            | Class::CommitUnknown
+            | Class::WriteStalls
+            | Class::Poison
+            | Class::ByteByByte
+            | Class::ConnectFails => unreachable!("{class:?} does not come by time"),
         }
-        self.schedule_fault(fault);
+        self.schedule_fault(class);
         Ok(())
     }
 

@@ -1,13 +1,17 @@
 //! What a run consists of: drawn from its seed, printed before it begins.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use clap::ValueEnum;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 /// Every rate and every limit of one run. The same seed draws the same plan.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     pub seed: u64,
     pub devices: u32,
@@ -36,33 +40,105 @@ pub struct Plan {
     pub faults: Faults,
 }
 
-/// How often something goes wrong. A mean time of `None`: this class is not part of the run.
-#[derive(Clone, Debug, Default)]
-pub struct Faults {
+/// A class of what goes wrong: drawn, taken away and named as a whole.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
     /// A device's connection is reset.
-    pub reset_every_ms: Option<u64>,
+    Reset,
     /// A device's connection falls silent for ever: neither side is told.
-    pub silence_every_ms: Option<u64>,
+    Silence,
     /// A link between two tiers breaks and is dialled again.
-    pub link_every_ms: Option<u64>,
+    Link,
     /// A logic server is killed and starts again, empty.
-    pub kill_logic_every_ms: Option<u64>,
+    KillLogic,
     /// The conn server is killed and starts again, empty.
-    pub kill_conn_every_ms: Option<u64>,
+    KillConn,
     /// A recorded Login or a used Attach comes once more, from the same address.
-    pub replay_every_ms: Option<u64>,
-    /// Of 1,000 writes: fail, and nothing is stored.
-    pub write_fails: u32,
-    /// Of 1,000 writes: commit, and are reported as failed.
-    pub commit_unknown: u32,
-    /// Of 1,000 writes: take seconds.
-    pub write_stalls: u32,
-    /// Of 1,000 records: the store refuses the row.
-    pub poison: u32,
-    /// Of 1,000 pieces of a stream: come byte by byte.
-    pub byte_by_byte: u32,
-    /// Of 1,000 connections: refused although the server lives.
-    pub connect_fails: u32,
+    Replay,
+    /// Writes fail, and nothing is stored.
+    WriteFails,
+    /// Writes commit, and are reported as failed.
+    CommitUnknown,
+    /// Writes take seconds.
+    WriteStalls,
+    /// The store refuses the row of a record, always the same ones.
+    Poison,
+    /// Pieces of a stream come byte by byte.
+    ByteByByte,
+    /// Connections are refused although the server lives.
+    ConnectFails,
+}
+
+/// How the rate of a class is counted, and from which it is drawn.
+#[derive(Clone, Debug)]
+pub enum Rate {
+    /// One each so many ms, in the mean.
+    EveryMs(RangeInclusive<u32>),
+    /// So many of 1,000.
+    Of1000(RangeInclusive<u32>),
+}
+
+impl Class {
+    pub fn rate(self) -> Rate {
+        match self {
+            Self::Reset => Rate::EveryMs(300..=20_000),
+            Self::Silence => Rate::EveryMs(1_000..=60_000),
+            Self::Link => Rate::EveryMs(3_000..=60_000),
+            Self::KillLogic | Self::KillConn => Rate::EveryMs(20_000..=120_000),
+            Self::Replay => Rate::EveryMs(500..=10_000),
+            Self::WriteFails | Self::CommitUnknown | Self::ByteByByte => Rate::Of1000(1..=300),
+            Self::WriteStalls => Rate::Of1000(1..=50),
+            Self::Poison => Rate::Of1000(1..=20),
+            Self::ConnectFails => Rate::Of1000(1..=200),
+        }
+    }
+}
+
+/// The classes of a run, each with its rate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Faults(BTreeMap<Class, u32>);
+
+impl Faults {
+    fn draw(rng: &mut SmallRng) -> Self {
+        let mut drawn = BTreeMap::new();
+        for class in Class::value_variants() {
+            let (Rate::EveryMs(range) | Rate::Of1000(range)) = class.rate();
+            let rate = rng.random_range(range);
+            if rng.random_ratio(2, 3) {
+                drawn.insert(*class, rate);
+            }
+        }
+        Self(drawn)
+    }
+
+    pub fn classes(&self) -> impl Iterator<Item = Class> {
+        self.0.keys().copied()
+    }
+
+    /// Takes all other classes away.
+    pub fn keep(&mut self, classes: &[Class]) {
+        self.0.retain(|class, _| classes.contains(class));
+    }
+
+    /// The mean time between two, of a class that is counted so and is part of the run.
+    pub fn every_ms(&self, class: Class) -> Option<u64> {
+        match class.rate() {
+            Rate::EveryMs(_) => self.0.get(&class).copied().map(u64::from),
+            Rate::Of1000(_) => None,
+        }
+    }
+
+    /// 0 of a class that is not part of the run.
+    pub fn of_1000(&self, class: Class) -> u32 {
+        match class.rate() {
+            Rate::EveryMs(_) => 0,
+            Rate::Of1000(_) => self.0.get(&class).copied().unwrap_or_default(),
+        }
+    }
 }
 
 impl Plan {
@@ -73,33 +149,7 @@ impl Plan {
         let logic_servers: u16 = rng.random_range(1..=3);
         let fair = devices.div_ceil(logic_servers.into());
         let slow_links = rng.random_ratio(1, 4);
-        let mut every =
-            |low: u64, high: u64| rng.random_ratio(2, 3).then(|| rng.random_range(low..=high));
-        let faults = Faults {
-            reset_every_ms: every(300, 20_000),
-            silence_every_ms: every(1_000, 60_000),
-            link_every_ms: every(3_000, 60_000),
-            kill_logic_every_ms: every(20_000, 120_000),
-            kill_conn_every_ms: every(20_000, 120_000),
-            replay_every_ms: every(500, 10_000),
-            ..Faults::default()
-        };
-        let mut of_1000 = |high: u32| {
-            if rng.random_ratio(2, 3) {
-                rng.random_range(1..=high)
-            } else {
-                0
-            }
-        };
-        let faults = Faults {
-            write_fails: of_1000(300),
-            commit_unknown: of_1000(300),
-            write_stalls: of_1000(50),
-            poison: of_1000(20),
-            byte_by_byte: of_1000(300),
-            connect_fails: of_1000(200),
-            ..faults
-        };
+        let faults = Faults::draw(&mut rng);
         Self {
             seed,
             devices,

@@ -8,7 +8,7 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 use simulator::digest::digest;
 
-use crate::plan::Faults;
+use crate::plan::{Class, Faults};
 
 /// The primary key of every telemetry table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,23 +54,22 @@ impl Store {
 
     /// From now on every write commits. What the store refuses to take it still refuses.
     pub fn heal(&mut self) {
-        self.faults = Faults {
-            poison: self.faults.poison,
-            ..Faults::default()
-        };
+        self.faults.keep(&[Class::Poison]);
     }
 
     /// What the next write will do, and what it takes longer than usual.
     pub fn fate(&mut self) -> (Fate, u64) {
-        let stall_ms = if self.rng.random_range(0..1_000) < self.faults.write_stalls {
+        let stall_ms = if self.rng.random_range(0..1_000) < self.faults.of_1000(Class::WriteStalls)
+        {
             self.rng.random_range(STALL_MS)
         } else {
             0
         };
         let draw = self.rng.random_range(0..1_000);
-        let fate = if draw < self.faults.write_fails {
+        let fails = self.faults.of_1000(Class::WriteFails);
+        let fate = if draw < fails {
             Fate::FailBefore
-        } else if draw < self.faults.write_fails + self.faults.commit_unknown {
+        } else if draw < fails + self.faults.of_1000(Class::CommitUnknown) {
             Fate::FailAfterCommit
         } else {
             Fate::Commit
@@ -148,7 +147,7 @@ impl Store {
     /// Which records it never takes as what they claim to be: always the same ones.
     fn refuses(&self, seq: u64) -> bool {
         let scattered = seq.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        scattered % 1_000 < u64::from(self.faults.poison)
+        scattered % 1_000 < u64::from(self.faults.of_1000(Class::Poison))
     }
 }
 

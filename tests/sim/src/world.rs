@@ -20,12 +20,11 @@ use rand::{RngExt, SeedableRng};
 use crate::balancer::BalancerNode;
 use crate::conn::{ConnMail, ConnNode};
 use crate::device::DeviceNode;
-use crate::fault::Fault;
 use crate::links::{self, End, LinkMail, Links};
 use crate::logic::{GateMail, LogicNode, ShardMail};
 use crate::model::{Broken, Model};
 use crate::network::{self, Arrival, Network, Side, Stream};
-use crate::plan::Plan;
+use crate::plan::{Class, Plan};
 use crate::store::{Fate, Store};
 
 /// Where the simulated wall clock stands at the beginning: 2026-01-01T00:00:00Z.
@@ -107,7 +106,7 @@ pub enum Event {
         fate: Fate,
     },
     Restart(End),
-    Fault(Fault),
+    Fault(Class),
     /// Faults end; what was broken comes back.
     Heal,
 }
@@ -170,7 +169,11 @@ impl World {
     pub fn new(plan: Plan) -> Self {
         let mut rng = SmallRng::seed_from_u64(plan.seed ^ 0x5EED);
         let mut fork = || SmallRng::seed_from_u64(rng.random());
-        let network = Network::new(plan.network_ms.clone(), plan.faults.byte_by_byte, fork());
+        let network = Network::new(
+            plan.network_ms.clone(),
+            plan.faults.of_1000(Class::ByteByByte),
+            fork(),
+        );
         let links = Links::new(plan.link_ms.clone(), fork());
         let store = Store::new(plan.faults.clone(), fork());
         let devices = (0..plan.devices as usize)
@@ -349,7 +352,7 @@ impl World {
                 fate,
             } => self.written(node, generation, *work, fate)?,
             Event::Restart(end) => self.restart(end)?,
-            Event::Fault(fault) => self.fault(fault)?,
+            Event::Fault(class) => self.fault(class)?,
             Event::Heal => self.heal()?,
         }
         self.flush();
@@ -427,7 +430,8 @@ impl World {
             network::Server::Logic { node } => self.logic[node].is_up,
         };
         if !is_up
-            || (!self.is_healed && self.rng.random_range(0..1_000) < self.plan.faults.connect_fails)
+            || (!self.is_healed
+                && self.rng.random_range(0..1_000) < self.plan.faults.of_1000(Class::ConnectFails))
         {
             self.network
                 .reset(stream, self.now_ms, &mut self.deliveries);
