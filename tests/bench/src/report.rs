@@ -136,10 +136,6 @@ impl Figure {
             (Standard::TimesLimit { goal }, Some(ratio)) if ratio <= goal => MET,
             (Standard::ShareOfLimit { .. } | Standard::TimesLimit { .. }, None) => "",
             (Standard::AtMost { goal, .. }, _) if figure <= goal => MET,
-            (Standard::AtMost { goal, .. }, _) if limit.is_some_and(|limit| limit > goal) => {
-                // Nothing could meet it here: a slower machine than that of LIMITS, or a busy one.
-                "the limit is above the goal"
-            }
             (
                 Standard::AtMost {
                     refused_above: Some(refused),
@@ -147,6 +143,10 @@ impl Figure {
                 },
                 _,
             ) if figure > refused => REFUSED,
+            (Standard::AtMost { goal, .. }, _) if limit.is_some_and(|limit| limit > goal) => {
+                // Nothing could meet it here: a slower machine than that of LIMITS, or a busy one.
+                "the limit is above the goal"
+            }
             _ => "below the goal",
         }
     }
@@ -279,8 +279,9 @@ mod tests {
         ] {
             assert_eq!(figure(&[measured], None, most).stands(), stands);
         }
-        let limit_above = figure(&[600.0], Some(&[257.0]), most).stands();
-        assert_eq!(limit_above, "the limit is above the goal");
+        for (measured, stands) in [(300.0, "the limit is above the goal"), (600.0, "REFUSED")] {
+            assert_eq!(figure(&[measured], Some(&[257.0]), most).stands(), stands);
+        }
         let times = Standard::TimesLimit { goal: 1.5 };
         for (measured, stands) in [(150.0, "met"), (151.0, "below the goal")] {
             assert_eq!(figure(&[measured], Some(&[100.0]), times).stands(), stands);
