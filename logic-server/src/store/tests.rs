@@ -170,7 +170,17 @@ async fn each_kind_goes_to_its_table_and_flawed_records_are_set_aside() {
 async fn batches_of_every_size_arrive_whole() {
     let bench = Bench::new().await;
     let mut expected = 0;
-    for rows in [1, 2, 3, 127, 128, 129, 255, 1_000] {
+    let largest = bulk::RECORDS_MAX as i64;
+    for rows in [
+        1,
+        2,
+        3,
+        255,
+        largest - 1,
+        largest,
+        largest + 1,
+        3 * largest + 7,
+    ] {
         let mut batch = empty();
         for row in 0..rows {
             put_record(&mut batch, rows, row, custom(1));
@@ -178,6 +188,38 @@ async fn batches_of_every_size_arrive_whole() {
         expected += rows;
         assert_eq!(bench.write(batch).await, WriteResult::Committed);
         assert_eq!(bench.count("telemetry_custom").await, expected);
+    }
+}
+
+#[tokio::test]
+async fn sessions_of_every_number_begin_and_end() {
+    let bench = Bench::new().await;
+    let largest = bulk::SESSIONS_MAX as i64;
+    let mut account = 0;
+    for count in [1, 2, largest - 1, largest, largest + 1, 3 * largest + 7] {
+        let mut begins = empty();
+        let mut ends = empty();
+        for _ in 0..count {
+            account += 1;
+            let (account_id, epoch) = (AccountId(account), Epoch::at_ms(100));
+            begins.presence.push(Presence::Attached {
+                account_id,
+                epoch,
+                source: "192.0.2.7".parse().unwrap(),
+                at_ms: 100,
+            });
+            ends.presence.push(Presence::Ended {
+                account_id,
+                epoch,
+                at_ms: 600,
+                reason: EndReason::Closed(CloseReason::Idle),
+            });
+        }
+        assert_eq!(bench.write(begins).await, WriteResult::Committed);
+        assert_eq!(bench.count("sessions").await, account);
+        assert_eq!(bench.write(ends).await, WriteResult::Committed);
+        let ended = "sessions WHERE ended_at = 600 AND reason = 'idle'";
+        assert_eq!(bench.count(ended).await, account);
     }
 }
 
