@@ -78,7 +78,7 @@ type Timers = BinaryHeap<Reverse<(u64, Timer)>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     LookUp(u64),
-    Grant(u64),
+    Asked(u64),
     Command(u64),
 }
 
@@ -191,6 +191,9 @@ impl Core {
                     Message::GrantAnswer(answer) => {
                         self.grant_answered(link, id, answer, now, effects);
                     }
+                    Message::GrantCheckAnswer(answer) => {
+                        self.grant_checked(link, id, answer, now, effects);
+                    }
                     Message::CommandAnswer(answer) => {
                         self.command_answered(link, id, answer, effects)
                     }
@@ -216,7 +219,7 @@ impl Core {
             self.timers.pop();
             match timer {
                 Timer::LookUp(id) => self.look_up_expired(id, now, effects),
-                Timer::Grant(id) => self.grant_expired(id, now, effects),
+                Timer::Asked(id) => self.asked_expired(id, now, effects),
                 Timer::Command(id) => self.command_expired(id, effects),
             }
         }

@@ -3,7 +3,8 @@
 use common::device::frame;
 use common::device::login::{LoginReply, LoginVerdict};
 use common::ids::{AccountName, Nonce};
-use common::link::message::Grant;
+use common::link::LinkId;
+use common::link::message::{Grant, GrantCheck};
 use common::secret::DeviceKey;
 use rand::RngExt;
 use rand::rngs::{SmallRng, StdRng};
@@ -59,6 +60,12 @@ pub enum Step {
     Ask {
         reservation: Reservation,
         grant: Box<Grant>,
+        until_ms: u64,
+    },
+    /// The same, whether a grant of it is still open.
+    Check {
+        link: LinkId,
+        check: GrantCheck,
         until_ms: u64,
     },
     Reply(Reply),

@@ -5,11 +5,17 @@
 //!   │         │      (look-up)   │ nonce     │         │        │                 │  ▲
 //!   ▼         ▼         ▼        ▼           ▼         ▼        ▼                 ▼  │ once more,
 //! malformed  busy      busy    refused    disabled  clock_skew full, busy     not granted: elsewhere
+//!
+//! the same login again: … ─▶ clock ─▶ check ─▶ the same reply
+//!                                       │
+//!                                       ▼
+//!                                 refused, busy
 //! ```
 //!
 //! The order is the contract's order of judgement. An unknown account and a wrong proof cost the same
 //! and are answered alike. A login waits at two places only, for its account and for a logic server's
-//! answer, and is decided within [`DECIDED_WITHIN_MS`] whatever happens there.
+//! answer, and is decided within [`DECIDED_WITHIN_MS`] whatever happens there. Whether a grant is still
+//! open its logic server alone knows for certain: what it tells of attaches may be under way.
 
 use std::net::IpAddr;
 
@@ -18,7 +24,7 @@ use common::device::login::{self, LoginReply, Target};
 use common::device::proof;
 use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName, Nonce, Ticket};
-use common::link::message::{self, Grant, GrantVerdict};
+use common::link::message::{self, Grant, GrantCheck, GrantVerdict};
 use common::secret::DeviceKey;
 use rand::RngExt;
 
@@ -56,8 +62,17 @@ pub struct Login {
     give_up_ms: u64,
     /// Until when the account may be looked up.
     look_up_until_ms: u64,
-    /// The grant that was asked for; `None` while the account is looked up.
-    offer: Option<Offer>,
+    wait: Wait,
+}
+
+/// What a login waits for.
+#[derive(Debug)]
+enum Wait {
+    Account,
+    /// The grant that was asked for.
+    Grant(Offer),
+    /// Whether the grant that it got when it came before is still open.
+    Check(Account, OpenGrant),
 }
 
 #[derive(Debug)]
@@ -106,7 +121,7 @@ impl Login {
             claim,
             give_up_ms: asker.until_ms.min(now.ms + DECIDED_WITHIN_MS),
             look_up_until_ms: 0,
-            offer: None,
+            wait: Wait::Account,
         };
         let step = login.look_up(account, now);
         (Some(login), step)
@@ -145,7 +160,7 @@ impl Login {
             return desk.clock_skew(self.claim.nonce, &key, now);
         }
         if let Some(open) = open {
-            return self.repeat(&account, &open, desk, now);
+            return self.check(account, open, desk, now);
         }
         desk.nonces.remember(account.id, self.claim.nonce, now.ms);
         self.ask(account, None, desk, now)
@@ -153,7 +168,7 @@ impl Login {
 
     /// A logic server answered: reply, or place once more.
     pub fn grant_answered(&mut self, verdict: GrantVerdict, desk: &mut Desk, now: Now) -> Step {
-        let Some(offer) = self.offer.take() else {
+        let Wait::Grant(offer) = self.waited() else {
             return desk.busy(Counter::NoNode, now);
         };
         let (full, why) = match verdict {
@@ -164,13 +179,29 @@ impl Login {
         self.ask_elsewhere(&offer, full, why, desk, now)
     }
 
+    /// A logic server knows whether the grant is still open: the same ticket, for what is left of
+    /// its time.
+    pub fn grant_checked(&mut self, is_open: bool, desk: &mut Desk, now: Now) -> Step {
+        let Wait::Check(account, open) = self.waited() else {
+            return desk.busy(Counter::NoNode, now);
+        };
+        let reply = is_open.then(|| self.reply_ok(&account, &open, desk, now));
+        match reply.flatten() {
+            Some(reply) => {
+                desk.counters.count(Counter::Repeated);
+                Step::Reply(reply)
+            }
+            None => desk.refused(Counter::Replayed, now),
+        }
+    }
+
     /// A logic server did not answer: place once more.
     pub fn grant_lost(&mut self, lost: Lost, desk: &mut Desk, now: Now) -> Step {
         let why = match lost {
             Lost::TimedOut => Counter::GrantTimedOut,
             Lost::LinkDown => Counter::GrantLinkLost,
         };
-        let Some(offer) = self.offer.take() else {
+        let Wait::Grant(offer) = self.waited() else {
             return desk.busy(why, now);
         };
         self.ask_elsewhere(&offer, false, why, desk, now)
@@ -178,31 +209,39 @@ impl Login {
 
     /// Ends it `busy` wherever it stands. A grant that comes nevertheless expires unused.
     pub fn abandon(&mut self, why: Counter, desk: &mut Desk, now: Now) -> Step {
-        match self.offer.take() {
-            Some(offer) => self.fail(&offer.account, Failure::Busy(why), desk, now),
-            None => desk.busy(why, now),
+        match self.waited() {
+            Wait::Grant(offer) => self.fail(&offer.account, Failure::Busy(why), desk, now),
+            Wait::Account | Wait::Check(..) => desk.busy(why, now),
         }
     }
 
     /// Whether its account should have been found by now.
     pub fn look_up_is_over(&self, now: Now) -> bool {
-        self.offer.is_none() && now.ms >= self.look_up_until_ms
+        matches!(self.wait, Wait::Account) && now.ms >= self.look_up_until_ms
     }
 
     /// The account changed: what it was judged by does not hold any more. A grant that comes
     /// nevertheless is of the version before, and revoked.
     pub fn judge_again(&mut self, desk: &mut Desk, now: Now) -> Step {
-        if let Some(offer) = self.offer.take() {
+        if let Wait::Grant(offer) = self.waited() {
             desk.nonces.forget(offer.account.id, self.claim.nonce);
         }
         self.look_up(self.claim.account.clone(), now)
     }
 
-    /// Whether it waits for a grant to this account under a version below that one.
+    /// Whether it waits for a logic server, judged by this account under a version below that one.
     pub fn rests_on(&self, account_id: AccountId, below_version: u32) -> bool {
-        self.offer.as_ref().is_some_and(|offer| {
-            offer.account.id == account_id && offer.account.version < below_version
-        })
+        let account = match &self.wait {
+            Wait::Account => return false,
+            Wait::Grant(offer) => &offer.account,
+            Wait::Check(account, _) => account,
+        };
+        account.id == account_id && account.version < below_version
+    }
+
+    /// What it waited for; it waits no more.
+    fn waited(&mut self) -> Wait {
+        std::mem::replace(&mut self.wait, Wait::Account)
     }
 
     /// When a wait that begins now is over.
@@ -254,7 +293,7 @@ impl Login {
             ttl_ms: rules.grant_ttl_ms,
             heartbeat_s: rules.heartbeat_s,
         });
-        self.offer = Some(Offer {
+        self.wait = Wait::Grant(Offer {
             account,
             node,
             epoch,
@@ -326,14 +365,21 @@ impl Login {
         Step::Reply(reply)
     }
 
-    /// The same login again while its grant is open: the same ticket, for what is left of its time.
-    fn repeat(&self, account: &Account, open: &OpenGrant, desk: &mut Desk, now: Now) -> Step {
-        match self.reply_ok(account, open, desk, now) {
-            Some(reply) => {
-                desk.counters.count(Counter::Repeated);
-                Step::Reply(reply)
-            }
-            None => desk.refused(Counter::Replayed, now),
+    /// The same login again: is its grant still open?
+    fn check(&mut self, account: Account, open: OpenGrant, desk: &mut Desk, now: Now) -> Step {
+        let Some(node) = desk.pool.node(open.node) else {
+            return desk.busy(Counter::NoNode, now);
+        };
+        let link = node.link;
+        let check = GrantCheck {
+            account_id: account.id,
+            epoch: open.epoch,
+        };
+        self.wait = Wait::Check(account, open);
+        Step::Check {
+            link,
+            check,
+            until_ms: self.wait_until(now, GRANTED_WITHIN_MS),
         }
     }
 

@@ -60,6 +60,11 @@ impl ControlTask {
                         grant,
                     });
                 }
+                Message::GrantCheck(check) => self.ask(Input::GrantCheck {
+                    link,
+                    request: id,
+                    check,
+                }),
                 Message::Command(command) => self.ask(Input::Command {
                     link,
                     request: id,

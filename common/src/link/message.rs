@@ -43,9 +43,11 @@ messages! {
     26 Ended,
     27 End,
     28 Revoke,
+    29 GrantCheck,
     30 Command,
     31 CommandAnswer,
     32 AccountCommand,
+    33 GrantCheckAnswer,
 }
 
 /// Either way, when nothing else was said for a second: a silent peer is a dead one.
@@ -125,6 +127,20 @@ pub enum GrantVerdict {
     Full,
     /// It takes no grants any more.
     Draining,
+}
+
+/// Request, conn server → logic server: is the grant of this epoch still open? What
+/// [`Attached`] and [`Ended`] say of it may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantCheck {
+    pub account_id: AccountId,
+    pub epoch: Epoch,
+}
+
+/// Answer to [`GrantCheck`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantCheckAnswer {
+    pub is_open: bool,
 }
 
 /// Notice, logic server → conn server, on change and each second.

@@ -125,10 +125,12 @@ pub(super) fn may_send(from: Role, to: Role, class: Class, message: &Message) ->
         | Message::Adopt(_)
         | Message::Attached(_)
         | Message::Ended(_) => (class, from, to) == (Class::Notice, Logic, Conn),
-        Message::Grant(_) | Message::Command(_) => {
+        Message::Grant(_) | Message::GrantCheck(_) | Message::Command(_) => {
             (class, from, to) == (Class::Request, Conn, Logic)
         }
-        Message::GrantAnswer(_) => (class, from, to) == (Class::Answer, Logic, Conn),
+        Message::GrantAnswer(_) | Message::GrantCheckAnswer(_) => {
+            (class, from, to) == (Class::Answer, Logic, Conn)
+        }
         Message::End(_) | Message::Revoke(_) => (class, from, to) == (Class::Notice, Conn, Logic),
         Message::AccountCommand(_) => (class, from, to) == (Class::Request, Operator, Conn),
         Message::CommandAnswer(_) => {

@@ -1,7 +1,7 @@
 //! Pure. The conversations of a login: with the accounts, with a logic server, and the answer.
 
 use common::link::LinkId;
-use common::link::message::{self, GrantAnswer, LoginAnswer};
+use common::link::message::{self, GrantAnswer, GrantCheckAnswer, LoginAnswer, Message};
 
 use super::{Core, Effect, Timer};
 use crate::account::{Change, Found};
@@ -16,12 +16,13 @@ use crate::time::Now;
 /// A grant whose answer never came is taken for gone this long after it expired on its node.
 const FORGOTTEN_AFTER_MS: u64 = 1_000;
 
-/// A grant that a logic server was asked for.
+/// What a logic server was asked: for a grant, or about one.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) link: LinkId,
-    /// Held until it is answered or has expired, whether a login still waits for it or not.
-    reservation: Reservation,
+    /// Of a grant: held until it is answered or has expired, whether a login still waits for it or
+    /// not. `None`: a question, which takes no place.
+    reservation: Option<Reservation>,
     /// `None`: its time was over.
     pub(super) login: Option<u64>,
     at_ms: u64,
@@ -77,38 +78,74 @@ impl Core {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        if self.asked.get(&id).is_none_or(|asked| asked.link != link) {
-            return;
-        }
-        let Some(asked) = self.asked.remove(&id) else {
+        let Some(Asked {
+            reservation: Some(reservation),
+            login,
+            ..
+        }) = self.answered(link, id, true)
+        else {
             return;
         };
-        self.desk.pool.answered(asked.reservation, answer.load);
-        if let Some(login) = asked.login {
+        self.desk.pool.answered(reservation, answer.load);
+        if let Some(login) = login {
             self.step(login, now, effects, |login, desk| {
                 login.grant_answered(answer.verdict, desk, now)
             });
         }
     }
 
+    pub(super) fn grant_checked(
+        &mut self,
+        link: LinkId,
+        id: u64,
+        answer: GrantCheckAnswer,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let asked = self.answered(link, id, false);
+        if let Some(login) = asked.and_then(|asked| asked.login) {
+            self.step(login, now, effects, |login, desk| {
+                login.grant_checked(answer.is_open, desk, now)
+            });
+        }
+    }
+
+    /// What this is the answer to: asked on that link, and of that kind.
+    fn answered(&mut self, link: LinkId, id: u64, for_grant: bool) -> Option<Asked> {
+        let asked = self.asked.get(&id)?;
+        if asked.link != link || asked.reservation.is_some() != for_grant {
+            return None;
+        }
+        self.asked.remove(&id)
+    }
+
     /// Its login asks elsewhere. A grant that is never answered gives its place back when it must
     /// have expired on its node.
-    pub(super) fn grant_expired(&mut self, id: u64, now: Now, effects: &mut Vec<Effect>) {
+    pub(super) fn asked_expired(&mut self, id: u64, now: Now, effects: &mut Vec<Effect>) {
         let gone_after_ms = u64::from(self.desk.rules.grant_ttl_ms) + FORGOTTEN_AFTER_MS;
         let Some(asked) = self.asked.get_mut(&id) else {
             return;
         };
-        if let Some(login) = asked.login.take() {
-            if now.ms >= asked.at_ms + GRANTED_WITHIN_MS {
-                self.desk.pool.silent(&asked.reservation);
+        let login = asked.login.take();
+        match &asked.reservation {
+            Some(reservation) if login.is_some() => {
+                if now.ms >= asked.at_ms + GRANTED_WITHIN_MS {
+                    self.desk.pool.silent(reservation);
+                }
+                let gone_at_ms = asked.at_ms + gone_after_ms;
+                self.set_timer(gone_at_ms, Timer::Asked(id));
             }
-            let gone_at_ms = asked.at_ms + gone_after_ms;
-            self.set_timer(gone_at_ms, Timer::Grant(id));
+            _ => {
+                let asked = self.asked.remove(&id);
+                if let Some(reservation) = asked.and_then(|asked| asked.reservation) {
+                    self.desk.pool.give_back(reservation);
+                }
+            }
+        }
+        if let Some(login) = login {
             self.step(login, now, effects, |login, desk| {
                 login.grant_lost(Lost::TimedOut, desk, now)
             });
-        } else if let Some(asked) = self.asked.remove(&id) {
-            self.desk.pool.give_back(asked.reservation);
         }
     }
 
@@ -178,30 +215,45 @@ impl Core {
                 grant,
                 until_ms,
             } => {
-                let request = self.new_id();
-                self.set_timer(until_ms, Timer::Grant(request));
-                let link = reservation.link();
-                self.asked.insert(
-                    request,
-                    Asked {
-                        link,
-                        reservation,
-                        login: Some(id),
-                        at_ms: now.ms,
-                    },
-                );
-                effects.push(Effect::Request {
+                let asked = Asked {
+                    link: reservation.link(),
+                    reservation: Some(reservation),
+                    login: Some(id),
+                    at_ms: now.ms,
+                };
+                effects.push(self.ask(asked, (*grant).into(), until_ms, now));
+            }
+            Step::Check {
+                link,
+                check,
+                until_ms,
+            } => {
+                let asked = Asked {
                     link,
-                    id: request,
-                    deadline_ms: now.until(until_ms),
-                    message: (*grant).into(),
-                });
+                    reservation: None,
+                    login: Some(id),
+                    at_ms: now.ms,
+                };
+                effects.push(self.ask(asked, check.into(), until_ms, now));
             }
             Step::Reply(reply) => {
                 self.logins.remove(&id);
                 effects.push(asker.answer(LoginAnswer { body: reply.body }));
                 effects.extend(reply.last_login.map(Effect::NoteLastLogin));
             }
+        }
+    }
+
+    fn ask(&mut self, asked: Asked, message: Message, until_ms: u64, now: Now) -> Effect {
+        let id = self.new_id();
+        let link = asked.link;
+        self.set_timer(until_ms, Timer::Asked(id));
+        self.asked.insert(id, asked);
+        Effect::Request {
+            link,
+            id,
+            deadline_ms: now.until(until_ms),
+            message,
         }
     }
 }

@@ -11,8 +11,8 @@ use common::epoch::NodeNumber;
 use common::ids::{AccountId, Nonce};
 use common::link::Peer;
 use common::link::message::{
-    self, AccountCommand, Adopt, Attached, CommandAnswer, End, Grant, GrantAnswer, GrantVerdict,
-    Held, LogicInfo, LogicLoad, Order, RevokeReason,
+    self, AccountCommand, Adopt, Attached, CommandAnswer, End, Grant, GrantAnswer,
+    GrantCheckAnswer, GrantVerdict, Held, LogicInfo, LogicLoad, Order, RevokeReason,
 };
 use common::pacing::Rate;
 use common::secret::{DeviceKey, Secret};
@@ -26,6 +26,7 @@ use crate::counters::Counter;
 use crate::desk::Rules;
 use crate::directory::Directory;
 use crate::epochs::Epochs;
+use crate::login::GRANTED_WITHIN_MS;
 use crate::nonces::Nonces;
 use crate::pool::{NodeIndex, NodePool};
 use crate::throttle::{Limits, Throttle};
@@ -311,6 +312,55 @@ impl World {
     fn count(&self, counter: Counter) -> u64 {
         self.core.counters().of(counter)
     }
+}
+
+/// What logic servers were asked about open grants since.
+fn checks(world: &mut World) -> Vec<(LinkId, u64)> {
+    let checks = world.take().into_iter().filter_map(|effect| match effect {
+        Effect::Request {
+            link,
+            id,
+            message: Message::GrantCheck(_),
+            ..
+        } => Some((link, id)),
+        _ => None,
+    });
+    checks.collect()
+}
+
+#[test]
+fn the_same_login_again_is_answered_by_what_its_logic_server_says_of_the_grant() {
+    let mut world = World::with_nodes(1);
+    let (_, id, _) = world.login_asks(7, account(5));
+    world.grants(0, id);
+    world.take();
+    let again = |world: &mut World, request| {
+        world.last_nonce -= 1;
+        let id = world.login(request).unwrap();
+        world.take();
+        let found = Found::Account(account(5));
+        world.apply(Input::Found { id, found });
+        let checks = checks(world);
+        assert_eq!(checks.len(), 1, "asked about, and nothing reserved");
+        assert_eq!(world.core.load().places_free, 9);
+        checks[0].1
+    };
+    for (request, is_open, status) in [(8, true, LoginStatus::Ok), (9, false, LoginStatus::Refused)]
+    {
+        let id = again(&mut world, request);
+        // An answer of another kind is none.
+        world.grants(0, id);
+        assert_eq!(world.replies(), []);
+        world.answers(0, id, GrantCheckAnswer { is_open });
+        assert_eq!(world.replies(), [(request, status)]);
+    }
+    again(&mut world, 10);
+    world.wait(GRANTED_WITHIN_MS);
+    assert_eq!(world.replies(), [(10, LoginStatus::Busy)]);
+    again(&mut world, 11);
+    world.node_down(0);
+    assert_eq!(world.replies(), [(11, LoginStatus::Busy)]);
+    assert_eq!(world.core.load().logins_open, 0);
 }
 
 #[test]

@@ -249,11 +249,19 @@ fn the_same_login_again_gets_its_open_grant_and_reserves_nothing() {
     };
     let repeat = |desk: &mut Desk| {
         let (login, _) = Login::begin(ASKER, &right(), desk, later);
-        login
-            .unwrap()
-            .account_found(Found::Account(ACCOUNT), desk, later)
+        let mut login = login.unwrap();
+        let step = login.account_found(Found::Account(ACCOUNT), desk, later);
+        (login, step)
     };
-    let step = repeat(&mut desk);
+    let answered = |desk: &mut Desk, is_open| {
+        let (mut login, step) = repeat(desk);
+        let Step::Check { link, check, .. } = step else {
+            panic!("{step:?}");
+        };
+        assert_eq!((link, check.epoch), (LinkId(100), grant.epoch));
+        login.grant_checked(is_open, desk, later)
+    };
+    let step = answered(&mut desk, true);
     let LoginVerdict::Ok(signed) = reply(&step).verdict else {
         panic!("{step:?}");
     };
@@ -264,9 +272,17 @@ fn the_same_login_again_gets_its_open_grant_and_reserves_nothing() {
     };
     assert_eq!(last_login, None);
 
+    // Used up, and what the logic server tells of the session is under way.
+    let step = answered(&mut desk, false);
+    assert_eq!(reply(&step).status(), LoginStatus::Refused);
+    for why in [Lost::TimedOut, Lost::LinkDown] {
+        let step = repeat(&mut desk).0.grant_lost(why, &mut desk, later);
+        assert_eq!(reply(&step).status(), LoginStatus::Busy);
+    }
+
     desk.directory
         .grant_closed(NodeIndex(0), ACCOUNT.id, grant.epoch);
-    assert_eq!(reply(&repeat(&mut desk)).status(), LoginStatus::Refused);
+    assert_eq!(reply(&repeat(&mut desk).1).status(), LoginStatus::Refused);
 }
 
 #[test]

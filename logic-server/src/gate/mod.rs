@@ -26,8 +26,8 @@ use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{
-    self, Command, CommandAnswer, End, GrantAnswer, GrantVerdict, LogicInfo, LogicLoad, Message,
-    Order, Revoke, RevokeReason,
+    self, Command, CommandAnswer, End, GrantAnswer, GrantCheck, GrantCheckAnswer, GrantVerdict,
+    LogicInfo, LogicLoad, Message, Order, Revoke, RevokeReason,
 };
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -91,6 +91,11 @@ pub enum Input<'a> {
         link: LinkId,
         request: u64,
         grant: message::Grant,
+    },
+    GrantCheck {
+        link: LinkId,
+        request: u64,
+        check: GrantCheck,
     },
     End(End),
     Revoke(Revoke),
@@ -228,6 +233,21 @@ impl Core {
                 let answer = GrantAnswer {
                     verdict: self.grant(&grant, now),
                     load: self.load(),
+                };
+                effects.push(Effect::Answer {
+                    link,
+                    request,
+                    message: answer.into(),
+                });
+            }
+            Input::GrantCheck {
+                link,
+                request,
+                check,
+            } => {
+                let mut open = self.grants.of_account(check.account_id);
+                let answer = GrantCheckAnswer {
+                    is_open: open.any(|grant| grant.epoch == check.epoch),
                 };
                 effects.push(Effect::Answer {
                     link,

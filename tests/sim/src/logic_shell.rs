@@ -241,6 +241,11 @@ impl World {
                 (Part::Request { id, .. }, Message::Grant(grant)) => {
                     return self.grant(node, link, id, grant);
                 }
+                (Part::Request { id, .. }, Message::GrantCheck(check)) => gate::Input::GrantCheck {
+                    link,
+                    request: id,
+                    check,
+                },
                 (_, Message::End(end)) => gate::Input::End(end),
                 (_, Message::Revoke(revoke)) => gate::Input::Revoke(revoke),
                 _ => return Ok(()),

@@ -122,6 +122,15 @@ fn golden() -> Vec<(Message, &'static str)> {
             .into(),
             "02000000010000000200000001",
         ),
+        (
+            GrantCheck {
+                account_id: AccountId(5),
+                epoch: Epoch::try_from(9).expect("small"),
+            }
+            .into(),
+            "05000000000000000900000000000000",
+        ),
+        (GrantCheckAnswer { is_open: true }.into(), "01"),
         (load.into(), "010000000200000001"),
         (
             Adopt {

@@ -41,6 +41,40 @@ fn a_fifth_open_grant_drops_the_oldest() {
 }
 
 #[test]
+fn whoever_asks_learns_whether_a_grant_is_still_open() {
+    let mut bench = Bench::new(settings());
+    let granted = grant(1, 1);
+    let check = |bench: &mut Bench, account_id, epoch| {
+        let check = GrantCheck { account_id, epoch };
+        bench.apply(Input::GrantCheck {
+            link: LINK,
+            request: 77,
+            check,
+        });
+        match bench.effects.pop() {
+            Some(Effect::Answer {
+                link: LINK,
+                request: 77,
+                message: Message::GrantCheckAnswer(answer),
+            }) => answer.is_open,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (account, other) = (granted.account_id, AccountId(2));
+    assert!(!check(&mut bench, account, granted.epoch));
+    bench.grant(&granted);
+    bench.grant(&grant(2, 2));
+    assert!(check(&mut bench, account, granted.epoch));
+    assert!(!check(&mut bench, other, granted.epoch));
+    assert!(bench.attach(&granted).is_ok());
+    assert!(!check(&mut bench, account, granted.epoch), "used up");
+    let second = grant(2, 2).epoch;
+    assert!(check(&mut bench, other, second));
+    bench.pass(30_000);
+    assert!(!check(&mut bench, other, second), "expired");
+}
+
+#[test]
 fn a_grant_that_is_repeated_counts_once_and_lasts_longer() {
     let mut bench = Bench::new(settings());
     let granted = grant(1, 1);
