@@ -58,7 +58,7 @@ async fn converse(
     device: &Device,
     reply: oneshot::Receiver<Vec<u8>>,
 ) -> End {
-    // Apart from the task, both are small enough for the allocator's fast path.
+    // Beside the task, which stays small.
     let mut bytes = vec![0; INTAKE_BYTES];
     let reading = timeout_at(device.deadline, read_login(stream, &mut bytes));
     let login = match reading.await {

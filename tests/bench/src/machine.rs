@@ -1,12 +1,13 @@
 //! What was measured on: a figure without its machine says nothing.
 
-use std::fs;
+use std::time::Duration;
+use std::{fs, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// One line: processor, cores, memory, kernel, descriptors.
 pub(crate) fn describe() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let cores = thread::available_parallelism().map_or(0, usize::from);
     let processor = value("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into());
     let memory_gib = value("/proc/meminfo", "MemTotal")
         .and_then(|text| text.split(' ').next()?.parse::<f64>().ok())
@@ -21,13 +22,47 @@ pub(crate) fn describe() -> String {
     )
 }
 
-/// Runnable threads of the last minute, on average. Others' work on the machine spoils figures.
-pub(crate) fn load_average() -> f64 {
-    let text = read("/proc/loadavg");
-    text.split(' ')
-        .next()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0.0)
+/// How long others' work is watched: the tail of a build that has just ended is over by then.
+const WATCHED: Duration = Duration::from_secs(5);
+
+/// What others keep busy while this process sleeps, in cores; what the host took away counts too.
+/// `None` where the kernel does not say. Others' work on the machine spoils figures.
+pub(crate) fn cores_busy() -> Option<f64> {
+    let before = Cpu::read()?;
+    thread::sleep(WATCHED);
+    let after = Cpu::read()?;
+    let all = (after.all - before.all) as f64;
+    let idle = (after.idle - before.idle) as f64;
+    let cores = thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    (all > 0.0).then(|| (1.0 - idle / all) * cores)
+}
+
+/// Ticks since the machine started, of all its cores.
+struct Cpu {
+    all: u64,
+    idle: u64,
+}
+
+impl Cpu {
+    /// From the first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal.
+    fn read() -> Option<Self> {
+        let text = read("/proc/stat");
+        let ticks: Vec<u64> = text
+            .lines()
+            .next()?
+            .split_whitespace()
+            .skip(1)
+            .take(8)
+            .map_while(|ticks| ticks.parse().ok())
+            .collect();
+        let [_, _, _, idle, iowait, ..] = ticks[..] else {
+            return None;
+        };
+        Some(Self {
+            all: ticks.iter().sum(),
+            idle: idle + iowait,
+        })
+    }
 }
 
 /// As many descriptors as the hard limit allows, for this process and those that it starts.

@@ -196,12 +196,12 @@ const MEASUREMENTS: [Measurement; 6] = [
     (&["G11"], "CPU of idle sessions", measure::idle::measure),
 ];
 
-/// Others' work on the machine, in threads that run on average, from which figures are spoilt.
-const LOAD_AVERAGE_QUIET: f64 = 0.5;
+/// Others' work on the machine, in cores, from which figures are spoilt.
+const CORES_BUSY_QUIET: f64 = 0.1;
 
 fn run(plan: &Plan, only: &[String]) -> Result<()> {
     machine::raise_descriptor_limit();
-    let load_average = machine::load_average();
+    let cores_busy = machine::cores_busy();
     let wanted =
         |goal: &str| only.is_empty() || only.iter().any(|name| name.eq_ignore_ascii_case(goal));
     let mut lines = Vec::new();
@@ -224,13 +224,15 @@ fn run(plan: &Plan, only: &[String]) -> Result<()> {
         }
     }
     lines.retain(|line| line.goal().is_empty() || wanted(line.goal()));
-    let not_quiet = if load_average > LOAD_AVERAGE_QUIET {
-        ", NOT QUIET: do not quote"
-    } else {
-        ""
+    let others = match cores_busy {
+        Some(busy) if busy > CORES_BUSY_QUIET => {
+            format!("others kept {busy:.2} cores busy before the run, NOT QUIET: do not quote")
+        }
+        Some(busy) => format!("others kept {busy:.2} cores busy before the run"),
+        None => "others' work is not known".into(),
     };
     process::say(&format!(
-        "{}; load average before the run {load_average:.2}{not_quiet}{}\n\n{}",
+        "{}; {others}{}\n\n{}",
         machine::describe(),
         if plan.quick { "; --quick" } else { "" },
         report::table(&lines)
