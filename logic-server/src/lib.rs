@@ -1,7 +1,7 @@
 //! Tier 3: the long connections.
 //!
-//! - [`gate`], [`shard`], [`batch`], [`writer`]: the decisions, pure; [`wheel`] and [`counters`]
-//!   serve them, [`ids`] names what they speak of.
+//! - [`gate`], [`shard`], [`batch`], [`writer`]: the decisions, pure; [`wheel`], [`wire`] and
+//!   [`counters`] serve them, [`ids`] names what they speak of.
 //! - [`node`] starts and stops what carries them out: `driver`, the loops that own the sockets;
 //!   `control`, the links to conn servers; `writer_task` and [`store`], the database.
 
@@ -18,6 +18,7 @@ pub mod shard;
 pub mod stats;
 pub mod store;
 pub mod wheel;
+pub mod wire;
 pub mod writer;
 mod writer_task;
 

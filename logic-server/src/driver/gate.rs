@@ -11,13 +11,14 @@ use slab::Slab;
 
 use super::linger::Lingering;
 use super::listen::{Accept, Listeners};
-use super::socket::{self, Reading};
+use super::socket;
 use super::{Clock, EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, WAKER};
 use crate::gate::{Core, Effect, Input, READ_BYTES_MAX};
 use crate::ids::{ConnId, Now, ShardIndex};
 use crate::mailbox::{Inbox, Mailbox, mailbox};
 use crate::shard;
 use crate::stats::{Figures, GateFigures, ShardFigures};
+use crate::wire::Reading;
 
 /// Connections accepted in one turn: what is attached already is not to wait for a storm of logins.
 const ACCEPTS_PER_TURN: usize = 64;

@@ -1,53 +1,50 @@
-//! Closing so that the last frame arrives: send it, shut down writing, read on for a moment, close.
-//!
-//! To close at once would be wrong wherever the device is still sending: the kernel answers
-//! unread bytes with a reset, and a reset destroys what the device has not read yet: the Close.
+//! The sockets of connections on their way out; what to do with each says [`crate::wire::goodbye`].
 
-use std::collections::VecDeque;
 use std::net::Shutdown;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use slab::Slab;
 
-use super::socket::{self, Reading};
-
-/// How long a connection may take to go.
-const LINGER_MS: u64 = 1_000;
-
-/// How much of what the device still sends is read away.
-const DRAIN_BYTES_MAX: usize = 64 * 1_024;
+use super::socket;
+use crate::wire::goodbye::{self, Goodbye};
+use crate::wire::{Reading, Sink, Wire};
 
 /// Tokens with this bit belong here, but for the loop's own (see [`super::own_token`]).
 const TOKEN_BIT: usize = super::OWN_TOKEN_BIT >> 1;
 
-/// Connections on their way out. Nobody but the kernel knows of them any more.
+/// Connections on their way out.
 #[derive(Debug)]
 pub(super) struct Lingering {
-    closing: Slab<Closing>,
-    /// By deadline, the oldest first; entries of connections that went earlier are still in it.
-    deadlines: VecDeque<(u64, usize)>,
-    connections_max: usize,
+    closing: goodbye::Lingering<TcpStream>,
 }
 
-#[derive(Debug)]
-struct Closing {
-    stream: TcpStream,
-    unsent: Vec<u8>,
-    sent: usize,
-    /// All is sent, and the device has been told that nothing follows.
-    shut: bool,
-    drained: usize,
-    deadline_ms: u64,
+/// A socket, and the room to read away what comes.
+struct Socket<'a> {
+    stream: &'a mut TcpStream,
+    buffer: &'a mut [u8],
+}
+
+impl Sink for Socket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.stream.write(bytes)
+    }
+}
+
+impl Wire for Socket<'_> {
+    fn shut_down_writing(&mut self) -> Option<()> {
+        self.stream.shutdown(Shutdown::Write).ok()
+    }
+
+    fn read_away(&mut self) -> Reading {
+        socket::read(self.stream, self.buffer)
+    }
 }
 
 impl Lingering {
     /// Beyond `connections_max` the oldest is closed at once.
     pub(super) fn new(connections_max: usize) -> Self {
         Self {
-            closing: Slab::new(),
-            deadlines: VecDeque::new(),
-            connections_max,
+            closing: goodbye::Lingering::new(connections_max),
         }
     }
 
@@ -59,44 +56,33 @@ impl Lingering {
     pub(super) fn close(
         &mut self,
         registry: &Registry,
-        (stream, unsent): (TcpStream, Vec<u8>),
+        (mut stream, unsent): (TcpStream, Vec<u8>),
         registered: bool,
         now_ms: u64,
         buffer: &mut [u8],
     ) {
-        let deadline_ms = now_ms + LINGER_MS;
-        let mut closing = Closing {
-            stream,
-            unsent,
-            sent: 0,
-            shut: false,
-            drained: 0,
-            deadline_ms,
+        let mut goodbye = Goodbye::new(unsent, now_ms);
+        let mut socket = Socket {
+            stream: &mut stream,
+            buffer,
         };
-        if closing.go_on(buffer).is_none() {
+        if goodbye.go_on(&mut socket).is_none() {
             return;
         }
-        let entry = self.closing.vacant_entry();
-        let token = Token(entry.key() | TOKEN_BIT);
-        let interest = match closing.shut {
-            true => Interest::READABLE,
-            false => Interest::READABLE | Interest::WRITABLE,
+        let token = Token(self.closing.vacant_key() | TOKEN_BIT);
+        let interest = match goodbye.waits_for_room() {
+            true => Interest::READABLE | Interest::WRITABLE,
+            false => Interest::READABLE,
         };
         let watched = match registered {
-            true => registry.reregister(&mut closing.stream, token, interest),
-            false => registry.register(&mut closing.stream, token, interest),
+            true => registry.reregister(&mut stream, token, interest),
+            false => registry.register(&mut stream, token, interest),
         };
         if watched.is_err() {
             return;
         }
-        self.deadlines.push_back((deadline_ms, entry.key()));
-        entry.insert(closing);
-        while self.closing.len() > self.connections_max {
-            let Some((deadline_ms, key)) = self.deadlines.pop_front() else {
-                break;
-            };
-            self.remove_due(key, deadline_ms);
-        }
+        self.closing.insert(stream, goodbye);
+        while self.closing.pop_surplus().is_some() {}
     }
 
     /// Takes an event of one of these; `false`: it belongs to the loop.
@@ -105,8 +91,8 @@ impl Lingering {
             return false;
         }
         let key = token.0 & !TOKEN_BIT;
-        if let Some(closing) = self.closing.get_mut(key)
-            && closing.go_on(buffer).is_none()
+        if let Some((stream, goodbye)) = self.closing.get_mut(key)
+            && goodbye.go_on(&mut Socket { stream, buffer }).is_none()
         {
             self.closing.remove(key);
         }
@@ -115,52 +101,11 @@ impl Lingering {
 
     /// Closes those whose time is over.
     pub(super) fn expire(&mut self, now_ms: u64) {
-        while let Some(&(deadline_ms, key)) = self.deadlines.front()
-            && (deadline_ms <= now_ms || !self.closing.contains(key))
-        {
-            self.deadlines.pop_front();
-            self.remove_due(key, deadline_ms);
-        }
+        while self.closing.pop_late(now_ms).is_some() {}
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        self.deadlines.front().map(|&(deadline_ms, _)| deadline_ms)
-    }
-
-    /// The key may be another connection's by now, with a later deadline.
-    fn remove_due(&mut self, key: usize, deadline_ms: u64) {
-        let due = |closing: &Closing| closing.deadline_ms <= deadline_ms;
-        if self.closing.get(key).is_some_and(due) {
-            self.closing.remove(key);
-        }
-    }
-}
-
-impl Closing {
-    /// Sends what is left, then reads away what comes; `None`: it can be closed.
-    fn go_on(&mut self, buffer: &mut [u8]) -> Option<()> {
-        if self.sent < self.unsent.len() {
-            self.sent += socket::write(&mut self.stream, &self.unsent[self.sent..])?;
-        }
-        if self.sent < self.unsent.len() {
-            return Some(());
-        }
-        if !self.shut {
-            self.stream.shutdown(Shutdown::Write).ok()?;
-            self.shut = true;
-        }
-        loop {
-            match socket::read(&mut self.stream, buffer) {
-                Reading::Bytes(count) => {
-                    self.drained += count;
-                    if self.drained > DRAIN_BYTES_MAX {
-                        return None;
-                    }
-                }
-                Reading::Nothing => return Some(()),
-                Reading::Gone => return None,
-            }
-        }
+        self.closing.next_deadline()
     }
 }
 
@@ -239,10 +184,10 @@ mod tests {
         let mut lingering = Lingering::new(10);
         let (stays, _stays) = pair();
         lingering.close(poll.registry(), (stays, vec![1]), false, 500, &mut buffer);
-        assert_eq!(lingering.next_deadline(), Some(500 + LINGER_MS));
-        lingering.expire(499 + LINGER_MS);
+        let due_ms = lingering.next_deadline().unwrap();
+        lingering.expire(due_ms - 1);
         assert_eq!(lingering.len(), 1);
-        lingering.expire(500 + LINGER_MS);
+        lingering.expire(due_ms);
         assert_eq!((lingering.len(), lingering.next_deadline()), (0, None));
 
         let (floods, mut peer) = pair();
@@ -269,6 +214,8 @@ mod tests {
             peers.push(peer);
         }
         assert_eq!(lingering.len(), 2);
-        assert_eq!(lingering.next_deadline(), Some(1 + LINGER_MS));
+        let mut oldest = [0];
+        let read = peers[0].read(&mut oldest).unwrap();
+        assert_eq!((read, peers[0].read(&mut oldest).unwrap()), (1, 0));
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::linger::Lingering;
-use super::socket::{self, Reading, Socket};
+use super::socket::{self, Socket};
 use super::{Clock, EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, WAKER};
 use crate::batch::{Batch, BatchOutcome, Presence};
 use crate::gate;
@@ -21,6 +21,7 @@ use crate::ids::{Now, Slot};
 use crate::mailbox::{Inbox, Mailbox, mailbox};
 use crate::shard::{Effects, Input, SessionSeed, Shard};
 use crate::stats::ShardFigures;
+use crate::wire::Reading;
 
 /// Bytes of one read, and one connection is read once a turn: a device that floods gets its share
 /// and no more. With the events of a turn, and as many sockets of turns before, that is 8 MiB.

@@ -1,20 +1,12 @@
-//! One read, one write, and the output that the kernel did not take.
+//! One read, one write, and a session's socket.
 
 use std::io::{self, Read, Write};
 
 use mio::event::Event;
 use mio::net::TcpStream;
 
-/// What one read gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// So many bytes. The kernel may hold more where they fill the buffer; where they do not, it
-    /// is drained, and an edge will tell of what comes.
-    Bytes(usize),
-    Nothing,
-    /// The device went, or the network did.
-    Gone,
-}
+use crate::wire::output::Output;
+use crate::wire::{self, Reading};
 
 pub(super) fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> Reading {
     loop {
@@ -40,6 +32,12 @@ pub(super) fn write(stream: &mut TcpStream, bytes: &[u8]) -> Option<usize> {
     }
 }
 
+impl wire::Sink for TcpStream {
+    fn write(&mut self, bytes: &[u8]) -> Option<usize> {
+        write(self, bytes)
+    }
+}
+
 /// Whether a read is worth while: bytes, the end of them, or an error that the read will tell.
 pub(super) fn is_readable(event: &Event) -> bool {
     event.is_readable() || event.is_read_closed() || event.is_error()
@@ -53,16 +51,7 @@ pub(super) struct Socket {
     pub(super) closed: bool,
     /// To be read in one of the next turns: an event of it needs no read of its own.
     pub(super) queued: bool,
-    /// Only while there is some.
-    unsent: Option<Box<Unsent>>,
-}
-
-/// What the device has not read yet.
-#[derive(Debug)]
-struct Unsent {
-    bytes: Vec<u8>,
-    /// Of these bytes the kernel has so many.
-    taken: usize,
+    output: Output,
 }
 
 /// The memory goal counts it once for every session; in debug builds mio adds to it.
@@ -74,47 +63,23 @@ impl Socket {
             stream,
             closed: false,
             queued: false,
-            unsent: None,
+            output: Output::default(),
         }
     }
 
     /// Sends, and keeps what the kernel does not take. Returns the bytes that wait now; `None`:
     /// the device went.
     pub(super) fn send(&mut self, bytes: &[u8]) -> Option<usize> {
-        if let Some(unsent) = &mut self.unsent {
-            // The kernel was full and has not said otherwise yet.
-            unsent.bytes.extend_from_slice(bytes);
-            return Some(unsent.bytes.len() - unsent.taken);
-        }
-        let taken = write(&mut self.stream, bytes)?;
-        let rest = &bytes[taken..];
-        if !rest.is_empty() {
-            self.unsent = Some(Box::new(Unsent {
-                bytes: rest.to_vec(),
-                taken: 0,
-            }));
-        }
-        Some(rest.len())
+        self.output.send(bytes, &mut self.stream)
     }
 
     /// Goes on where the kernel was full; `None`: the device went.
     pub(super) fn flush(&mut self) -> Option<()> {
-        if let Some(unsent) = &mut self.unsent {
-            unsent.taken += write(&mut self.stream, &unsent.bytes[unsent.taken..])?;
-            if unsent.taken == unsent.bytes.len() {
-                self.unsent = None;
-            }
-        }
-        Some(())
+        self.output.flush(&mut self.stream)
     }
 
     /// The socket and what it still has to send.
     pub(super) fn into_parts(self) -> (TcpStream, Vec<u8>) {
-        let unsent = self.unsent.map(|unsent| {
-            let mut bytes = unsent.bytes;
-            bytes.drain(..unsent.taken);
-            bytes
-        });
-        (self.stream, unsent.unwrap_or_default())
+        (self.stream, self.output.into_rest())
     }
 }
