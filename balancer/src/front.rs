@@ -154,7 +154,8 @@ impl Front {
         let device = Device {
             connection,
             source,
-            deadline: at + self.login_deadline,
+            accepted: at,
+            login_deadline: self.login_deadline,
             door: self.door.clone(),
         };
         let task = tokio::spawn(connection::serve(stream, device, replied)).abort_handle();

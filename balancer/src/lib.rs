@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Pure: [`route`] decides everything about a login, with [`pending`] (how many connections, and
-//! which goes first) and [`conns`] (which conn server); [`intake`] judges a device's first bytes.
+//! which goes first) and [`conns`] (which conn server); [`visit`] decides about one connection, with
+//! [`intake`], which judges a device's first bytes.
 //! The shells [`node`], `front`, `accept` and `connection` move bytes.
 
 mod accept;
@@ -21,6 +22,7 @@ pub mod pending;
 pub mod route;
 pub mod settings;
 pub mod stats;
+pub mod visit;
 
 pub use node::{Balancer, StartError};
 pub use settings::Settings;

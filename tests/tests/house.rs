@@ -44,6 +44,7 @@ const CORES: &[&str] = &[
     "balancer/src/intake.rs",
     "balancer/src/pending.rs",
     "balancer/src/route.rs",
+    "balancer/src/visit.rs",
     "common/src/counters.rs",
     "common/src/device",
     "common/src/epoch.rs",
