@@ -1,7 +1,7 @@
-//! The balancer of the simulated cluster.
+//! The balancers of the simulated cluster.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use balancer::intake::{self, Intake};
 use balancer::pending::ConnectionId;
@@ -13,10 +13,12 @@ use common::link::message::Message;
 use common::link::{LinkEvent, LinkId, Peer, Role};
 use common::pacing::Rate;
 
-use crate::links::{End, LinkMail, Part};
-use crate::network::{Arrival, Server, Side, Stream};
+use crate::links::{LinkMail, Part};
+use crate::network::{Arrival, Side, Stream};
+use crate::plan::Plan;
+use crate::process::{Mail, Process, Thread};
 use crate::timer::Timer;
-use crate::world::{Core, Event, World};
+use crate::world::{World, conn_address};
 
 /// A device at the front door.
 #[derive(Debug)]
@@ -38,9 +40,10 @@ pub struct BalancerNode {
 }
 
 impl BalancerNode {
-    pub fn new(seed: u64) -> Self {
+    pub fn start(plan: &Plan, seed: u64) -> Self {
+        let conn_servers = (0..plan.conn_servers.into()).map(conn_address);
         let settings = RouteSettings {
-            conn_servers: vec![conn_address().to_string()],
+            conn_servers: conn_servers.map(|address| address.to_string()).collect(),
             policy: Policy::LeastLoaded,
             connections_max: 10_000,
             connections_per_source_max: 10_000,
@@ -73,47 +76,52 @@ impl BalancerNode {
     }
 }
 
-/// Where the balancer links to.
-fn conn_address() -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 2], 10_100))
-}
-
 impl World {
-    pub fn balancer_accepts(&mut self, stream: Stream, source: IpAddr) {
-        self.balancer.connections += 1;
-        let connection = ConnectionId(self.balancer.connections);
-        self.balancer.fronts.insert(
+    pub fn balancer_accepts(&mut self, index: usize, stream: Stream) {
+        let Some(source) = self
+            .network
+            .connection(stream)
+            .map(|connection| connection.source)
+        else {
+            return;
+        };
+        let deadline_ms = self.now(Process::balancer(index)).ms + limit::FIRST_FRAME_MS;
+        self.balancers[index].connections += 1;
+        let connection = ConnectionId(self.balancers[index].connections);
+        self.balancers[index].fronts.insert(
             connection,
             Front {
                 stream,
                 source,
                 bytes: vec![],
-                deadline_ms: self.now_ms + limit::FIRST_FRAME_MS,
+                deadline_ms,
                 is_asked: false,
             },
         );
-        self.balancer_apply(Input::Accepted { connection, source });
+        self.balancer_apply(index, Input::Accepted { connection, source });
     }
 
-    pub fn balancer_hears(&mut self, stream: Stream, arrival: Arrival) {
-        let Some(connection) = self.balancer.connection_of(stream) else {
+    pub fn balancer_hears(&mut self, index: usize, stream: Stream, arrival: Arrival) {
+        let Some(connection) = self.balancers[index].connection_of(stream) else {
             return;
         };
         match arrival {
-            Arrival::Bytes(bytes) => self.balancer_reads(connection, &bytes),
+            Arrival::Bytes(bytes) => self.balancer_reads(index, connection, &bytes),
             Arrival::End => {
-                self.balancer.fronts.remove(&connection);
-                self.balancer_apply(Input::Ended {
-                    connection,
-                    how: Ending::Gone,
-                });
+                self.balancers[index].fronts.remove(&connection);
+                self.balancer_apply(
+                    index,
+                    Input::Ended {
+                        connection,
+                        how: Ending::Gone,
+                    },
+                );
             }
         }
     }
 
-    fn balancer_reads(&mut self, connection: ConnectionId, bytes: &[u8]) {
-        let Some(front) = self
-            .balancer
+    fn balancer_reads(&mut self, index: usize, connection: ConnectionId, bytes: &[u8]) {
+        let Some(front) = self.balancers[index]
             .fronts
             .get_mut(&connection)
             .filter(|front| !front.is_asked)
@@ -123,34 +131,37 @@ impl World {
         front.bytes.extend_from_slice(bytes);
         match intake::judge(&front.bytes) {
             Intake::Incomplete => {}
-            Intake::Breach => self.balancer_closes(connection, CloseReason::ProtocolError),
+            Intake::Breach => self.balancer_closes(index, connection, CloseReason::ProtocolError),
             Intake::Login { frame_id, body } => {
                 front.is_asked = true;
                 let (source, body) = (front.source, front.bytes[body].to_vec());
                 self.recorded
-                    .push((Server::Balancer, source, front.bytes.clone()));
-                self.balancer_apply(Input::Login {
-                    connection,
-                    source,
-                    frame_id,
-                    body,
-                });
+                    .push((Process::balancer(index), source, front.bytes.clone()));
+                self.balancer_apply(
+                    index,
+                    Input::Login {
+                        connection,
+                        source,
+                        frame_id,
+                        body,
+                    },
+                );
             }
         }
     }
 
-    fn balancer_closes(&mut self, connection: ConnectionId, reason: CloseReason) {
-        self.balancer_answers(connection, &intake::close(reason));
+    fn balancer_closes(&mut self, index: usize, connection: ConnectionId, reason: CloseReason) {
+        self.balancer_answers(index, connection, &intake::close(reason));
         let how = match reason {
             CloseReason::AttachTimeout => Ending::AttachTimeout,
             _ => Ending::ProtocolError,
         };
-        self.balancer_apply(Input::Ended { connection, how });
+        self.balancer_apply(index, Input::Ended { connection, how });
     }
 
     /// Sends a last frame and leaves.
-    fn balancer_answers(&mut self, connection: ConnectionId, frame: &[u8]) {
-        if let Some(Front { stream, .. }) = self.balancer.fronts.remove(&connection) {
+    fn balancer_answers(&mut self, index: usize, connection: ConnectionId, frame: &[u8]) {
+        if let Some(Front { stream, .. }) = self.balancers[index].fronts.remove(&connection) {
             self.network.send(
                 stream,
                 Side::Server,
@@ -163,19 +174,22 @@ impl World {
         }
     }
 
-    pub fn balancer_link(&mut self, link: LinkId, mail: LinkMail) {
-        self.note_health();
+    pub fn balancer_link(&mut self, index: usize, link: LinkId, mail: LinkMail) {
         let event = match mail {
-            LinkMail::Up => LinkEvent::Up {
-                link,
-                peer: Peer {
+            LinkMail::Up => {
+                let Some(conn) = self.links.other_end(link, Process::balancer(index)) else {
+                    return;
+                };
+                let address = conn_address(conn.index);
+                let peer = Peer {
                     role: Role::Conn,
-                    node: "conn-1".parse().expect("a valid name"),
+                    node: conn.to_string().parse().expect("a valid name"),
                     version: 1,
-                    address: conn_address(),
-                    target: Some(conn_address().to_string()),
-                },
-            },
+                    address,
+                    target: Some(address.to_string()),
+                };
+                LinkEvent::Up { link, peer }
+            }
             LinkMail::Down => LinkEvent::Down {
                 link,
                 why: "simulated".into(),
@@ -199,54 +213,59 @@ impl World {
                 Part::Request { .. } => return,
             },
         };
-        self.balancer_apply(Input::Link(event));
+        self.balancer_apply(index, Input::Link(event));
     }
 
-    pub fn balancer_timer(&mut self) {
-        if !self.balancer.timer.fires(self.now_ms) {
+    pub fn balancer_timer(&mut self, index: usize) {
+        if !self.balancers[index].timer.fires(self.now_ms) {
             return;
         }
-        let slow: Vec<_> = self
-            .balancer
+        let now_ms = self.now(Process::balancer(index)).ms;
+        let slow: Vec<_> = self.balancers[index]
             .fronts
             .iter()
-            .filter(|(_, front)| !front.is_asked && front.deadline_ms <= self.now_ms)
+            .filter(|(_, front)| !front.is_asked && front.deadline_ms <= now_ms)
             .map(|(connection, _)| *connection)
             .collect();
         for connection in slow {
-            self.balancer_closes(connection, CloseReason::AttachTimeout);
+            self.balancer_closes(index, connection, CloseReason::AttachTimeout);
         }
-        self.balancer_apply(Input::Tick);
+        self.balancer_apply(index, Input::Tick);
     }
 
-    fn balancer_apply(&mut self, input: Input) {
+    fn balancer_apply(&mut self, index: usize, input: Input) {
+        let me = Process::balancer(index);
+        let now = self.now(me);
         let now = Now {
-            ms: self.now_ms,
-            unix_ms: self.unix_ms(),
+            ms: now.ms,
+            unix_ms: now.unix_ms,
         };
         let mut effects = vec![];
-        self.balancer.core.apply(input, now, &mut effects);
+        self.balancers[index].core.apply(input, now, &mut effects);
         for effect in effects {
-            self.balancer_effect(effect);
+            self.balancer_effect(index, effect);
         }
-        let deadline_ms = self.balancer.next_deadline();
-        if let Some(at_ms) = self.balancer.timer.arm(deadline_ms, self.now_ms) {
-            self.schedule(at_ms, Event::Wake(Core::Balancer));
+        let clock = self.life(me).clock;
+        let balancer = &mut self.balancers[index];
+        let deadline_ms = balancer.next_deadline().map(|ms| clock.world_ms(ms));
+        if let Some(at_ms) = balancer.timer.arm(deadline_ms, self.now_ms) {
+            self.mail(me, at_ms, Mail::Wake(Thread::Main));
         }
     }
 
-    fn balancer_effect(&mut self, effect: Effect) {
+    fn balancer_effect(&mut self, index: usize, effect: Effect) {
         match effect {
             Effect::Drop { connection } => {
-                if let Some(Front { stream, .. }) = self.balancer.fronts.remove(&connection) {
+                if let Some(Front { stream, .. }) = self.balancers[index].fronts.remove(&connection)
+                {
                     self.network
                         .close(stream, Side::Server, self.now_ms, &mut self.deliveries);
                 }
             }
             Effect::Reply { connection, frame } => {
-                self.balancer_answers(connection, &frame);
+                self.balancer_answers(index, connection, &frame);
                 let how = Ending::Replied;
-                self.balancer_apply(Input::Ended { connection, how });
+                self.balancer_apply(index, Input::Ended { connection, how });
             }
             Effect::Request {
                 link,
@@ -256,14 +275,7 @@ impl World {
             } => {
                 let part = Part::Request { id, deadline_ms };
                 let message = Message::Login(login);
-                self.links.say(
-                    link,
-                    End::Balancer,
-                    part,
-                    message,
-                    self.now_ms,
-                    &mut self.link_deliveries,
-                );
+                self.says(link, Process::balancer(index), part, message);
             }
         }
     }

@@ -1,12 +1,11 @@
-//! The conn server of the simulated cluster, with its accounts and its stored mark.
+//! The conn servers of the simulated cluster.
 
 use common::config::Policy;
 use common::epoch::{Epoch, NodeNumber};
-use common::ids::AccountName;
 use common::link::message::Message;
 use common::link::{LinkEvent, LinkId, Peer, Role};
 use common::pacing::Rate;
-use conn_server::account::{Account, Found};
+use conn_server::account::Found;
 use conn_server::core::{Core as Decisions, Effect, Input};
 use conn_server::counters::Counters;
 use conn_server::desk::{Desk, Rules};
@@ -18,12 +17,12 @@ use conn_server::throttle::{Limits, Throttle};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{RngExt, SeedableRng};
 
-use crate::device::{account_name, device_key};
-use crate::links::{End, LinkMail, Part};
+use crate::links::{LinkMail, Part};
 use crate::model::Broken;
 use crate::plan::Plan;
+use crate::process::{Mail, Process, Thread, Tier};
 use crate::timer::Timer;
-use crate::world::{Core, Event, World, account_of, logic_address};
+use crate::world::{World, balancer_address, logic_address};
 
 /// Answers of the database.
 #[derive(Debug)]
@@ -34,16 +33,13 @@ pub enum ConnMail {
 
 #[derive(Debug)]
 pub struct ConnNode {
-    pub generation: u32,
-    pub is_up: bool,
     core: Decisions,
     timer: Timer,
-    /// What the database holds; outlives the process.
-    pub mark: Epoch,
 }
 
 impl ConnNode {
-    pub fn start(plan: &Plan, generation: u32, mark: Epoch, seed: u64) -> Self {
+    /// `mark` is what the database holds of it.
+    pub fn start(plan: &Plan, index: usize, mark: Epoch, seed: u64) -> Self {
         let wide = Rate::UNLIMITED;
         let limits = Limits {
             in_all: wide,
@@ -62,7 +58,7 @@ impl ConnNode {
             nonces: Nonces::new(100_000),
             pool: NodePool::new(Policy::LeastLoaded, plan.logic_servers),
             directory: Directory::new(plan.logic_servers),
-            epochs: Epochs::new(NodeNumber::new(1).expect("small"), mark),
+            epochs: Epochs::new(NodeNumber::new(node_number(index)).expect("small"), mark),
             counters: Counters::default(),
             tickets: StdRng::seed_from_u64(seed),
             waits: SmallRng::seed_from_u64(!seed),
@@ -71,25 +67,22 @@ impl ConnNode {
             .map(|node| logic_address(node).to_string())
             .collect();
         Self {
-            generation,
-            is_up: true,
             core: Decisions::new(desk, logic_servers, 10_000),
             timer: Timer::default(),
-            mark,
         }
-    }
-
-    pub fn is_current(&self, generation: u32) -> bool {
-        self.is_up && self.generation == generation
     }
 }
 
+/// Tells conn servers apart in an epoch and in the database.
+pub fn node_number(conn: usize) -> u16 {
+    conn as u16 + 1
+}
+
 impl World {
-    pub fn conn_link(&mut self, link: LinkId, mail: LinkMail) -> Result<(), Broken> {
-        self.note_health();
+    pub fn conn_link(&mut self, index: usize, link: LinkId, mail: LinkMail) -> Result<(), Broken> {
         let event = match mail {
             LinkMail::Up => {
-                let Some(peer) = self.peer(link) else {
+                let Some(peer) = self.peer(index, link) else {
                     return Ok(());
                 };
                 LinkEvent::Up { link, peer }
@@ -123,83 +116,69 @@ impl World {
                 },
             },
         };
-        self.conn_apply(Input::Link(event))
+        self.conn_apply(index, Input::Link(event))
     }
 
-    /// Who is at the other end of a link of the conn server.
-    fn peer(&self, link: LinkId) -> Option<Peer> {
-        let ends = self.links.ends(link)?;
-        let other = if ends[0] == End::Conn {
-            ends[1]
-        } else {
-            ends[0]
-        };
-        let (role, node, address, target) = match other {
-            End::Balancer => (
-                Role::Balancer,
-                "balancer-1".to_owned(),
-                crate::world::balancer_address(),
-                None,
-            ),
-            End::Logic(node) => {
-                let address = logic_address(node);
-                (
-                    Role::Logic,
-                    format!("logic-{node}"),
-                    address,
-                    Some(address.to_string()),
-                )
+    /// Who is at the other end of a link of a conn server.
+    fn peer(&self, index: usize, link: LinkId) -> Option<Peer> {
+        let other = self.links.other_end(link, Process::conn(index))?;
+        let (role, address, target) = match other.tier {
+            Tier::Balancer => (Role::Balancer, balancer_address(other.index), None),
+            Tier::Logic => {
+                let address = logic_address(other.index);
+                (Role::Logic, address, Some(address.to_string()))
             }
-            End::Conn => return None,
+            Tier::Conn => return None,
         };
         Some(Peer {
             role,
-            node: node.parse().ok()?,
+            node: other.to_string().parse().ok()?,
             version: 1,
             address,
             target,
         })
     }
 
-    pub fn conn_mail(&mut self, mail: ConnMail) -> Result<(), Broken> {
+    pub fn conn_mail(&mut self, index: usize, mail: ConnMail) -> Result<(), Broken> {
         match mail {
-            ConnMail::Found { id, found } => self.conn_apply(Input::Found { id, found }),
+            ConnMail::Found { id, found } => self.conn_apply(index, Input::Found { id, found }),
             ConnMail::MarkStored(mark) => {
-                self.conn.mark = self.conn.mark.max(mark);
-                self.conn_apply(Input::MarkStored(Some(mark)))
+                self.accounts.store_mark(node_number(index), mark);
+                self.conn_apply(index, Input::MarkStored(Some(mark)))
             }
         }
     }
 
-    pub fn wake_conn(&mut self) -> Result<(), Broken> {
-        self.conn_apply(Input::Tick)
+    pub fn wake_conn(&mut self, index: usize) -> Result<(), Broken> {
+        self.conn_apply(index, Input::Tick)
     }
 
-    pub fn conn_timer(&mut self) -> Result<(), Broken> {
-        if self.conn.timer.fires(self.now_ms) {
-            self.conn_apply(Input::Tick)?;
+    pub fn conn_timer(&mut self, index: usize) -> Result<(), Broken> {
+        if self.conns[index].timer.fires(self.now_ms) {
+            self.conn_apply(index, Input::Tick)?;
         }
         Ok(())
     }
 
-    fn conn_apply(&mut self, input: Input) -> Result<(), Broken> {
+    fn conn_apply(&mut self, index: usize, input: Input) -> Result<(), Broken> {
+        let me = Process::conn(index);
+        let now = self.now(me);
         let mut effects = vec![];
-        let unix_ms = self.unix_ms();
-        self.conn
-            .core
-            .apply(input, self.now_ms, unix_ms, &mut effects);
+        let core = &mut self.conns[index].core;
+        core.apply(input, now.ms, now.unix_ms, &mut effects);
         for effect in effects {
-            self.conn_effect(effect)?;
+            self.conn_effect(index, effect)?;
         }
-        let generation = self.conn.generation;
-        let deadline_ms = Some(self.conn.core.next_deadline());
-        if let Some(at_ms) = self.conn.timer.arm(deadline_ms, self.now_ms) {
-            self.schedule(at_ms, Event::Wake(Core::Conn { generation }));
+        let clock = self.life(me).clock;
+        let conn = &mut self.conns[index];
+        let deadline_ms = Some(clock.world_ms(conn.core.next_deadline()));
+        if let Some(at_ms) = conn.timer.arm(deadline_ms, self.now_ms) {
+            self.mail(me, at_ms, Mail::Wake(Thread::Main));
         }
         Ok(())
     }
 
-    fn conn_effect(&mut self, effect: Effect) -> Result<(), Broken> {
+    fn conn_effect(&mut self, index: usize, effect: Effect) -> Result<(), Broken> {
         match effect {
             Effect::Request {
                 link,
@@ -208,53 +187,43 @@ impl World {
                 message,
             } => {
                 if let Message::Grant(grant) = &message {
-                    self.links.observe(End::Conn, grant.epoch);
-                    self.model.published(grant.account_id, grant.epoch)?;
+                    self.links.observe(Process::conn(index), grant.epoch);
+                    let (account_id, epoch) = (grant.account_id, grant.epoch);
+                    self.model.published(
+                        index,
+                        account_id,
+                        epoch,
+                        self.now_ms,
+                        self.healed_at_ms,
+                    )?;
                 }
-                self.conn_says(link, Part::Request { id, deadline_ms }, message);
+                self.says(
+                    link,
+                    Process::conn(index),
+                    Part::Request { id, deadline_ms },
+                    message,
+                );
             }
             Effect::Answer { link, id, message } => {
-                self.conn_says(link, Part::Answer { id }, message)
+                self.says(link, Process::conn(index), Part::Answer { id }, message);
             }
-            Effect::Notice { link, message } => self.conn_says(link, Part::Notice, message),
-            Effect::CloseLink { link, why } => panic!("the conn server closes {link}: {why}"),
+            Effect::Notice { link, message } => {
+                self.says(link, Process::conn(index), Part::Notice, message);
+            }
+            Effect::CloseLink { link, why } => panic!("a conn server closes {link}: {why}"),
             Effect::LookUp { id, account } => {
-                let found = self.look_up(&account);
-                self.database_answers(ConnMail::Found { id, found });
+                let found = self.accounts.look_up(&account);
+                self.database_answers(index, ConnMail::Found { id, found });
             }
-            Effect::StoreMark(mark) => self.database_answers(ConnMail::MarkStored(mark)),
+            Effect::StoreMark(mark) => self.database_answers(index, ConnMail::MarkStored(mark)),
             // No account changes in this world, and nobody asks when it logged in last.
             Effect::CheckVersions { .. } | Effect::NoteLastLogin(_) => {}
         }
         Ok(())
     }
 
-    fn conn_says(&mut self, link: LinkId, part: Part, message: Message) {
-        self.links.say(
-            link,
-            End::Conn,
-            part,
-            message,
-            self.now_ms,
-            &mut self.link_deliveries,
-        );
-    }
-
-    fn database_answers(&mut self, mail: ConnMail) {
-        let generation = self.conn.generation;
+    fn database_answers(&mut self, index: usize, mail: ConnMail) {
         let at_ms = self.now_ms + self.rng.random_range(self.plan.store_ms.clone());
-        self.schedule(at_ms, Event::ToConn { generation, mail });
-    }
-
-    fn look_up(&self, name: &AccountName) -> Found {
-        let index = (0..self.devices.len()).find(|index| account_name(*index) == name.as_str());
-        index.map_or(Found::Unknown, |index| {
-            Found::Account(Account {
-                id: account_of(index),
-                key: device_key(index),
-                version: 1,
-                enabled: true,
-            })
-        })
+        self.mail(Process::conn(index), at_ms, Mail::Conn(mail));
     }
 }

@@ -1,9 +1,10 @@
 //! The simulated devices of the simulated world.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use common::ids::AccountName;
 use common::secret::DeviceKey;
 use rand::RngExt;
 use rand::rngs::SmallRng;
@@ -11,11 +12,13 @@ use simulator::device::{
     ConnId, Device, Effect, Effects, Event as Told, Identity, Input, Measurement, Settings,
 };
 
+use crate::clock::true_unix_ms;
 use crate::model::Broken;
-use crate::network::{Arrival, Client, Server, Side, Stream};
+use crate::network::{Arrival, Client, Side, Stream};
 use crate::plan::Plan;
+use crate::process::Process;
 use crate::timer::Timer;
-use crate::world::{Core, Event, World, account_of, balancer_address, logic_address};
+use crate::world::{Event, World, account_of, balancer_address, logic_address};
 
 #[derive(Debug)]
 pub struct DeviceNode {
@@ -34,7 +37,7 @@ impl DeviceNode {
             ..Settings::default()
         };
         let identity = Identity {
-            account: account_name(index).parse().expect("a valid name"),
+            account: account_name(index),
             key: device_key(index),
         };
         let seed = rng.random();
@@ -97,8 +100,8 @@ impl DeviceNode {
 }
 
 /// Of the account of the device with this number.
-pub fn account_name(index: usize) -> String {
-    format!("sim-{index:06}")
+pub fn account_name(index: usize) -> AccountName {
+    format!("sim-{index:06}").parse().expect("a valid name")
 }
 
 pub fn device_key(index: usize) -> DeviceKey {
@@ -116,7 +119,7 @@ impl World {
     pub fn wake_device(&mut self, index: usize) -> Result<(), Broken> {
         if !self.devices[index].is_on {
             self.devices[index].is_on = true;
-            let unix_ms = Some(self.unix_ms());
+            let unix_ms = Some(true_unix_ms(self.now_ms));
             self.device(index, Input::ClockSet { unix_ms })?;
             return self.device(index, Input::PowerOn);
         }
@@ -127,12 +130,9 @@ impl World {
     }
 
     pub fn resolved(&mut self, index: usize) -> Result<(), Broken> {
-        self.device(
-            index,
-            Input::Resolved {
-                addresses: &[balancer_address()],
-            },
-        )
+        let addresses: Vec<_> = (0..self.balancers.len()).map(balancer_address).collect();
+        let addresses = &addresses;
+        self.device(index, Input::Resolved { addresses })
     }
 
     pub fn device_connected(&mut self, index: usize, conn: ConnId) -> Result<(), Broken> {
@@ -218,20 +218,23 @@ impl World {
         let device = &mut self.devices[index];
         let deadline_ms = device.core.next_deadline(self.now_ms);
         if let Some(at_ms) = device.timer.arm(deadline_ms, self.now_ms) {
-            self.schedule(at_ms, Event::Wake(Core::Device(index)));
+            self.schedule(at_ms, Event::WakeDevice(index));
         }
         Ok(())
     }
 
-    fn connect(&mut self, index: usize, conn: ConnId, to: std::net::SocketAddr) {
-        let server = if to == balancer_address() {
-            Server::Balancer
-        } else {
-            let node = (0..self.logic.len()).find(|node| logic_address(*node) == to);
-            let Some(node) = node else {
-                return;
-            };
-            Server::Logic { node }
+    /// Which process devices reach at this address.
+    fn listens(&self, address: SocketAddr) -> Option<Process> {
+        let balancers =
+            (0..self.balancers.len()).map(|it| (balancer_address(it), Process::balancer(it)));
+        let logic = (0..self.logic.len()).map(|it| (logic_address(it), Process::logic(it)));
+        let mut all = balancers.chain(logic);
+        all.find_map(|(at, process)| (at == address).then_some(process))
+    }
+
+    fn connect(&mut self, index: usize, conn: ConnId, to: SocketAddr) {
+        let Some(server) = self.listens(to) else {
+            return;
         };
         let client = Client::Device { index, conn };
         let stream = self.network.open(client, server, address(index));

@@ -2,12 +2,14 @@
 
 use rand::RngExt;
 
-use crate::conn::ConnNode;
-use crate::links::End;
+use crate::balancer::BalancerNode;
+use crate::clock::Clock;
+use crate::conn::{ConnNode, node_number};
 use crate::logic::LogicNode;
 use crate::model::Broken;
 use crate::network::{self, Side, Stream};
 use crate::plan::Class;
+use crate::process::{Process, Tier};
 use crate::world::{Event, World, logic_address};
 
 /// What a replayer remembers at most.
@@ -53,11 +55,9 @@ impl World {
                     self.note_health();
                 }
             }
-            Class::KillLogic => {
-                let node = self.rng.random_range(0..self.logic.len());
-                self.kill(End::Logic(node));
-            }
-            Class::KillConn => self.kill(End::Conn),
+            Class::KillBalancer => self.kill_one(Tier::Balancer),
+            Class::KillConn => self.kill_one(Tier::Conn),
+            Class::KillLogic => self.kill_one(Tier::Logic),
             Class::Replay => self.replay(),
             Class::WriteFails
             | Class::CommitUnknown
@@ -79,57 +79,69 @@ impl World {
         self.network.streams().nth(which).map(|(stream, _)| stream)
     }
 
-    /// kill -9: its connections are reset, its links break, its memory is gone.
-    fn kill(&mut self, end: End) {
-        if !self.is_up(end) {
-            return;
+    fn kill_one(&mut self, tier: Tier) {
+        let of_tier = |process: &Process| process.tier == tier && self.life(*process).is_up;
+        let alive: Vec<_> = self.processes().into_iter().filter(of_tier).collect();
+        if !alive.is_empty() {
+            let process = alive[self.rng.random_range(0..alive.len())];
+            self.kill(process);
         }
-        match end {
-            End::Balancer => return,
-            End::Conn => self.conn.is_up = false,
-            End::Logic(node) => {
-                self.logic[node].is_up = false;
-                self.model.node_died(node);
-                let streams: Vec<_> = self
-                    .network
-                    .streams()
-                    .filter(|(_, connection)| connection.server == network::Server::Logic { node })
-                    .map(|(stream, _)| stream)
-                    .collect();
-                for stream in streams {
-                    self.network
-                        .reset(stream, self.now_ms, &mut self.deliveries);
-                }
-            }
+    }
+
+    /// kill -9: its connections are reset, its links break, its memory is gone.
+    fn kill(&mut self, process: Process) {
+        self.life_mut(process).is_up = false;
+        if process.tier == Tier::Logic {
+            self.model.node_died(process.index);
+        }
+        let streams = self.network.streams();
+        let streams: Vec<_> = streams
+            .filter(|(_, connection)| connection.server == process)
+            .map(|(stream, _)| stream)
+            .collect();
+        for stream in streams {
+            self.network
+                .reset(stream, self.now_ms, &mut self.deliveries);
         }
         for link in self.links.standing() {
             if self
                 .links
                 .ends(link)
-                .is_some_and(|ends| ends.contains(&end))
+                .is_some_and(|ends| ends.contains(&process))
             {
                 self.links.cut(link, self.now_ms, &mut self.link_deliveries);
             }
         }
-        self.links.forget(end);
+        self.links.forget(process);
         self.note_health();
         let at_ms = self.now_ms + self.rng.random_range(100..=20_000);
-        self.schedule(at_ms, Event::Restart(end));
+        self.schedule(at_ms, Event::Restart(process));
     }
 
-    pub fn restart(&mut self, end: End) -> Result<(), Broken> {
+    /// A killed process begins anew: nothing in memory, its monotonic clock at 0.
+    pub fn restart(&mut self, process: Process) -> Result<(), Broken> {
+        let life = self.life_mut(process);
+        if life.is_up {
+            return Ok(());
+        }
+        life.is_up = true;
+        life.generation += 1;
+        let ahead_ms = life.clock.ahead_ms;
+        self.life_mut(process).clock = Clock {
+            started_at_ms: self.now_ms,
+            ahead_ms,
+        };
         let seed = self.rng.random();
-        match end {
-            End::Balancer => {}
-            End::Conn => {
-                self.conn =
-                    ConnNode::start(&self.plan, self.conn.generation + 1, self.conn.mark, seed);
-                self.wake_conn()?;
+        let index = process.index;
+        match process.tier {
+            Tier::Balancer => self.balancers[index] = BalancerNode::start(&self.plan, seed),
+            Tier::Conn => {
+                let mark = self.accounts.mark(node_number(index));
+                self.conns[index] = ConnNode::start(&self.plan, index, mark, seed);
+                self.wake_conn(index)?;
             }
-            End::Logic(node) => {
-                let generation = self.logic[node].generation + 1;
-                self.logic[node] =
-                    LogicNode::start(&self.plan, logic_address(node), generation, seed);
+            Tier::Logic => {
+                self.logic[index] = LogicNode::start(&self.plan, logic_address(index), seed);
             }
         }
         Ok(())
@@ -158,6 +170,9 @@ impl World {
         self.network.heal();
         self.links.heal();
         self.store.heal();
+        for process in self.processes() {
+            self.restart(process)?;
+        }
         self.devices_stop_reporting()
     }
 }

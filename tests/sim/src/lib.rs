@@ -5,7 +5,8 @@
 //! [`plan`] has drawn it. After every event the [`model`] checks the promises of docs/promises.md.
 //!
 //! - [`plan`]: what a run consists of. [`fault`]: what goes wrong. [`world`]: the heap, and who gets what.
-//! - [`network`], [`links`], [`store`]: the fakes. [`timer`]: how a core is woken.
+//! - [`process`], [`clock`]: what every process of the cluster is, whichever core runs in it.
+//! - [`network`], [`links`], [`store`], [`accounts`]: the fakes. [`timer`]: how a core is woken.
 //! - [`device`], [`balancer`], [`conn`], [`logic`], [`logic_shell`]: the shells of the cores in this world.
 
 #![allow(
@@ -13,7 +14,9 @@
     reason = "a program of this crate prints what it found"
 )]
 
+pub mod accounts;
 pub mod balancer;
+pub mod clock;
 pub mod conn;
 pub mod device;
 pub mod fault;
@@ -23,6 +26,7 @@ pub mod logic_shell;
 pub mod model;
 pub mod network;
 pub mod plan;
+pub mod process;
 pub mod store;
 pub mod timer;
 pub mod world;

@@ -9,13 +9,7 @@ use common::link::message::Message;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-/// A process that links join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum End {
-    Balancer,
-    Conn,
-    Logic(usize),
-}
+use crate::process::Process;
 
 /// What a message is in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +33,7 @@ pub enum LinkMail {
 
 #[derive(Debug)]
 struct Link {
-    ends: [End; 2],
+    ends: [Process; 2],
     /// When the last mail on its way arrives, by receiving end, for control and bulk.
     last_at_ms: [[u64; 2]; 2],
     is_broken: bool,
@@ -52,7 +46,7 @@ struct Link {
 pub struct Delivery {
     pub at_ms: u64,
     pub link: LinkId,
-    pub to: End,
+    pub to: Process,
     pub mail: LinkMail,
 }
 
@@ -66,7 +60,7 @@ pub struct Links {
     next: u64,
     links: BTreeMap<LinkId, Link>,
     /// The highest epoch that each process made or heard of: stamped on all it says.
-    highest: BTreeMap<End, Epoch>,
+    highest: BTreeMap<Process, Epoch>,
 }
 
 impl Links {
@@ -84,7 +78,7 @@ impl Links {
         self.delay_ms = 0..=5;
     }
 
-    pub fn connect(&mut self, ends: [End; 2], now_ms: u64, deliveries: &mut Vec<Delivery>) {
+    pub fn connect(&mut self, ends: [Process; 2], now_ms: u64, deliveries: &mut Vec<Delivery>) {
         let link = LinkId(self.next);
         self.next += 1;
         self.links.insert(
@@ -102,7 +96,7 @@ impl Links {
     }
 
     /// The link between two processes, if it stands.
-    pub fn between(&self, a: End, b: End) -> Option<LinkId> {
+    pub fn between(&self, a: Process, b: Process) -> Option<LinkId> {
         let mut links = self.links.iter();
         links
             .find(|(_, link)| !link.is_broken && (link.ends == [a, b] || link.ends == [b, a]))
@@ -111,7 +105,7 @@ impl Links {
 
     /// Whether the dialling end, which is the first, has no reason to dial: its link stands, or it
     /// has not noticed yet that it does not.
-    pub fn is_dialled(&self, ends: [End; 2]) -> bool {
+    pub fn is_dialled(&self, ends: [Process; 2]) -> bool {
         let mut links = self.links.values();
         links.any(|link| link.ends == ends && (!link.is_broken || link.is_up[0]))
     }
@@ -122,14 +116,18 @@ impl Links {
         standing.map(|(id, _)| *id).collect()
     }
 
-    pub fn ends(&self, link: LinkId) -> Option<[End; 2]> {
+    pub fn ends(&self, link: LinkId) -> Option<[Process; 2]> {
         self.links.get(&link).map(|link| link.ends)
+    }
+
+    pub fn other_end(&self, link: LinkId, than: Process) -> Option<Process> {
+        self.ends(link)?.into_iter().find(|end| *end != than)
     }
 
     pub fn say(
         &mut self,
         link: LinkId,
-        from: End,
+        from: Process,
         part: Part,
         message: Message,
         now_ms: u64,
@@ -169,7 +167,7 @@ impl Links {
     }
 
     /// Whether this mail is delivered: nothing passes a broken link but the news that it is broken.
-    pub fn arrives(&mut self, link: LinkId, to: End, mail: &LinkMail) -> bool {
+    pub fn arrives(&mut self, link: LinkId, to: Process, mail: &LinkMail) -> bool {
         let Some(state) = self.links.get_mut(&link) else {
             return false;
         };
@@ -190,17 +188,17 @@ impl Links {
         }
     }
 
-    pub fn observe(&mut self, end: End, epoch: Epoch) {
+    pub fn observe(&mut self, end: Process, epoch: Epoch) {
         let highest = self.highest.entry(end).or_default();
         *highest = (*highest).max(epoch);
     }
 
-    pub fn highest(&self, end: End) -> Epoch {
+    pub fn highest(&self, end: Process) -> Epoch {
         self.highest.get(&end).copied().unwrap_or_default()
     }
 
     /// A process died: it remembers no epoch and hears of no old link.
-    pub fn forget(&mut self, end: End) {
+    pub fn forget(&mut self, end: Process) {
         self.highest.remove(&end);
         for link in self.links.values_mut() {
             for side in 0..2 {
@@ -212,7 +210,7 @@ impl Links {
     fn schedule(
         &mut self,
         link: LinkId,
-        to: End,
+        to: Process,
         mail: LinkMail,
         now_ms: u64,
         deliveries: &mut Vec<Delivery>,

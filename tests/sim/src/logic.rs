@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use common::device::attach::Attach;
 use common::device::frame::{self, Parsed};
 use common::device::message::FromDevice;
+use common::link::LinkId;
 use logic_server::batch::{Batch, BatchOutcome, Limits};
 use logic_server::gate::{self, READ_BYTES_MAX};
 use logic_server::ids::{ConnId, ShardIndex, Slot};
@@ -115,12 +116,11 @@ impl ShardThread {
     }
 }
 
-/// One process. A killed one is replaced by a new one of the next generation; what was meant for
-/// the old one finds nobody.
+/// One process.
 #[derive(Debug)]
 pub struct LogicNode {
-    pub generation: u32,
-    pub is_up: bool,
+    /// Of conn servers, as the gate was told.
+    pub links: Vec<LinkId>,
     pub gate: gate::Core,
     pub gate_timer: Timer,
     pub conns: Slab<Stream>,
@@ -132,7 +132,7 @@ pub struct LogicNode {
 }
 
 impl LogicNode {
-    pub fn start(plan: &Plan, advertise: SocketAddr, generation: u32, seed: u64) -> Self {
+    pub fn start(plan: &Plan, advertise: SocketAddr, seed: u64) -> Self {
         let gate = gate::Core::new(
             gate::Settings {
                 shards: plan.shards,
@@ -169,8 +169,7 @@ impl LogicNode {
             })
             .collect();
         Self {
-            generation,
-            is_up: true,
+            links: vec![],
             gate,
             gate_timer: Timer::default(),
             conns: Slab::new(),

@@ -1,9 +1,7 @@
 //! Carries out what gates, shards and writers ask for, and shows the judge what the devices get.
 
-use std::net::IpAddr;
-
 use common::device::attach::AttachVerdict;
-use common::device::code::AckStatus;
+use common::device::code::{AckStatus, CloseReason};
 use common::device::frame::{self, Parsed};
 use common::device::message::FromCluster;
 use common::link::LinkId;
@@ -11,25 +9,28 @@ use common::link::message::{GrantVerdict, Message};
 use logic_server::gate;
 use logic_server::ids::{ConnId, Slot};
 use logic_server::shard;
-use logic_server::writer;
+use logic_server::writer::{self, WriteResult};
 use rand::RngExt;
 
-use crate::links::{End, LinkMail, Part};
+use crate::links::{LinkMail, Part};
 use crate::logic::{GateMail, Place, ShardMail, Unattached};
 use crate::model::Broken;
 use crate::network::{Arrival, Client, Side, Stream};
+use crate::process::{Mail, Process, Thread};
 use crate::store::Fate;
-use crate::world::{Core, Event, World, account_of};
+use crate::world::{Event, World, account_of};
 
 impl World {
     // ---- streams ------------------------------------------------------------------------------
 
-    pub fn logic_accepts(
-        &mut self,
-        node: usize,
-        stream: Stream,
-        source: IpAddr,
-    ) -> Result<(), Broken> {
+    pub fn logic_accepts(&mut self, node: usize, stream: Stream) -> Result<(), Broken> {
+        let Some(source) = self
+            .network
+            .connection(stream)
+            .map(|connection| connection.source)
+        else {
+            return Ok(());
+        };
         let logic = &mut self.logic[node];
         let conn = ConnId(logic.conns.insert(stream) as u32);
         logic.places.insert(stream, Place::Gate(conn));
@@ -105,7 +106,7 @@ impl World {
     // ---- the gate -----------------------------------------------------------------------------
 
     pub fn gate(&mut self, node: usize, input: gate::Input<'_>) -> Result<(), Broken> {
-        let now = self.now();
+        let now = self.now(Process::logic(node));
         let mut effects = vec![];
         self.logic[node].gate.apply(input, now, &mut effects);
         for effect in effects {
@@ -123,13 +124,12 @@ impl World {
     }
 
     fn arm_gate(&mut self, node: usize) {
+        let me = Process::logic(node);
+        let clock = self.life(me).clock;
         let logic = &mut self.logic[node];
-        let generation = logic.generation;
-        if let Some(at_ms) = logic
-            .gate_timer
-            .arm(logic.gate.next_deadline(), self.now_ms)
-        {
-            self.schedule(at_ms, Event::Wake(Core::Gate { node, generation }));
+        let deadline_ms = logic.gate.next_deadline().map(|ms| clock.world_ms(ms));
+        if let Some(at_ms) = logic.gate_timer.arm(deadline_ms, self.now_ms) {
+            self.mail(me, at_ms, Mail::Wake(Thread::Gate));
         }
     }
 
@@ -142,7 +142,7 @@ impl World {
     }
 
     fn gate_effect(&mut self, node: usize, effect: gate::Effect) -> Result<(), Broken> {
-        let me = End::Logic(node);
+        let me = Process::logic(node);
         match effect {
             gate::Effect::Refuse { conn, reply } => {
                 let stream = self.logic[node].conns[conn.0 as usize];
@@ -168,6 +168,7 @@ impl World {
                 let logic = &mut self.logic[node];
                 let stream = logic.conns.remove(conn.0 as usize);
                 logic.places.insert(stream, Place::Moving);
+                self.model.proven(seed.account_id, seed.epoch, self.now_ms);
                 self.note_attach(node, stream);
                 let mail = ShardMail::Adopt {
                     stream,
@@ -185,35 +186,14 @@ impl World {
                 request,
                 message,
             } => {
-                self.links.say(
-                    link,
-                    me,
-                    Part::Answer { id: request },
-                    message,
-                    self.now_ms,
-                    &mut self.link_deliveries,
-                );
+                self.says(link, me, Part::Answer { id: request }, message);
             }
             gate::Effect::Notice { link, message } => {
-                self.links.say(
-                    link,
-                    me,
-                    Part::Notice,
-                    message,
-                    self.now_ms,
-                    &mut self.link_deliveries,
-                );
+                self.says(link, me, Part::Notice, message);
             }
             gate::Effect::Broadcast { message } => {
-                if let Some(link) = self.links.between(End::Conn, me) {
-                    self.links.say(
-                        link,
-                        me,
-                        Part::Notice,
-                        message,
-                        self.now_ms,
-                        &mut self.link_deliveries,
-                    );
+                for link in self.logic[node].links.clone() {
+                    self.says(link, me, Part::Notice, message.clone());
                 }
             }
         }
@@ -233,10 +213,16 @@ impl World {
     }
 
     pub fn logic_link(&mut self, node: usize, link: LinkId, mail: LinkMail) -> Result<(), Broken> {
-        self.note_health();
+        let links = &mut self.logic[node].links;
         let input = match mail {
-            LinkMail::Up => gate::Input::LinkUp { link },
-            LinkMail::Down => gate::Input::LinkDown { link },
+            LinkMail::Up => {
+                links.push(link);
+                gate::Input::LinkUp { link }
+            }
+            LinkMail::Down => {
+                links.retain(|other| *other != link);
+                gate::Input::LinkDown { link }
+            }
             LinkMail::Said { part, message, .. } => match (part, message) {
                 (Part::Request { id, .. }, Message::Grant(grant)) => {
                     return self.grant(node, link, id, grant);
@@ -262,7 +248,7 @@ impl World {
         request: u64,
         grant: common::link::message::Grant,
     ) -> Result<(), Broken> {
-        let now = self.now();
+        let now = self.now(Process::logic(node));
         let mut effects = vec![];
         let input = gate::Input::Grant {
             link,
@@ -287,19 +273,10 @@ impl World {
     // ---- the shards ---------------------------------------------------------------------------
 
     fn mail_shard(&mut self, node: usize, shard: usize, mail: ShardMail) {
-        let generation = self.logic[node].generation;
         // A mailbox keeps its order: what is posted later does not arrive earlier.
         let soon = self.soon();
         let at_ms = self.logic[node].shards[shard].mailbox_at(soon);
-        self.schedule(
-            at_ms,
-            Event::ToShard {
-                node,
-                generation,
-                shard,
-                mail,
-            },
-        );
+        self.mail(Process::logic(node), at_ms, Mail::Shard { shard, mail });
     }
 
     pub fn shard_mail(&mut self, node: usize, shard: usize, mail: ShardMail) -> Result<(), Broken> {
@@ -367,7 +344,8 @@ impl World {
         shard: usize,
         input: shard::Input<'_>,
     ) -> Result<(), Broken> {
-        let now = self.now();
+        let me = Process::logic(node);
+        let (now, clock) = (self.now(me), self.life(me).clock);
         let thread = &mut self.logic[node].shards[shard];
         let mut effects = std::mem::take(&mut thread.effects);
         thread.core.apply(input, now, &mut effects);
@@ -375,16 +353,9 @@ impl World {
         effects.clear();
         let thread = &mut self.logic[node].shards[shard];
         thread.effects = effects;
-        if let Some(at_ms) = thread.timer.arm(thread.core.next_deadline(), self.now_ms) {
-            let generation = self.logic[node].generation;
-            self.schedule(
-                at_ms,
-                Event::Wake(Core::Shard {
-                    node,
-                    generation,
-                    shard,
-                }),
-            );
+        let deadline_ms = thread.core.next_deadline().map(|ms| clock.world_ms(ms));
+        if let Some(at_ms) = thread.timer.arm(deadline_ms, self.now_ms) {
+            self.mail(me, at_ms, Mail::Wake(Thread::Shard(shard)));
         }
         done
     }
@@ -421,31 +392,16 @@ impl World {
             self.network
                 .close(stream, Side::Server, self.now_ms, &mut self.deliveries);
         }
-        let generation = self.logic[node].generation;
+        let me = Process::logic(node);
         for batch in effects.batches.drain(..) {
             let soon = self.soon();
             let at_ms = self.logic[node].shards[shard].writer_at(soon);
-            let batch = Box::new(batch);
-            self.schedule(
-                at_ms,
-                Event::ToWriter {
-                    node,
-                    generation,
-                    batch,
-                },
-            );
+            self.mail(me, at_ms, Mail::Batch(Box::new(batch)));
         }
         for ended in effects.ended.drain(..) {
             let soon = self.soon();
             let at_ms = self.logic[node].shards[shard].gate_at(soon);
-            self.schedule(
-                at_ms,
-                Event::ToGate {
-                    node,
-                    generation,
-                    mail: ended,
-                },
-            );
+            self.mail(me, at_ms, Mail::Gate(ended));
         }
         Ok(())
     }
@@ -496,6 +452,9 @@ impl World {
                         &self.store,
                     )?;
                 }
+                (FromCluster::Close(close), _) if close.reason == CloseReason::Replaced => {
+                    self.model.replaced(stream)?;
+                }
                 _ => {}
             }
         }
@@ -513,10 +472,10 @@ impl World {
     }
 
     fn writer(&mut self, node: usize, input: writer::Input) {
+        let me = Process::logic(node);
+        let now = self.now(me);
         let mut effects = vec![];
-        let logic = &mut self.logic[node];
-        let generation = logic.generation;
-        logic.writer.apply(input, self.now_ms, &mut effects);
+        self.logic[node].writer.apply(input, now.ms, &mut effects);
         for effect in effects {
             match effect {
                 writer::Effect::Write(work) => {
@@ -526,8 +485,8 @@ impl World {
                     self.schedule(
                         self.now_ms + took_ms + stall_ms,
                         Event::Written {
-                            node,
-                            generation,
+                            to: me,
+                            generation: self.life(me).generation,
                             work,
                             fate,
                         },
@@ -540,12 +499,11 @@ impl World {
                 }
             }
         }
+        let clock = self.life(me).clock;
         let logic = &mut self.logic[node];
-        if let Some(at_ms) = logic
-            .writer_timer
-            .arm(logic.writer.next_deadline(), self.now_ms)
-        {
-            self.schedule(at_ms, Event::Wake(Core::Writer { node, generation }));
+        let deadline_ms = logic.writer.next_deadline().map(|ms| clock.world_ms(ms));
+        if let Some(at_ms) = logic.writer_timer.arm(deadline_ms, self.now_ms) {
+            self.mail(me, at_ms, Mail::Wake(Thread::Writer));
         }
     }
 
@@ -555,23 +513,17 @@ impl World {
         }
     }
 
-    /// A transaction ends. Of one whose process died meanwhile nobody hears, but it may have been
-    /// committed all the same.
-    pub fn written(
-        &mut self,
-        node: usize,
-        generation: u32,
-        work: writer::Work,
-        fate: Fate,
-    ) -> Result<(), Broken> {
+    /// What the database does with a transaction.
+    pub fn write(&mut self, work: &writer::Work, fate: Fate) -> Result<WriteResult, Broken> {
         let mut new = vec![];
-        let result = self.store.write(&work, fate, &mut new);
+        let result = self.store.write(work, fate, &mut new);
         for (key, stored) in new {
             self.model.row_stored(key, stored, &self.store)?;
         }
-        if self.is_current(node, generation) {
-            self.writer(node, writer::Input::Done { work, result });
-        }
-        Ok(())
+        Ok(result)
+    }
+
+    pub fn written(&mut self, node: usize, work: writer::Work, result: WriteResult) {
+        self.writer(node, writer::Input::Done { work, result });
     }
 }

@@ -6,10 +6,10 @@
 //! | P2 no duplicate | no record has two rows |
 //! | P3 no mix-up | a row equals what the device of that account sent |
 //! | P4 gate | an AttachReply `ok` follows a right Attach with a ticket granted for that node, unexpired, unused |
-//! | P5 one current session | of two sessions of an account the older is closed within 1 s, 5 s after a heal |
+//! | P5 one current session | of two sessions of an account the older is closed within 1 s, 5 s after a heal, and never the newest; epochs only grow |
 //! | P9 capacity | sessions and open grants of a node, by account, never exceed its places |
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use common::device::attach::Attach;
 use common::epoch::Epoch;
@@ -42,6 +42,8 @@ struct GrantSeen {
     account_id: AccountId,
     session_key: SessionKey,
     epoch: Epoch,
+    /// Counts grants in the order in which nodes acknowledged them.
+    order: u64,
     expires_at_ms: u64,
     is_used: bool,
 }
@@ -50,6 +52,7 @@ struct GrantSeen {
 struct SessionSeen {
     account_id: AccountId,
     node: usize,
+    epoch: Epoch,
 }
 
 /// Open grants of one account on one node.
@@ -68,8 +71,12 @@ pub struct Model {
     sessions: BTreeMap<Stream, SessionSeen>,
     /// Since when an account has more than one session.
     contested: HashMap<AccountId, u64>,
-    /// The highest epoch that was published, by account.
-    published: HashMap<AccountId, Epoch>,
+    granted: u64,
+    /// The highest epoch that each conn server ever published, over all its lives.
+    highest: BTreeMap<usize, Epoch>,
+    published: HashSet<Epoch>,
+    /// The newest epoch of each account that took effect, and when.
+    newest: HashMap<AccountId, (Epoch, u64)>,
     pub attaches: u64,
     pub acks: u64,
 }
@@ -162,16 +169,36 @@ impl Model {
     /// A conn server asks for a grant of this epoch.
     ///
     /// # Errors
-    /// P5 is broken: published epochs of an account only grow.
-    pub fn published(&mut self, account_id: AccountId, epoch: Epoch) -> Result<(), Broken> {
-        let highest = self.published.entry(account_id).or_insert(Epoch::ZERO);
+    /// P5 is broken: what a conn server publishes only grows, over restarts and clocks that are set
+    /// back; no epoch is published twice; and where everybody can reach everybody, whatever their
+    /// clocks show, a grant is newer than every session of the account that others know of.
+    pub fn published(
+        &mut self,
+        conn: usize,
+        account_id: AccountId,
+        epoch: Epoch,
+        now_ms: u64,
+        healed_at_ms: Option<u64>,
+    ) -> Result<(), Broken> {
+        let broken = |what: &str, than: Epoch| {
+            let what = format_args!("conn server {conn} publishes {epoch} {what} {than}");
+            Err(Broken::new("P5", what))
+        };
+        let highest = self.highest.entry(conn).or_default();
         if epoch <= *highest {
-            return Err(Broken::new(
-                "P5",
-                format_args!("{account_id} is given epoch {epoch} after {highest}"),
-            ));
+            return broken("after", *highest);
         }
         *highest = epoch;
+        if !self.published.insert(epoch) {
+            return broken("a second time:", epoch);
+        }
+        if let Some((newest, at_ms)) = self.newest.get(&account_id)
+            && epoch <= *newest
+            && healed_at_ms.is_some_and(|healed_at_ms| healed_at_ms <= *at_ms)
+            && now_ms > at_ms + OLDER_SESSION_MS
+        {
+            return broken("though everybody knows the attached", *newest);
+        }
         Ok(())
     }
 
@@ -180,6 +207,7 @@ impl Model {
     /// # Errors
     /// P9 is broken.
     pub fn granted(&mut self, node: usize, grant: &Grant, now_ms: u64) -> Result<(), Broken> {
+        self.granted += 1;
         self.grants.insert(
             *grant.ticket.expose(),
             GrantSeen {
@@ -187,6 +215,7 @@ impl Model {
                 account_id: grant.account_id,
                 session_key: grant.session_key,
                 epoch: grant.epoch,
+                order: self.granted,
                 expires_at_ms: now_ms + u64::from(grant.ttl_ms),
                 is_used: false,
             },
@@ -199,13 +228,21 @@ impl Model {
                 open.node == node && open.account_id == grant.account_id && !open.is_used
             })
             .filter(|(_, open)| now_ms < open.expires_at_ms)
-            .map(|(ticket, open)| (open.epoch, *ticket))
+            .map(|(ticket, open)| (open.order, *ticket))
             .collect();
         open.sort_unstable();
         for (_, ticket) in open.iter().rev().skip(GRANTS_PER_ACCOUNT_MAX) {
             self.grants.remove(ticket);
         }
         self.check_places(node, now_ms)
+    }
+
+    /// An Attach was proven: now its epoch takes effect, before its device is told so.
+    pub fn proven(&mut self, account_id: AccountId, epoch: Epoch, now_ms: u64) {
+        let newest = self.newest.entry(account_id).or_default();
+        if epoch > newest.0 {
+            *newest = (epoch, now_ms);
+        }
     }
 
     /// A stream is told `ok`; `attach` is what the server had read of it.
@@ -254,12 +291,39 @@ impl Model {
             (grant.node, grant.account_id) != (node, account_id) || grant.epoch >= epoch
         });
         self.attaches += 1;
-        self.sessions
-            .insert(stream, SessionSeen { account_id, node });
+        let older = |session: &SessionSeen| session.node == node && session.epoch >= epoch;
+        if let Some((_, newer)) = self.sessions_of(account_id).find(|(_, it)| older(it)) {
+            let what = format_args!("{account_id} attached with {epoch} beside its {newer:?}");
+            return Err(Broken::new("P5", what));
+        }
+        self.sessions.insert(
+            stream,
+            SessionSeen {
+                account_id,
+                node,
+                epoch,
+            },
+        );
         if self.sessions_of(account_id).count() > 1 {
             self.contested.entry(account_id).or_insert(now_ms);
         }
         self.check_places(node, now_ms)
+    }
+
+    /// A stream is told `Close(replaced)`.
+    ///
+    /// # Errors
+    /// P5 is broken: nothing ends the current session but a newer one.
+    pub fn replaced(&self, stream: Stream) -> Result<(), Broken> {
+        let Some(session) = self.sessions.get(&stream) else {
+            return Ok(());
+        };
+        let newest = self.newest.get(&session.account_id);
+        if newest.is_none_or(|(newest, _)| *newest <= session.epoch) {
+            let what = format_args!("{session:?} is replaced, and none is newer");
+            return Err(Broken::new("P5", what));
+        }
+        Ok(())
     }
 
     /// The server let go of a stream: it closed it, or heard that it ended.

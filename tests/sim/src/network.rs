@@ -10,6 +10,8 @@ use std::ops::RangeInclusive;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
+use crate::process::Process;
+
 /// A TCP connection, for the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stream(pub u64);
@@ -23,13 +25,6 @@ pub enum Client {
     },
     /// Sends what it recorded, and reads nothing.
     Replayer,
-}
-
-/// Where it leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Server {
-    Balancer,
-    Logic { node: usize },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +53,7 @@ pub struct Delivery {
 #[derive(Debug)]
 pub struct Connection {
     pub client: Client,
-    pub server: Server,
+    pub server: Process,
     pub source: IpAddr,
     /// When the last piece on its way arrives, by the side it goes to.
     last_at_ms: [u64; 2],
@@ -99,7 +94,7 @@ impl Network {
         self.rng.random_range(self.delay_ms.clone())
     }
 
-    pub fn open(&mut self, client: Client, server: Server, source: IpAddr) -> Stream {
+    pub fn open(&mut self, client: Client, server: Process, source: IpAddr) -> Stream {
         let stream = Stream(self.next);
         self.next += 1;
         self.connections.insert(
@@ -185,7 +180,7 @@ impl Network {
         stream: Stream,
         to: Side,
         arrival: &Arrival,
-    ) -> Option<(Client, Server)> {
+    ) -> Option<(Client, Process)> {
         let connection = self.connections.get(&stream)?;
         if connection.gone[to as usize] || connection.is_silent {
             return None;

@@ -20,6 +20,8 @@ pub struct Plan {
     /// From the heal until everything must be quiet and right.
     pub heal_ms: u64,
 
+    pub balancers: u16,
+    pub conn_servers: u16,
     pub logic_servers: u16,
     pub shards: u16,
     /// Places of each logic server. Together they are never fewer than the devices.
@@ -54,8 +56,10 @@ pub enum Class {
     Link,
     /// A logic server is killed and starts again, empty.
     KillLogic,
-    /// The conn server is killed and starts again, empty.
+    /// A conn server is killed and starts again, empty.
     KillConn,
+    /// A balancer is killed and starts again, empty.
+    KillBalancer,
     /// A recorded Login or a used Attach comes once more, from the same address.
     Replay,
     /// Writes fail, and nothing is stored.
@@ -87,7 +91,9 @@ impl Class {
             Self::Reset => Rate::EveryMs(300..=20_000),
             Self::Silence => Rate::EveryMs(1_000..=60_000),
             Self::Link => Rate::EveryMs(3_000..=60_000),
-            Self::KillLogic | Self::KillConn => Rate::EveryMs(20_000..=120_000),
+            Self::KillLogic | Self::KillConn | Self::KillBalancer => {
+                Rate::EveryMs(20_000..=120_000)
+            }
             Self::Replay => Rate::EveryMs(500..=10_000),
             Self::WriteFails | Self::CommitUnknown | Self::ByteByByte => Rate::Of1000(1..=300),
             Self::WriteStalls => Rate::Of1000(1..=50),
@@ -155,6 +161,8 @@ impl Plan {
             devices,
             faults_ms: faults_ms.unwrap_or_else(|| rng.random_range(30_000..=240_000)),
             heal_ms: 900_000,
+            balancers: rng.random_range(1..=2),
+            conn_servers: rng.random_range(1..=3),
             logic_servers,
             shards: rng.random_range(1..=3),
             places_max: rng.random_range(fair..=2 * fair.max(1)),
@@ -179,9 +187,11 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {} | {} devices | {} logic servers of {} shards and {} places | faults {} s, then heal",
+            "seed {} | {} devices | {} balancers, {} conn servers, {} logic servers of {} shards and {} places | faults {} s, then heal",
             self.seed,
             self.devices,
+            self.balancers,
+            self.conn_servers,
             self.logic_servers,
             self.shards,
             self.places_max,

@@ -9,54 +9,32 @@ use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
+use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
-use logic_server::batch::Batch;
+use common::link::message::Message;
 use logic_server::ids::Now;
 use logic_server::writer::Work;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::accounts::Accounts;
 use crate::balancer::BalancerNode;
-use crate::conn::{ConnMail, ConnNode};
+use crate::clock::Clock;
+use crate::conn::ConnNode;
 use crate::device::DeviceNode;
-use crate::links::{self, End, LinkMail, Links};
-use crate::logic::{GateMail, LogicNode, ShardMail};
+use crate::links::{self, LinkMail, Links, Part};
+use crate::logic::LogicNode;
 use crate::model::{Broken, Model};
 use crate::network::{self, Arrival, Network, Side, Stream};
 use crate::plan::{Class, Plan};
+use crate::process::{Life, Mail, Process, Thread, Tier};
 use crate::store::{Fate, Store};
-
-/// Where the simulated wall clock stands at the beginning: 2026-01-01T00:00:00Z.
-const EPOCH_UNIX_MS: u64 = 1_767_225_600_000;
-
-/// Who is to be woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Core {
-    Device(usize),
-    Balancer,
-    Conn {
-        generation: u32,
-    },
-    Gate {
-        node: usize,
-        generation: u32,
-    },
-    Shard {
-        node: usize,
-        generation: u32,
-        shard: usize,
-    },
-    Writer {
-        node: usize,
-        generation: u32,
-    },
-}
 
 /// Everything that can happen in the world.
 #[derive(Debug)]
 pub enum Event {
-    Wake(Core),
+    WakeDevice(usize),
     /// The answer to a device's look-up of the cluster's name.
     Resolved {
         device: usize,
@@ -72,40 +50,28 @@ pub enum Event {
     },
     Link {
         link: LinkId,
-        to: End,
+        to: Process,
         mail: LinkMail,
     },
     /// The upper tier looks after its link to the lower one.
     Dial {
-        ends: [End; 2],
+        ends: [Process; 2],
     },
-    ToConn {
+    /// Within a process, or from its database.
+    Mail {
+        to: Process,
         generation: u32,
-        mail: ConnMail,
+        mail: Mail,
     },
-    ToGate {
-        node: usize,
-        generation: u32,
-        mail: GateMail,
-    },
-    ToShard {
-        node: usize,
-        generation: u32,
-        shard: usize,
-        mail: ShardMail,
-    },
-    ToWriter {
-        node: usize,
-        generation: u32,
-        batch: Box<Batch>,
-    },
+    /// A transaction ends. Of one whose process died meanwhile nobody hears, but it may have been
+    /// committed all the same.
     Written {
-        node: usize,
+        to: Process,
         generation: u32,
         work: Box<Work>,
         fate: Fate,
     },
-    Restart(End),
+    Restart(Process),
     Fault(Class),
     /// Faults end; what was broken comes back.
     Heal,
@@ -150,12 +116,15 @@ pub struct World {
     pub links: Links,
     pub store: Store,
     pub model: Model,
+    pub accounts: Accounts,
     pub devices: Vec<DeviceNode>,
-    pub balancer: BalancerNode,
-    pub conn: ConnNode,
+    pub balancers: Vec<BalancerNode>,
+    pub conns: Vec<ConnNode>,
     pub logic: Vec<LogicNode>,
+    /// By tier and index, as the nodes are.
+    lives: [Vec<Life>; 3],
     /// What a replayer heard: where to, from which address, which bytes.
-    pub recorded: Vec<(network::Server, IpAddr, Vec<u8>)>,
+    pub recorded: Vec<(Process, IpAddr, Vec<u8>)>,
     /// Since when every process and every link stands.
     pub healed_at_ms: Option<u64>,
     pub is_healed: bool,
@@ -179,11 +148,17 @@ impl World {
         let devices = (0..plan.devices as usize)
             .map(|index| DeviceNode::new(&plan, index, fork()))
             .collect();
-        let logic = (0..plan.logic_servers.into())
-            .map(|node| LogicNode::start(&plan, logic_address(node), 0, fork().random()))
+        let balancers = (0..plan.balancers.into())
+            .map(|_| BalancerNode::start(&plan, fork().random()))
             .collect();
-        let conn = ConnNode::start(&plan, 0, common::epoch::Epoch::ZERO, fork().random());
-        let balancer = BalancerNode::new(fork().random());
+        let conns = (0..plan.conn_servers.into())
+            .map(|index| ConnNode::start(&plan, index, Epoch::ZERO, fork().random()))
+            .collect();
+        let logic = (0..plan.logic_servers.into())
+            .map(|node| LogicNode::start(&plan, logic_address(node), fork().random()))
+            .collect();
+        let lives = [plan.balancers, plan.conn_servers, plan.logic_servers]
+            .map(|count| (0..count).map(|_| Life::new(Clock::default())).collect());
         let mut world = Self {
             now_ms: 0,
             heap: BinaryHeap::new(),
@@ -193,12 +168,14 @@ impl World {
             links,
             store,
             model: Model::new(plan.places_max),
+            accounts: Accounts::new(plan.devices as usize),
             devices,
-            balancer,
-            conn,
+            balancers,
+            conns,
             logic,
+            lives,
             recorded: vec![],
-            healed_at_ms: Some(0),
+            healed_at_ms: None,
             is_healed: false,
             events: 0,
             trace: DefaultHasher::new(),
@@ -211,13 +188,12 @@ impl World {
     }
 
     fn begin(&mut self) {
-        self.dial([End::Balancer, End::Conn]);
-        for node in 0..self.logic.len() {
-            self.dial([End::Conn, End::Logic(node)]);
+        for ends in self.pairs() {
+            self.dial(ends);
         }
         for device in 0..self.devices.len() {
             let at_ms = self.rng.random_range(0..5_000);
-            self.schedule(at_ms, Event::Wake(Core::Device(device)));
+            self.schedule(at_ms, Event::WakeDevice(device));
         }
         self.begin_faults();
         self.schedule(self.plan.faults_ms, Event::Heal);
@@ -265,15 +241,13 @@ impl World {
         self.devices.iter().all(DeviceNode::is_at_rest)
     }
 
-    pub fn now(&self) -> Now {
+    /// The time as a process sees it.
+    pub fn now(&self, process: Process) -> Now {
+        let clock = self.life(process).clock;
         Now {
-            ms: self.now_ms,
-            unix_ms: self.unix_ms(),
+            ms: clock.ms(self.now_ms),
+            unix_ms: clock.unix_ms(self.now_ms),
         }
-    }
-
-    pub fn unix_ms(&self) -> u64 {
-        EPOCH_UNIX_MS + self.now_ms
     }
 
     /// `at_ms` is not in the past.
@@ -287,6 +261,13 @@ impl World {
         self.order += 1;
     }
 
+    /// A process says something on a link.
+    pub fn says(&mut self, link: LinkId, from: Process, part: Part, message: Message) {
+        let (now_ms, deliveries) = (self.now_ms, &mut self.link_deliveries);
+        self.links
+            .say(link, from, part, message, now_ms, deliveries);
+    }
+
     /// The time that a mailbox between two threads takes.
     pub fn soon(&mut self) -> u64 {
         self.now_ms + self.rng.random_range(0..=2)
@@ -294,7 +275,7 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Result<(), Broken> {
         match event {
-            Event::Wake(core) => self.wake(core)?,
+            Event::WakeDevice(device) => self.wake_device(device)?,
             Event::Resolved { device } => self.resolved(device)?,
             Event::Reaches { stream } => self.reaches(stream)?,
             Event::Arrives {
@@ -306,52 +287,23 @@ impl World {
                     self.arrives(stream, to, client, server, arrival)?;
                 }
             }
-            Event::Link { link, to, mail } => {
-                if self.links.arrives(link, to, &mail) {
-                    self.link_mail(link, to, mail)?;
-                }
-            }
+            Event::Link { link, to, mail } => self.deliver(to, Mail::Link { link, mail })?,
             Event::Dial { ends } => self.dial(ends),
-            Event::ToConn { generation, mail } => {
-                if self.conn.is_current(generation) {
-                    self.conn_mail(mail)?;
-                }
-            }
-            Event::ToGate {
-                node,
+            Event::Mail {
+                to,
                 generation,
                 mail,
-            } => {
-                if self.is_current(node, generation) {
-                    self.gate_mail(node, mail)?;
-                }
-            }
-            Event::ToShard {
-                node,
-                generation,
-                shard,
-                mail,
-            } => {
-                if self.is_current(node, generation) {
-                    self.shard_mail(node, shard, mail)?;
-                }
-            }
-            Event::ToWriter {
-                node,
-                generation,
-                batch,
-            } => {
-                if self.is_current(node, generation) {
-                    self.submit(node, *batch);
-                }
-            }
+            } => self.deliver_to(to, generation, mail)?,
             Event::Written {
-                node,
+                to,
                 generation,
                 work,
                 fate,
-            } => self.written(node, generation, *work, fate)?,
-            Event::Restart(end) => self.restart(end)?,
+            } => {
+                let result = self.write(&work, fate)?;
+                self.deliver_to(to, generation, Mail::Written { work, result })?;
+            }
+            Event::Restart(process) => self.restart(process)?,
             Event::Fault(class) => self.fault(class)?,
             Event::Heal => self.heal()?,
         }
@@ -359,33 +311,82 @@ impl World {
         Ok(())
     }
 
-    fn wake(&mut self, core: Core) -> Result<(), Broken> {
-        match core {
-            Core::Device(device) => self.wake_device(device),
-            Core::Balancer => {
-                self.balancer_timer();
-                Ok(())
-            }
-            Core::Conn { generation } => {
-                if self.conn.is_current(generation) {
-                    self.conn_timer()?;
-                }
-                Ok(())
-            }
-            Core::Gate { node, generation } if self.is_current(node, generation) => {
-                self.gate_timer(node)
-            }
-            Core::Shard {
-                node,
+    // ---- the processes ------------------------------------------------------------------------
+
+    pub fn life(&self, process: Process) -> &Life {
+        &self.lives[process.tier as usize][process.index]
+    }
+
+    pub fn life_mut(&mut self, process: Process) -> &mut Life {
+        &mut self.lives[process.tier as usize][process.index]
+    }
+
+    /// All of them, tier by tier.
+    pub fn processes(&self) -> Vec<Process> {
+        let tiers = [Tier::Balancer, Tier::Conn, Tier::Logic];
+        let of =
+            |tier| (0..self.lives[tier as usize].len()).map(move |index| Process { tier, index });
+        tiers.into_iter().flat_map(of).collect()
+    }
+
+    /// Mail to a process from within, or from its database, after a while.
+    pub fn mail(&mut self, to: Process, at_ms: u64, mail: Mail) {
+        let generation = self.life(to).generation;
+        self.schedule(
+            at_ms,
+            Event::Mail {
+                to,
                 generation,
-                shard,
-            } if self.is_current(node, generation) => self.shard_timer(node, shard),
-            Core::Writer { node, generation } if self.is_current(node, generation) => {
-                self.writer_timer(node);
-                Ok(())
-            }
-            Core::Gate { .. } | Core::Shard { .. } | Core::Writer { .. } => Ok(()),
+                mail,
+            },
+        );
+    }
+
+    fn deliver_to(&mut self, to: Process, generation: u32, mail: Mail) -> Result<(), Broken> {
+        match self.life(to).is_current(generation) {
+            true => self.deliver(to, mail),
+            false => Ok(()),
         }
+    }
+
+    /// Hands over what has come to a process, if there is one.
+    pub fn deliver(&mut self, to: Process, mail: Mail) -> Result<(), Broken> {
+        if !self.life(to).is_up {
+            return Ok(());
+        }
+        let Process { tier, index } = to;
+        match (tier, mail) {
+            (_, Mail::Link { link, mail }) => {
+                if self.links.arrives(link, to, &mail) {
+                    self.note_health();
+                    match tier {
+                        Tier::Balancer => self.balancer_link(index, link, mail),
+                        Tier::Conn => self.conn_link(index, link, mail)?,
+                        Tier::Logic => self.logic_link(index, link, mail)?,
+                    }
+                }
+            }
+            (Tier::Balancer, Mail::Accept { stream }) => self.balancer_accepts(index, stream),
+            (Tier::Balancer, Mail::Stream { stream, arrival }) => {
+                self.balancer_hears(index, stream, arrival);
+            }
+            (Tier::Balancer, Mail::Wake(_)) => self.balancer_timer(index),
+            (Tier::Conn, Mail::Conn(mail)) => self.conn_mail(index, mail)?,
+            (Tier::Conn, Mail::Wake(_)) => self.conn_timer(index)?,
+            (Tier::Logic, Mail::Accept { stream }) => self.logic_accepts(index, stream)?,
+            (Tier::Logic, Mail::Stream { stream, arrival }) => {
+                self.logic_hears(index, stream, arrival)?;
+            }
+            (Tier::Logic, Mail::Wake(Thread::Shard(shard))) => self.shard_timer(index, shard)?,
+            (Tier::Logic, Mail::Wake(Thread::Writer)) => self.writer_timer(index),
+            (Tier::Logic, Mail::Wake(_)) => self.gate_timer(index)?,
+            (Tier::Logic, Mail::Gate(mail)) => self.gate_mail(index, mail)?,
+            (Tier::Logic, Mail::Shard { shard, mail }) => self.shard_mail(index, shard, mail)?,
+            (Tier::Logic, Mail::Batch(batch)) => self.submit(index, *batch),
+            (Tier::Logic, Mail::Written { work, result }) => self.written(index, *work, result),
+            (tier, mail) => unreachable!("{mail:?} came to a {tier:?}"),
+        }
+        Ok(())
     }
 
     /// Puts what the fake networks took into the heap.
@@ -424,12 +425,8 @@ impl World {
         let Some(connection) = self.network.connection(stream) else {
             return Ok(());
         };
-        let (client, server, source) = (connection.client, connection.server, connection.source);
-        let is_up = match server {
-            network::Server::Balancer => true,
-            network::Server::Logic { node } => self.logic[node].is_up,
-        };
-        if !is_up
+        let (client, server) = (connection.client, connection.server);
+        if !self.life(server).is_up
             || (!self.is_healed
                 && self.rng.random_range(0..1_000) < self.plan.faults.of_1000(Class::ConnectFails))
         {
@@ -437,10 +434,7 @@ impl World {
                 .reset(stream, self.now_ms, &mut self.deliveries);
             return Ok(());
         }
-        match server {
-            network::Server::Balancer => self.balancer_accepts(stream, source),
-            network::Server::Logic { node } => self.logic_accepts(node, stream, source)?,
-        }
+        self.deliver(server, Mail::Accept { stream })?;
         if let network::Client::Device { index, conn } = client {
             self.device_connected(index, conn)?;
         }
@@ -452,29 +446,33 @@ impl World {
         stream: Stream,
         to: Side,
         client: network::Client,
-        server: network::Server,
+        server: Process,
         arrival: Arrival,
     ) -> Result<(), Broken> {
-        match (to, client, server) {
-            (Side::Client, network::Client::Device { index, conn }, _) => {
+        match (to, client) {
+            (Side::Client, network::Client::Device { index, conn }) => {
                 self.device_hears(index, conn, arrival)
             }
-            (Side::Client, network::Client::Replayer, _) => Ok(()),
-            (Side::Server, _, network::Server::Balancer) => {
-                self.balancer_hears(stream, arrival);
-                Ok(())
-            }
-            (Side::Server, _, network::Server::Logic { node }) => {
-                self.logic_hears(node, stream, arrival)
-            }
+            (Side::Client, network::Client::Replayer) => Ok(()),
+            (Side::Server, _) => self.deliver(server, Mail::Stream { stream, arrival }),
         }
     }
 
     // ---- the links ----------------------------------------------------------------------------
 
+    /// The processes that are linked: the upper tier dials.
+    pub fn pairs(&self) -> Vec<[Process; 2]> {
+        let balancers = (0..self.balancers.len()).map(Process::balancer);
+        let conns = || (0..self.conns.len()).map(Process::conn);
+        let logic = || (0..self.logic.len()).map(Process::logic);
+        let upper = balancers.flat_map(|upper| conns().map(move |lower| [upper, lower]));
+        let lower = conns().flat_map(|upper| logic().map(move |lower| [upper, lower]));
+        upper.chain(lower).collect()
+    }
+
     /// The upper tier looks after its link to the lower one, and will again.
-    fn dial(&mut self, ends: [End; 2]) {
-        if ends.iter().all(|end| self.is_up(*end)) && !self.links.is_dialled(ends) {
+    fn dial(&mut self, ends: [Process; 2]) {
+        if ends.iter().all(|end| self.life(*end).is_up) && !self.links.is_dialled(ends) {
             self.links
                 .connect(ends, self.now_ms, &mut self.link_deliveries);
         }
@@ -483,36 +481,13 @@ impl World {
         self.schedule(at_ms, Event::Dial { ends });
     }
 
-    fn link_mail(&mut self, link: LinkId, to: End, mail: LinkMail) -> Result<(), Broken> {
-        match to {
-            End::Balancer => {
-                self.balancer_link(link, mail);
-                Ok(())
-            }
-            End::Conn => self.conn_link(link, mail),
-            End::Logic(node) => self.logic_link(node, link, mail),
-        }
-    }
-
-    pub fn is_up(&self, end: End) -> bool {
-        match end {
-            End::Balancer => true,
-            End::Conn => self.conn.is_up,
-            End::Logic(node) => self.logic[node].is_up,
-        }
-    }
-
-    pub fn is_current(&self, node: usize, generation: u32) -> bool {
-        self.logic[node].is_up && self.logic[node].generation == generation
-    }
-
     /// Keeps `healed_at_ms` true: called when a process or a link goes or comes.
     pub fn note_health(&mut self) {
-        let stands = |a, b| self.links.between(a, b).is_some();
-        let is_whole = self.conn.is_up
-            && stands(End::Balancer, End::Conn)
-            && (0..self.logic.len())
-                .all(|node| self.logic[node].is_up && stands(End::Conn, End::Logic(node)));
+        let is_whole = self.lives.iter().flatten().all(|life| life.is_up)
+            && self
+                .pairs()
+                .into_iter()
+                .all(|[a, b]| self.links.between(a, b).is_some());
         if !is_whole {
             self.healed_at_ms = None;
         } else if self.healed_at_ms.is_none() {
@@ -523,12 +498,17 @@ impl World {
 
 /// Where devices reach a logic server.
 pub fn logic_address(node: usize) -> SocketAddr {
-    SocketAddr::from(([10, 0, 1, node as u8], 20_000))
+    SocketAddr::from(([10, 0, 1, node as u8 + 1], 20_000))
 }
 
-/// Where devices reach the balancer.
-pub fn balancer_address() -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 1], 10_000))
+/// Where devices reach a balancer.
+pub fn balancer_address(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, index as u8 + 1], 10_000))
+}
+
+/// Where balancers link to a conn server.
+pub fn conn_address(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 2, index as u8 + 1], 10_100))
 }
 
 /// Accounts are numbered as their devices are.

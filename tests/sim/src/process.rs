@@ -1,0 +1,123 @@
+//! The processes of the simulated cluster: who they are, how far each one's life is, and what comes
+//! to them.
+
+use std::fmt;
+
+use common::link::LinkId;
+use logic_server::batch::Batch;
+use logic_server::writer::{Work, WriteResult};
+
+use crate::clock::Clock;
+use crate::conn::ConnMail;
+use crate::links::LinkMail;
+use crate::logic::{GateMail, ShardMail};
+use crate::network::{Arrival, Stream};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    Balancer,
+    Conn,
+    Logic,
+}
+
+/// A process by its place in the configuration; the same one before and after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Process {
+    pub tier: Tier,
+    pub index: usize,
+}
+
+impl Process {
+    pub const fn balancer(index: usize) -> Self {
+        let tier = Tier::Balancer;
+        Self { tier, index }
+    }
+
+    pub const fn conn(index: usize) -> Self {
+        let tier = Tier::Conn;
+        Self { tier, index }
+    }
+
+    pub const fn logic(index: usize) -> Self {
+        let tier = Tier::Logic;
+        Self { tier, index }
+    }
+}
+
+/// The name by which the others know it.
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tier = match self.tier {
+            Tier::Balancer => "balancer",
+            Tier::Conn => "conn",
+            Tier::Logic => "logic",
+        };
+        write!(f, "{tier}-{}", self.index + 1)
+    }
+}
+
+/// How far a process's life is. One that was killed comes again in the next generation; what was
+/// meant for the old one finds nobody.
+#[derive(Debug)]
+pub struct Life {
+    pub generation: u32,
+    pub is_up: bool,
+    pub clock: Clock,
+}
+
+impl Life {
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            generation: 0,
+            is_up: true,
+            clock,
+        }
+    }
+
+    pub fn is_current(&self, generation: u32) -> bool {
+        self.is_up && self.generation == generation
+    }
+}
+
+/// A thread or task of a process that has a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Thread {
+    /// The only one of a balancer and of a conn server.
+    Main,
+    Gate,
+    Shard(usize),
+    Writer,
+}
+
+/// Everything that can come to a process.
+#[derive(Debug)]
+pub enum Mail {
+    /// A timer has come.
+    Wake(Thread),
+    /// Somebody has connected.
+    Accept {
+        stream: Stream,
+    },
+    Stream {
+        stream: Stream,
+        arrival: Arrival,
+    },
+    Link {
+        link: LinkId,
+        mail: LinkMail,
+    },
+    /// From the database, to a conn server.
+    Conn(ConnMail),
+    /// Between the threads of a logic server.
+    Gate(GateMail),
+    Shard {
+        shard: usize,
+        mail: ShardMail,
+    },
+    Batch(Box<Batch>),
+    /// From the database, to the writer of a logic server.
+    Written {
+        work: Box<Work>,
+        result: WriteResult,
+    },
+}
