@@ -16,6 +16,9 @@ use crate::mailbox::Mailbox;
 /// Events of the links that wait for the task; while so many do, links are not read.
 pub(crate) const EVENTS_WAITING_MAX: usize = 1_024;
 
+/// Messages that wait for the gate; while so many do, nothing is asked of it.
+const GATE_WAITING_MAX: usize = 16_384;
+
 /// What the task needs.
 #[derive(Debug)]
 pub(crate) struct ControlTask {
@@ -93,7 +96,8 @@ impl ControlTask {
 
     /// What whoever asks gives up after its deadline, and tries elsewhere.
     fn ask(&self, input: Input<'static>) {
-        if self.gate.try_post(ToGate::Input(input)).is_err() {
+        let asked = self.gate.try_post(ToGate::Input(input), GATE_WAITING_MAX);
+        if asked.is_err() {
             self.requests_shed.fetch_add(1, Ordering::Relaxed);
         }
     }

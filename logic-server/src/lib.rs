@@ -3,20 +3,27 @@
 //! - [`gate`], [`shard`], [`batch`], [`writer`]: the decisions, pure; [`wheel`], [`wire`] and
 //!   [`counters`] serve them, [`ids`] names what they speak of.
 //! - [`node`] starts and stops what carries them out: `driver`, the loops that own the sockets;
-//!   `control`, the links to conn servers; `writer_task` and [`store`], the database.
+//!   `control`, the links to conn servers; `writer_task` and [`store`], the database. `loops` is
+//!   how threads and writer come and go together; `clock`, `sync` and `threads` are what they
+//!   have of the world but sockets, so that `tests/interleavings` can put its own there.
 
 pub mod batch;
+mod bind;
+mod clock;
 mod control;
 pub mod counters;
 mod driver;
 pub mod gate;
 pub mod ids;
+mod loops;
 mod mailbox;
 pub mod node;
 pub mod settings;
 pub mod shard;
 pub mod stats;
 pub mod store;
+mod sync;
+mod threads;
 pub mod wheel;
 pub mod wire;
 pub mod writer;

@@ -3,15 +3,16 @@
 //! Posting takes the lock for a push, receiving for a swap: nobody holds it while working. The
 //! loop is woken only by the message that finds its box empty; a loop that is behind finds the
 //! others when it comes round.
+//!
+//! What threads can do to it in any order is tried exhaustively: `tests/interleavings`.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use mio::{Registry, Token, Waker};
 
-/// Messages that [`Mailbox::try_post`] lets wait; a sender that can be refused is refused then.
-pub(crate) const WAITING_MAX: usize = 16_384;
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// Messages that an empty box keeps memory for; what a storm took beyond it is given back.
 const KEPT: usize = 256;
@@ -65,9 +66,10 @@ impl<T> Mailbox<T> {
         let _ = self.push(message, usize::MAX);
     }
 
-    /// For messages that can be refused: given back where [`WAITING_MAX`] are waiting.
-    pub(crate) fn try_post(&self, message: T) -> Result<(), T> {
-        self.push(message, WAITING_MAX)
+    /// For messages that can be refused: given back where `waiting_max` wait in the box. As many
+    /// again may be taken out of it and not be worked off.
+    pub(crate) fn try_post(&self, message: T, waiting_max: usize) -> Result<(), T> {
+        self.push(message, waiting_max)
     }
 
     fn push(&self, message: T, waiting_max: usize) -> Result<(), T> {
@@ -182,10 +184,10 @@ mod tests {
     fn a_full_box_gives_the_message_back_and_a_loop_that_ended_swallows_it() {
         let poll = Poll::new().unwrap();
         let (mailbox, inbox) = mailbox(poll.registry(), WAKE).unwrap();
-        (0..WAITING_MAX).for_each(|message| mailbox.try_post(message).unwrap());
-        assert_eq!(mailbox.try_post(9), Err(9));
+        (0..3).for_each(|message| mailbox.try_post(message, 3).unwrap());
+        assert_eq!(mailbox.try_post(9, 3), Err(9));
         mailbox.post(10);
         drop(inbox);
-        assert_eq!(mailbox.try_post(11), Ok(()));
+        assert_eq!(mailbox.try_post(11, 3), Ok(()));
     }
 }

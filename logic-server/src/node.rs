@@ -1,59 +1,35 @@
-//! One logic server: its threads, its tasks, and how they come and go together.
-//!
-//! ```text
-//! shutdown:  gate: no grants ─▶ shards: last batches, acks, Close(shutdown) ─▶ threads end
-//!            ─▶ writer: last rows ─▶ gate's thread ends ─▶ links close
-//! ```
+//! One logic server: its loops, its links, and how they come and go together. The loops end first,
+//! so that what they still have to say goes out before the links close.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use common::database::Database;
 use common::ids::NodeName;
 use common::link::{Hub, HubSettings, Keys, LinkEvent, Role};
 use mio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 
-use crate::batch::Batch;
+use crate::bind::bind;
+use crate::clock::Clock;
 use crate::control::{self, ControlTask};
-use crate::driver::gate::{self as gate_driver, GateLoop};
-use crate::driver::listen;
-use crate::driver::shard::{self as shard_driver, ShardLoop};
-use crate::driver::{Clock, ToGate, ToShard, or_abort};
-use crate::gate;
-use crate::ids::ShardIndex;
-use crate::mailbox::Mailbox;
+use crate::loops::{Loops, Parts};
 use crate::settings::Settings;
-use crate::shard::{self, Shard};
 use crate::stats::{Figures, Stats};
 use crate::store::{RepairError, Store};
-use crate::writer::Writer;
-use crate::writer_task::{self, WriterTask};
-
-/// Beyond the deadline of a shutdown: for the last word to every device, which a socket waits a
-/// second for.
-const GOODBYE_MAX: Duration = Duration::from_secs(2);
+use crate::threads::Task;
 
 /// A logic server that runs. Dropped without [`LogicServer::shutdown`], it ends at once.
 #[derive(Debug)]
 pub struct LogicServer {
     addresses: Addresses,
     figures: Figures,
-    gate: Mailbox<ToGate>,
-    shards: Vec<Mailbox<ToShard>>,
+    loops: Loops,
     hub: Hub,
-    /// The shards', then the gate's.
-    threads: Vec<Thread>,
-    writer: task::JoinHandle<()>,
-    control: task::JoinHandle<()>,
-    shutdown_deadline: Duration,
+    control: Task,
+    shutdown_deadline_ms: u64,
     span: Span,
 }
 
@@ -133,45 +109,31 @@ impl LogicServer {
             link,
         };
 
-        // The mailboxes first, then whoever writes to them.
         let figures = Figures::new(settings.shards());
-        let (gate_seat, gate) = gate_driver::Seat::new().map_err(StartError::Loop)?;
-        let seats: io::Result<Vec<_>> = (0..settings.shards())
-            .map(|_| shard_driver::Seat::new())
-            .collect();
-        let (shard_seats, shards): (Vec<_>, Vec<_>) =
-            seats.map_err(StartError::Loop)?.into_iter().unzip();
-        let (to_writer, batches) = mpsc::channel(writer_task::BATCHES_WAITING_MAX);
-        let writer = WriterTask {
-            writer: Writer::new(settings.writer(), rand::random()),
-            store,
+        let parts = Parts {
             clock,
-            batches,
-            shards: shards.clone(),
-            counters: figures.writer.clone(),
+            store,
+            hub: hub.clone(),
+            listeners,
+            advertise: addresses.advertised.clone(),
+            seed: rand::random,
         };
+        let loops = Loops::start(&settings, parts, &figures).map_err(StartError::Loop)?;
         let control = ControlTask {
             events,
-            gate: gate.clone(),
+            gate: loops.gate(),
             source_check: settings.source_check,
             requests_shed: figures.requests_shed.clone(),
         };
-        let mut node = Self {
-            shards,
-            gate,
+        let node = Self {
+            loops,
             hub,
-            threads: Vec::new(),
-            writer: spawn_task(writer.run()),
-            control: spawn_task(control.run()),
-            shutdown_deadline: Duration::from_millis(settings.shutdown_deadline_ms),
+            control: Task::spawn(control.run()),
+            shutdown_deadline_ms: settings.shutdown_deadline_ms,
             addresses,
             figures,
             span,
         };
-        for (index, seat) in (0..).map(ShardIndex).zip(shard_seats) {
-            node.spawn_shard(&settings, index, seat, clock, to_writer.clone())?;
-        }
-        node.spawn_gate(&settings, gate_seat, clock, listeners)?;
         tracing::info!(devices = ?node.addresses.devices, %link, "logic server runs");
         Ok(node)
     }
@@ -194,101 +156,16 @@ impl LogicServer {
     }
 
     async fn shut_down(&mut self) {
-        let deadline = Instant::now() + self.shutdown_deadline;
-        self.gate.post(ToGate::Input(gate::Input::Shutdown));
-        let mut gate_thread = self.threads.pop();
-        if timeout_at(deadline, ended(&mut self.threads))
-            .await
-            .is_err()
-        {
-            tracing::warn!("shutdown takes too long: what is not acknowledged is left");
-            for shard in &self.shards {
-                shard.post(ToShard::Input(shard::Input::Abandon));
-            }
-            let _ = timeout(GOODBYE_MAX, ended(&mut self.threads)).await;
-            for shard in &self.shards {
-                shard.post(ToShard::Stop);
-            }
-            ended(&mut self.threads).await;
-        }
-        if timeout_at(deadline, &mut self.writer).await.is_err() {
-            self.writer.abort();
-        }
-        self.gate.post(ToGate::Stop);
-        if let Some(thread) = &mut gate_thread {
-            thread.ended().await;
-        }
+        self.loops.shut_down(self.shutdown_deadline_ms).await;
         self.hub.shutdown().await;
         self.control.abort();
         tracing::info!("logic server ended");
     }
-
-    fn spawn_shard(
-        &mut self,
-        settings: &Settings,
-        index: ShardIndex,
-        seat: shard_driver::Seat,
-        clock: Clock,
-        writer: mpsc::Sender<Batch>,
-    ) -> Result<(), StartError> {
-        let core = Shard::new(settings.shard(index), rand::random());
-        let peers = shard_driver::Peers {
-            gate: self.gate.clone(),
-            writer,
-            hub: self.hub.clone(),
-            overload_retry_ms: settings.overload_retry_ms,
-        };
-        let figures = self.figures.shards[usize::from(index.0)].clone();
-        let shard = ShardLoop::new(seat, clock, core, peers, figures);
-        self.spawn_thread(format!("shard-{}", index.0), || shard.run())
-    }
-
-    fn spawn_gate(
-        &mut self,
-        settings: &Settings,
-        seat: gate_driver::Seat,
-        clock: Clock,
-        listeners: Vec<TcpListener>,
-    ) -> Result<(), StartError> {
-        let advertise = self.addresses.advertised.clone();
-        let core = gate::Core::new(settings.gate(advertise), rand::random());
-        let peers = gate_driver::Peers {
-            shards: self.shards.clone(),
-            hub: self.hub.clone(),
-        };
-        let sockets_max = settings.sockets_max();
-        let figures = &self.figures;
-        let gate = GateLoop::new(seat, clock, core, listeners, sockets_max, peers, figures)
-            .map_err(StartError::Loop)?;
-        self.spawn_thread("gate".into(), || gate.run())
-    }
-
-    fn spawn_thread(
-        &mut self,
-        name: String,
-        work: impl FnOnce() + Send + 'static,
-    ) -> Result<(), StartError> {
-        let span = self.span.clone();
-        let (running, ended) = oneshot::channel::<()>();
-        let spawned = Builder::new().name(name).spawn(move || {
-            or_abort(|| span.in_scope(work));
-            drop(running);
-        });
-        self.threads.push(Thread {
-            ended,
-            handle: Some(spawned.map_err(StartError::Loop)?),
-        });
-        Ok(())
-    }
 }
 
+/// The loops see to themselves.
 impl Drop for LogicServer {
     fn drop(&mut self) {
-        self.gate.post(ToGate::Stop);
-        self.shards
-            .iter()
-            .for_each(|shard| shard.post(ToShard::Stop));
-        self.writer.abort();
         self.control.abort();
     }
 }
@@ -296,7 +173,7 @@ impl Drop for LogicServer {
 /// Listeners for devices, and where they were bound.
 fn bind_all(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let bind = |&address: &SocketAddr| {
-        listen::bind(address)
+        bind(address)
             .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
             .map_err(|source| StartError::Listen { address, source })
     };
@@ -323,42 +200,4 @@ async fn open_links(
         Ok(bound) => Ok((hub, events, bound)),
         Err(source) => Err(StartError::LinkListen { address, source }),
     }
-}
-
-/// A loop's thread.
-#[derive(Debug)]
-struct Thread {
-    /// Its other end goes when the loop has ended.
-    ended: oneshot::Receiver<()>,
-    handle: Option<JoinHandle<()>>,
-}
-
-impl Thread {
-    /// Waits until the thread is gone.
-    async fn ended(&mut self) {
-        if let Some(handle) = &self.handle
-            && !handle.is_finished()
-        {
-            let _ = (&mut self.ended).await;
-        }
-        // A loop that panicked has ended the process.
-        let _ = self.handle.take().map(JoinHandle::join);
-    }
-}
-
-/// Waits until all of them are gone.
-async fn ended(threads: &mut [Thread]) {
-    for thread in threads {
-        thread.ended().await;
-    }
-}
-
-fn spawn_task(task: impl Future<Output = ()> + Send + 'static) -> task::JoinHandle<()> {
-    tokio::spawn(
-        async {
-            let mut task = pin!(task);
-            poll_fn(|context| or_abort(|| task.as_mut().poll(context))).await;
-        }
-        .in_current_span(),
-    )
 }

@@ -3,13 +3,12 @@
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 
 use crate::batch::Batch;
-use crate::driver::{Clock, ToShard};
+use crate::clock::Clock;
+use crate::driver::ToShard;
 use crate::mailbox::Mailbox;
 use crate::shard;
 use crate::stats::PublishedCounters;
@@ -50,6 +49,8 @@ impl WriterTask {
         while open || !writer.is_idle() {
             let due = writer.next_deadline();
             let input = tokio::select! {
+                biased;
+                // First, so that what is stored is acknowledged before more is taken.
                 (work, result) = async {
                     match &mut attempt {
                         Some(attempt) => attempt.await,
@@ -94,7 +95,7 @@ impl WriterTask {
 
 async fn wait_until(at_ms: Option<u64>, clock: Clock) {
     match at_ms {
-        Some(at_ms) => sleep(Duration::from_millis(at_ms.saturating_sub(clock.now().ms))).await,
+        Some(at_ms) => clock.sleep_until(at_ms).await,
         None => pending().await,
     }
 }

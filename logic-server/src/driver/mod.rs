@@ -15,12 +15,11 @@
 
 pub(crate) mod gate;
 mod linger;
-pub(crate) mod listen;
+mod listen;
 pub(crate) mod shard;
 mod socket;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use mio::Token;
 use mio::net::TcpStream;
@@ -67,34 +66,6 @@ pub(crate) enum ToShard {
     Stop,
 }
 
-/// The time as all loops of a node see it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    start: Instant,
-}
-
-impl Clock {
-    pub(crate) fn new() -> Self {
-        Self {
-            start: Instant::now(),
-        }
-    }
-
-    pub(crate) fn now(&self) -> Now {
-        Now {
-            ms: millis(self.start.elapsed()),
-            // A wall clock before 1970 is no time at all.
-            unix_ms: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, millis),
-        }
-    }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// How long a loop may sleep: not at all where it left work, else until the first deadline.
 fn sleep<const N: usize>(
     left_work: bool,
@@ -108,17 +79,8 @@ fn sleep<const N: usize>(
     Some(Duration::from_millis(first.saturating_sub(now.ms)))
 }
 
-/// Ends the process where `work` panics: a node with a dead loop would answer some devices and be
-/// deaf to others, and no supervisor would know.
-pub(crate) fn or_abort<T>(work: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| std::process::abort())
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
 
     #[test]
@@ -132,23 +94,5 @@ mod tests {
         assert_eq!(sleep(false, now, [Some(1_500), Some(1_200)]), ms(200));
         assert_eq!(sleep(false, now, [Some(900)]), ms(0));
         assert_eq!(sleep(true, now, [Some(1_500)]), ms(0));
-    }
-
-    #[test]
-    fn a_panic_in_a_loop_ends_the_process() {
-        let status = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "driver::tests::panics_in_a_thread"])
-            .output()
-            .unwrap()
-            .status;
-        // By abort, not by a failed test.
-        assert_eq!(status.code(), None, "{status}");
-    }
-
-    #[test]
-    #[ignore = "ends the process: run by the test above, in one of its own"]
-    fn panics_in_a_thread() {
-        let thread = std::thread::spawn(|| or_abort(|| panic!("on purpose")));
-        let _ = thread.join();
     }
 }

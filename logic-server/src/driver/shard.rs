@@ -14,8 +14,9 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::linger::Lingering;
 use super::socket::{self, Socket};
-use super::{Clock, EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, WAKER};
+use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, WAKER};
 use crate::batch::{Batch, BatchOutcome, Presence};
+use crate::clock::Clock;
 use crate::gate;
 use crate::ids::{Now, Slot};
 use crate::mailbox::{Inbox, Mailbox, mailbox};

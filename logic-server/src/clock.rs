@@ -1,0 +1,47 @@
+//! The time as all loops and tasks of a node see it.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::ids::Now;
+
+/// Monotonic milliseconds since its making, the same for whoever has a copy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            ms: millis(self.start.elapsed()),
+            // A wall clock before 1970 is no time at all.
+            unix_ms: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, millis),
+        }
+    }
+
+    pub(crate) async fn sleep_until(&self, at_ms: u64) {
+        let wait_ms = at_ms.saturating_sub(self.now().ms);
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+    }
+
+    /// What `future` gives; `None`: not by `at_ms`.
+    pub(crate) async fn by<T>(&self, at_ms: u64, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            given = future => Some(given),
+            () = self.sleep_until(at_ms) => None,
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
