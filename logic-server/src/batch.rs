@@ -182,7 +182,9 @@ pub(crate) struct Sender {
 pub(crate) struct Collector {
     limits: Limits,
     open: Batch,
-    /// When the first line of `sessions` came to the open batch.
+    /// Lines of `sessions` that came back, older than those of the open batch: they go with it.
+    returned: Vec<Presence>,
+    /// When the first line of `sessions` came to the open batch, or the last one came back.
     presence_since_ms: u64,
     spare: Vec<Batch>,
     handed_over: u64,
@@ -200,6 +202,7 @@ impl Collector {
         Self {
             limits,
             open: Batch::new(shard),
+            returned: vec![],
             presence_since_ms: 0,
             spare: vec![],
             handed_over: 0,
@@ -257,7 +260,7 @@ impl Collector {
     /// Takes a line of `sessions`.
     pub(crate) fn presence(&mut self, line: Presence, now: Now, full: &mut Vec<Batch>) {
         self.make_room(1, 0, full);
-        if self.open.presence.is_empty() {
+        if !self.has_presence() {
             self.presence_since_ms = now.ms;
         }
         self.open.presence.push(line);
@@ -277,14 +280,23 @@ impl Collector {
             false => self.limits.age_ms_max,
         };
         let frames = (!self.open.rows.is_empty()).then(|| self.open.opened_at_ms + wait_ms);
-        let presence =
-            (!self.open.presence.is_empty()).then(|| self.presence_since_ms + PRESENCE_WAIT_MS);
+        let presence = self
+            .has_presence()
+            .then(|| self.presence_since_ms + PRESENCE_WAIT_MS);
         frames.into_iter().chain(presence).min()
     }
 
     /// The open batch, whatever it holds; `None`: nothing.
     pub(crate) fn flush(&mut self) -> Option<Batch> {
-        (!self.open.is_empty()).then(|| self.cut())
+        (!self.is_open_empty()).then(|| self.cut())
+    }
+
+    /// What a batch says of sessions that came back and was not taken: it is told again.
+    pub(crate) fn take_back(&mut self, batch: &mut Batch, now: Now) {
+        if !batch.presence.is_empty() {
+            self.returned.append(&mut batch.presence);
+            self.presence_since_ms = now.ms;
+        }
     }
 
     /// A batch that has come back and is done with.
@@ -304,7 +316,15 @@ impl Collector {
 
     /// Nothing is collected, and nothing is on its way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.open.is_empty() && self.is_writer_idle()
+        self.is_open_empty() && self.is_writer_idle()
+    }
+
+    fn is_open_empty(&self) -> bool {
+        self.open.is_empty() && self.returned.is_empty()
+    }
+
+    fn has_presence(&self) -> bool {
+        !self.open.presence.is_empty() || !self.returned.is_empty()
     }
 
     fn is_writer_idle(&self) -> bool {
@@ -313,9 +333,10 @@ impl Collector {
 
     fn make_room(&mut self, rows: usize, bytes: usize, full: &mut Vec<Batch>) {
         let open = &self.open;
-        let is_full = open.rows.len() + open.presence.len() + rows > self.limits.rows_max
+        let lines = open.presence.len() + self.returned.len();
+        let is_full = open.rows.len() + lines + rows > self.limits.rows_max
             || open.arena.len() + bytes > self.limits.bytes_max;
-        if is_full && !open.is_empty() {
+        if is_full && !self.is_open_empty() {
             full.push(self.cut());
         }
     }
@@ -326,6 +347,10 @@ impl Collector {
             .pop()
             .unwrap_or_else(|| Batch::new(self.open.shard));
         let mut batch = mem::replace(&mut self.open, next);
+        if !self.returned.is_empty() {
+            self.returned.append(&mut batch.presence);
+            mem::swap(&mut self.returned, &mut batch.presence);
+        }
         batch.id = self.handed_over;
         self.handed_over += 1;
         batch

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::linger::Lingering;
 use super::socket::{self, Socket};
 use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, WAKER};
-use crate::batch::{Batch, BatchOutcome, Presence};
+use crate::batch::{Batch, BatchOutcome};
 use crate::clock::Clock;
 use crate::gate;
 use crate::ids::{Now, Slot};
@@ -54,8 +54,6 @@ pub(crate) struct ShardLoop {
     /// Sockets that have more to read than one turn allows.
     again: VecDeque<Slot>,
     peers: Peers,
-    /// Of batches that the writer's queue had no room for.
-    presence: Vec<Presence>,
     buffer: Box<[u8]>,
     /// What one socket gets in a turn, where it is not in one piece.
     gathered: Vec<u8>,
@@ -100,7 +98,6 @@ impl ShardLoop {
             lingering: Lingering::new(usize::MAX),
             again: VecDeque::new(),
             peers,
-            presence: Vec::new(),
             buffer: vec![0; READ_BYTES].into(),
             gathered: Vec::new(),
             figures,
@@ -265,12 +262,12 @@ impl ShardLoop {
         let mut back = Vec::new();
         loop {
             let mut effects = std::mem::take(&mut self.effects);
+            for batch in effects.batches.drain(..) {
+                self.submit(batch, &mut back);
+            }
             self.send(&mut effects, &mut back);
             for slot in effects.closes.drain(..) {
                 self.close(slot, now);
-            }
-            for batch in effects.batches.drain(..) {
-                self.submit(batch, &mut back);
             }
             for ended in effects.ended.drain(..) {
                 self.peers
@@ -346,19 +343,17 @@ impl ShardLoop {
         }
     }
 
-    fn submit(&mut self, mut batch: Batch, back: &mut Vec<Input<'static>>) {
-        if !self.presence.is_empty() {
-            self.presence.append(&mut batch.presence);
-            std::mem::swap(&mut self.presence, &mut batch.presence);
-        }
-        match self.peers.writer.try_send(batch) {
-            Ok(()) => {}
-            Err(TrySendError::Full(mut batch) | TrySendError::Closed(mut batch)) => {
-                self.presence.append(&mut batch.presence);
-                let retry_after_ms = self.peers.overload_retry_ms;
-                let outcome = BatchOutcome::Overloaded { retry_after_ms };
-                back.push(Input::Finished { batch, outcome });
-            }
+    /// Behind a batch that finds no room none goes: what it says of sessions comes first. They come
+    /// back before anything else that `back` holds.
+    fn submit(&mut self, batch: Batch, back: &mut Vec<Input<'static>>) {
+        let sent = match back.is_empty() {
+            true => self.peers.writer.try_send(batch),
+            false => Err(TrySendError::Full(batch)),
+        };
+        if let Err(TrySendError::Full(batch) | TrySendError::Closed(batch)) = sent {
+            let retry_after_ms = self.peers.overload_retry_ms;
+            let outcome = BatchOutcome::Overloaded { retry_after_ms };
+            back.push(Input::Finished { batch, outcome });
         }
     }
 

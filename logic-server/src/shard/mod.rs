@@ -109,7 +109,8 @@ pub enum Input<'a> {
         /// Monotonic; the asker waits no longer.
         deadline_at_ms: u64,
     },
-    /// The writer gives a batch back.
+    /// The writer gives a batch back, or had no room for it: then it has what it says of sessions
+    /// still with it.
     Finished { batch: Batch, outcome: BatchOutcome },
     /// Take no telemetry any more, have what was taken stored and acknowledged, say goodbye.
     Shutdown,
@@ -210,7 +211,7 @@ impl Shard {
                 };
                 self.command(session, asker, &order, now, effects);
             }
-            Input::Finished { batch, outcome } => self.finished(batch, outcome, effects),
+            Input::Finished { batch, outcome } => self.finished(batch, outcome, now, effects),
             Input::Shutdown => {
                 if self.phase == Phase::Running {
                     self.phase = Phase::Flushing;

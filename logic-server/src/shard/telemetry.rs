@@ -9,6 +9,7 @@ use super::effects::{Effects, spread};
 use super::session::{Session, Turn};
 use crate::batch::{Batch, BatchOutcome, Sender};
 use crate::counters::Counter;
+use crate::ids::Now;
 
 impl Session {
     pub(super) fn telemetry(
@@ -105,7 +106,13 @@ impl Session {
 
 impl Shard {
     /// Answers the frames of a batch that came back: the only place where `stored` is said.
-    pub(super) fn finished(&mut self, batch: Batch, outcome: BatchOutcome, effects: &mut Effects) {
+    pub(super) fn finished(
+        &mut self,
+        mut batch: Batch,
+        outcome: BatchOutcome,
+        now: Now,
+        effects: &mut Effects,
+    ) {
         let frames = batch.acks.len() as u64;
         let status = match outcome {
             BatchOutcome::Stored => {
@@ -116,6 +123,7 @@ impl Shard {
             }
             BatchOutcome::Overloaded { .. } => {
                 self.counters.add(Counter::TelemetryOverloaded, frames);
+                self.collector.take_back(&mut batch, now);
                 AckStatus::Overloaded
             }
         };

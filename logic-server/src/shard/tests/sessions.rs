@@ -214,6 +214,47 @@ fn every_end_is_told_to_the_gate_and_to_the_store() {
     }
 }
 
+/// The writer's queue was full. In a shutdown no other batch comes to take the lines along.
+#[test]
+fn what_a_batch_that_is_not_taken_says_of_sessions_is_said_again_in_order() {
+    let mut bench = Bench::attached(settings());
+    bench.apply(Input::Shutdown);
+    bench.tick();
+    bench.tick();
+    assert_eq!(bench.shard.sessions(), 0);
+    let lines: Vec<_> = bench.batches.iter().flat_map(|it| &it.presence).collect();
+    let lines: Vec<_> = lines.into_iter().copied().collect();
+    assert!(
+        matches!(
+            lines[..],
+            [Presence::Attached { .. }, Presence::Ended { .. }]
+        ),
+        "{lines:?}"
+    );
+    let retry_after_ms = 1;
+    for batch in std::mem::take(&mut bench.batches) {
+        bench.apply(Input::Finished {
+            batch,
+            outcome: BatchOutcome::Overloaded { retry_after_ms },
+        });
+    }
+    let retry_at_ms = bench.shard.next_deadline();
+    assert_eq!(retry_at_ms, Some(bench.now.ms + PRESENCE_WAIT_MS));
+    bench.pass(PRESENCE_WAIT_MS);
+    assert!(!bench.done, "they are not stored");
+    let again: Vec<_> = bench.batches.iter().flat_map(|it| &it.presence).collect();
+    assert_eq!(again, lines.iter().collect::<Vec<_>>());
+    for mut batch in std::mem::take(&mut bench.batches) {
+        batch.presence.clear();
+        bench.apply(Input::Finished {
+            batch,
+            outcome: BatchOutcome::Stored,
+        });
+    }
+    bench.tick();
+    assert!(bench.done);
+}
+
 #[test]
 fn output_up_to_the_high_water_mark_is_waited_for() {
     let mut bench = Bench::attached(settings());
