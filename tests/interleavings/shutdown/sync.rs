@@ -1,0 +1,3 @@
+//! In the place of `logic-server/src/sync.rs`: shuttle's.
+
+pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
