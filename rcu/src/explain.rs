@@ -18,6 +18,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
+pub use self::hex::HexError;
 use self::part::Part;
 
 /// Standard input is read up to here: far more than anybody reads.
@@ -32,7 +33,7 @@ Examples:
   rcu explain - < capture.hex
 
 Exit codes: 0 nothing wrong, 1 something wrong, 2 wrong usage.")]
-pub(crate) struct Explain {
+pub struct Explain {
     /// Hex digits of one or more frames, of either direction; spaces, line breaks, commas,
     /// colons and 0x are allowed; - reads them from standard input.
     #[arg(required = true)]
@@ -40,7 +41,9 @@ pub(crate) struct Explain {
 }
 
 impl Explain {
-    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+    /// # Errors
+    /// Standard input cannot be read, or what it holds is no hex digits.
+    pub fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         let hex = if self.hex == ["-"] {
             let mut text = String::new();
             io::stdin()
@@ -62,12 +65,15 @@ impl Explain {
 
 /// Every frame in a stretch of bytes, as `Display` shows it.
 #[derive(Debug)]
-pub(crate) struct Explanation {
+pub struct Explanation {
     parts: Vec<Part>,
 }
 
 /// Explains the frames in a text of hex digits; an error only where it is no such text.
-pub(crate) fn explain(hex: &str) -> Result<Explanation, hex::HexError> {
+///
+/// # Errors
+/// The first place that is no hex digit, or half a byte.
+pub fn explain(hex: &str) -> Result<Explanation, HexError> {
     let bytes = hex::parse(hex)?;
     let mut parts = Vec::new();
     let mut at = 0;
@@ -82,7 +88,7 @@ pub(crate) fn explain(hex: &str) -> Result<Explanation, hex::HexError> {
 impl Explanation {
     /// Whether every frame is whole and right, its records too. A kind that nobody knows is
     /// ignored by its receiver, and not wrong.
-    pub(crate) fn is_right(&self) -> bool {
+    pub fn is_right(&self) -> bool {
         self.parts.iter().all(|part| part.wrong.is_empty())
     }
 }

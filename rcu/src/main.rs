@@ -6,7 +6,6 @@ mod data;
 mod demo;
 mod descriptors;
 mod device;
-mod explain;
 mod fleet;
 mod screen;
 mod signals;
@@ -18,8 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// What every command ends with: 0 done, 1 failed, 2 wrong usage (clap's own).
-pub(crate) const EXIT_FAILED: u8 = 1;
+use rcu::{EXIT_FAILED, explain};
 
 /// The RCU cluster: long-lived device connections that prove they lost nothing.
 #[derive(Parser)]

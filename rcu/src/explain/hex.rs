@@ -4,7 +4,7 @@ use thiserror::Error;
 
 /// Why a text is no hex digits. Characters are counted from 1.
 #[derive(Debug, PartialEq, Eq, Error)]
-pub(crate) enum HexError {
+pub enum HexError {
     #[error("no hex digits")]
     Empty,
     #[error("character {at}, {found:?}, is no hex digit")]
