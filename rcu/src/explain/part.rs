@@ -31,6 +31,8 @@ pub(super) struct Part {
     then: Vec<String>,
 }
 
+const BEGINNING: &str = "a frame begins with 52 43, \"RC\"";
+
 /// What the header says, right or not.
 struct Header {
     kind: u8,
@@ -45,6 +47,10 @@ impl Part {
         let lost = !MAGIC.starts_with(&bytes[..bytes.len().min(2)]);
         let (title, length, then) = match header {
             _ if lost => {
+                // Of two bytes or more the walk says so beside them.
+                if bytes.len() < MAGIC.len() {
+                    walk.wrong(format!("byte 0, magic: {BEGINNING}"));
+                }
                 walk.not_read();
                 ("no frame".to_owned(), bytes.len(), no_frame(bytes))
             }
@@ -115,7 +121,7 @@ fn frame_bytes_max(kind: u8) -> usize {
 fn walk_header(walk: &mut Walk<'_>, bytes: &[u8]) -> Result<Header, Stop> {
     walk.frame_bytes(HEADER_BYTES);
     walk.bytes("magic", MAGIC.len(), |magic| {
-        Told::right(text(magic)).unless(magic == MAGIC, "a frame begins with 52 43, \"RC\"")
+        Told::right(text(magic)).unless(magic == MAGIC, BEGINNING)
     })?;
     if !bytes.starts_with(&MAGIC) {
         return Err(Stop);

@@ -219,6 +219,17 @@ wrong: byte 0, magic: a frame begins with 52 43, \"RC\"
     assert_eq!(explained(b"GET / HTTP").1, expected);
 }
 
+/// Found by the fuzz target `explain`: it was told to end in an error, and called right.
+#[test]
+fn one_byte_that_begins_no_frame_is_wrong() {
+    let (right, text) = explained(&[0xcf]);
+    assert!(!right, "{text}");
+    let told = "wrong: byte 0, magic: a frame begins with 52 43, \"RC\"\n";
+    assert!(text.ends_with(told), "{text}");
+    let (right, text) = explained(b"R");
+    assert!(!right && text.contains("1 of 12 bytes"), "{text}");
+}
+
 #[test]
 fn common_mistakes_are_named() {
     let mut big_endian = frame_of("login");
