@@ -299,9 +299,15 @@ impl Writer {
         until_ms.into_iter().chain(give_up_ms).min()
     }
 
-    /// Nothing waits and nothing is being written.
+    /// Nothing waits and nothing is being written. What rests after a failure waits, too, though
+    /// it may be lines of `sessions` alone, which are not counted in bytes.
     pub fn is_idle(&self) -> bool {
-        self.bytes == 0 && self.is_queue_empty() && !matches!(self.state, State::Writing)
+        let is_at_rest = match &self.state {
+            State::Ready => true,
+            State::Writing => false,
+            State::Resting { work, .. } => work.is_none(),
+        };
+        is_at_rest && self.bytes == 0 && self.is_queue_empty()
     }
 
     /// Bytes of batches that wait or are being written.

@@ -150,6 +150,26 @@ fn what_comes_during_a_write_goes_into_the_next() {
     assert_eq!(bench.writer.queue_bytes(), 0);
 }
 
+/// Found by the fuzz target `writer`: a node that shut down then left without them.
+#[test]
+fn lines_of_sessions_that_wait_for_a_retry_keep_the_writer_from_being_idle() {
+    let mut bench = Bench::new(Settings {
+        keep_ms_max: 0,
+        ..Settings::default()
+    });
+    // What the store did not take in time leaves its lines behind; they are tried alone.
+    let mut given_up = batch(0, [1]);
+    given_up.presence.push(ended(1));
+    bench.submit(given_up);
+    assert_eq!(bench.finished, [(0, OVERLOADED)]);
+    let lines = bench.done(WriteResult::Failed);
+    assert_eq!((lines.seqs.len(), lines.presence), (0, vec![ended(1)]));
+    assert!(!bench.writer.is_idle());
+    bench.wait();
+    assert_eq!(bench.done(WriteResult::Committed).presence, [ended(1)]);
+    assert!(bench.writer.is_idle());
+}
+
 #[test]
 fn a_group_ends_before_the_batch_that_is_too_much() {
     let mut bench = Bench::new(Settings {
