@@ -92,6 +92,10 @@ impl Core {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
+        // It may be of a login, or of a command, that could not wait for it.
+        if !self.commands.open.contains_key(&id) {
+            return;
+        }
         let account = match found {
             Found::Account(account) => account,
             Found::Unknown => {

@@ -665,6 +665,23 @@ fn a_command_goes_to_the_session_and_its_answers_come_back() {
     assert_eq!(world.command_answers(), [replied(true), replied(false)]);
 }
 
+/// Found by the fuzz target `login`: such a login was counted as a command.
+#[test]
+fn an_account_that_is_found_too_late_for_its_login_is_no_commands() {
+    let mut world = World::with_nodes(1);
+    let id = world.login(7).unwrap();
+    world.take();
+    world.wait(400);
+    assert_eq!(world.replies(), [(7, LoginStatus::Busy)]);
+    for found in [Found::Account(account(5)), Found::Unknown, Found::Failed] {
+        world.apply(Input::Found { id, found });
+    }
+    assert_eq!(world.take(), []);
+    for counter in [Counter::CommandsNotAttached, Counter::CommandsShed] {
+        assert_eq!(world.count(counter), 0, "{}", counter.name());
+    }
+}
+
 #[test]
 fn a_command_ends_in_exactly_one_last_answer() {
     let found = Found::Account(account(5));
