@@ -164,7 +164,9 @@ impl Serve for Core {
     }
 
     fn finish(&mut self, send: &mut dyn FnMut(usize, &[u8])) {
-        self.shard.apply(Input::Tick, NOW, &mut self.effects);
+        let read_until_ms = NOW.ms;
+        self.shard
+            .apply(Input::Tick { read_until_ms }, NOW, &mut self.effects);
         for batch in self.effects.batches.drain(..) {
             let outcome = BatchOutcome::Stored;
             let input = Input::Finished { batch, outcome };

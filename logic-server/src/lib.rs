@@ -1,7 +1,7 @@
 //! Tier 3: the long connections.
 //!
-//! - [`gate`], [`shard`], [`batch`], [`writer`]: the decisions, pure; [`wheel`], [`wire`] and
-//!   [`counters`] serve them, [`ids`] names what they speak of.
+//! - [`gate`], [`shard`], [`batch`], [`writer`]: the decisions, pure; [`wheel`], [`wire`],
+//!   [`reading`] and [`counters`] serve them, [`ids`] names what they speak of.
 //! - [`node`] starts and stops what carries them out: `driver`, the loops that own the sockets;
 //!   `control`, the links to conn servers; `writer_task` and [`store`], the database. `loops` is
 //!   how threads and writer come and go together; `clock`, `sync` and `threads` are what they
@@ -18,6 +18,7 @@ pub mod ids;
 mod loops;
 mod mailbox;
 pub mod node;
+pub mod reading;
 pub mod settings;
 pub mod shard;
 pub mod stats;

@@ -70,6 +70,7 @@ const CORES: &[&str] = &[
     "logic-server/src/gate",
     "logic-server/src/shard",
     "logic-server/src/ids.rs",
+    "logic-server/src/reading.rs",
     "logic-server/src/wheel.rs",
     "logic-server/src/wire",
     "logic-server/src/writer.rs",

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::gate;
 use crate::ids::{Now, Slot};
 use crate::mailbox::{Inbox, Mailbox, mailbox};
+use crate::reading;
 use crate::shard::{Effects, Input, SessionSeed, Shard};
 use crate::stats::ShardFigures;
 use crate::wire::Reading;
@@ -53,6 +54,7 @@ pub(crate) struct ShardLoop {
     lingering: Lingering,
     /// Sockets that have more to read than one turn allows.
     again: VecDeque<Slot>,
+    reading: reading::Reading,
     peers: Peers,
     buffer: Box<[u8]>,
     /// What one socket gets in a turn, where it is not in one piece.
@@ -97,6 +99,7 @@ impl ShardLoop {
             // All of them were sessions, which the gate counts until they are closed.
             lingering: Lingering::new(usize::MAX),
             again: VecDeque::new(),
+            reading: reading::Reading::default(),
             peers,
             buffer: vec![0; READ_BYTES].into(),
             gathered: Vec::new(),
@@ -149,10 +152,20 @@ impl ShardLoop {
                 }
             }
         }
-        self.core.apply(Input::Tick, now, &mut self.effects);
+        self.tick(events.iter().count(), now);
         self.carry_out(now);
         self.lingering.expire(now.ms);
         self.publish();
+    }
+
+    fn tick(&mut self, events: usize, now: Now) {
+        let left = events == EVENTS_PER_TURN || !self.again.is_empty();
+        let sockets = self.slots.len() + self.lingering.len() + 1; // The waker is one of them.
+        // Each of both queues is worked off by so many a turn, where it has them.
+        self.reading.turn(now.ms, EVENTS_PER_TURN, left, sockets);
+        let read_until_ms = self.reading.until_ms();
+        let tick = Input::Tick { read_until_ms };
+        self.core.apply(tick, now, &mut self.effects);
     }
 
     fn work_off_messages(&mut self, now: Now) {

@@ -117,7 +117,11 @@ pub enum Input<'a> {
     /// The store takes too long for a shutdown: say goodbye now, whatever is not acknowledged.
     Abandon,
     /// The end of a turn, and [`Shard::next_deadline`] has come.
-    Tick,
+    Tick {
+        /// What devices sent until then, in monotonic milliseconds, has been handed in. Nobody is
+        /// taken for silent beyond it.
+        read_until_ms: u64,
+    },
 }
 
 /// How far a shutdown is.
@@ -221,7 +225,7 @@ impl Shard {
                 self.say_goodbye(now, effects);
                 self.phase = Phase::Abandoned;
             }
-            Input::Tick => self.tick(now, effects),
+            Input::Tick { read_until_ms } => self.tick(read_until_ms, now, effects),
         }
     }
 
@@ -319,11 +323,11 @@ impl Shard {
         }
     }
 
-    fn tick(&mut self, now: Now, effects: &mut Effects) {
+    fn tick(&mut self, read_until_ms: u64, now: Now, effects: &mut Effects) {
         let mut fired = std::mem::take(&mut self.fired);
         self.wheel.advance(now.ms, &mut fired);
         for slot in fired.drain(..) {
-            self.timer_fired(Slot(slot), now, effects);
+            self.timer_fired(Slot(slot), read_until_ms, now, effects);
         }
         self.fired = fired;
 
@@ -333,14 +337,15 @@ impl Shard {
         }
     }
 
-    fn timer_fired(&mut self, slot: Slot, now: Now, effects: &mut Effects) {
+    fn timer_fired(&mut self, slot: Slot, read_until_ms: u64, now: Now, effects: &mut Effects) {
         let Some(session) = self.sessions.get_mut(slot.index()).and_then(Option::as_mut) else {
             return;
         };
-        if session.is_idle(now) {
+        if session.is_idle(read_until_ms) {
             return self.close(slot, CloseReason::Idle, now, effects);
         }
         session.expire_command(now, &mut self.counters, effects);
+        // One that would be silent if nothing of it waits in the kernel is looked at again in a tick.
         self.wheel.arm(slot.0, session.next_timer_ms());
     }
 

@@ -88,8 +88,9 @@ impl Session {
         self.partial.is_some()
     }
 
-    pub(super) fn is_idle(&self, now: Now) -> bool {
-        now.ms >= self.idle_at_ms()
+    /// Nothing is heard for too long, of all that was sent until `read_until_ms`.
+    pub(super) fn is_idle(&self, read_until_ms: u64) -> bool {
+        read_until_ms >= self.idle_at_ms()
     }
 
     /// When there may be something to do though nothing comes.

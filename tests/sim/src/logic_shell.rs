@@ -362,7 +362,8 @@ impl World {
 
     pub fn shard_timer(&mut self, node: usize, shard: usize) -> Result<(), Broken> {
         if self.logic[node].shards[shard].timer.fires(self.now_ms) {
-            self.shard(node, shard, shard::Input::Tick)?;
+            let read_until_ms = self.now(Process::logic(node)).ms;
+            self.shard(node, shard, shard::Input::Tick { read_until_ms })?;
         }
         Ok(())
     }

@@ -147,7 +147,8 @@ impl Bench {
     }
 
     pub(super) fn tick(&mut self) {
-        self.apply(Input::Tick);
+        let read_until_ms = self.now.ms;
+        self.apply(Input::Tick { read_until_ms });
     }
 
     pub(super) fn pass(&mut self, ms: u64) {

@@ -139,6 +139,25 @@ fn three_heartbeats_of_silence_end_the_session_and_half_a_frame_is_silence() {
 }
 
 #[test]
+fn what_waits_to_be_read_is_no_silence() {
+    let mut bench = Bench::attached(settings());
+    let read_until_ms = bench.now.ms + 179_999;
+    bench.now.ms += 200_000;
+    for _ in 0..4 {
+        bench.apply(Input::Tick { read_until_ms });
+        assert_eq!(bench.closed, [], "nobody listened so long");
+        let deadline_ms = bench.shard.next_deadline().expect("it is looked at again");
+        assert!(deadline_ms <= bench.now.ms + 2 * TICK_MS);
+        bench.now.ms += TICK_MS;
+    }
+    bench.receive(0, &heartbeat(1));
+    bench.pass(179_999);
+    assert_eq!(bench.closed, []);
+    bench.pass(1 + TICK_MS);
+    assert_eq!(bench.closed, [Slot(0)]);
+}
+
+#[test]
 fn a_device_that_never_spoke_is_silent_since_attach_reply() {
     let mut bench = Bench::attached(settings());
     bench.pass(179_999);
