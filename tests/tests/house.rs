@@ -50,6 +50,7 @@ const CORES: &[&str] = &[
     "common/src/epoch.rs",
     "common/src/fleet.rs",
     "common/src/ids.rs",
+    "common/src/link/dialler.rs",
     "common/src/link/message.rs",
     "common/src/pacing.rs",
     "common/src/secret.rs",

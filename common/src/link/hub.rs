@@ -13,11 +13,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::connection::{self, Context, Full, Outbox, Queued};
+use super::dialler::{ATTEMPT_MS_MAX, Dialler};
 use super::framing::Versions;
 use super::handshake::{self, HandshakeError, Identity};
 use super::highest::HighestEpoch;
 use super::keys::Keys;
-use super::liveness::{GOOD_MS, backoff_ms_max};
 use super::message::Message;
 use super::peer::{Class, LinkEvent, LinkId, Peer, Role, is_bulk, is_public, may_send};
 use super::transport::Transport;
@@ -30,8 +30,6 @@ const LINKS_MAX: usize = 1_024;
 
 /// Peers in their handshake at once; a further one is turned away.
 const HANDSHAKES_MAX: usize = 64;
-
-const CONNECT_MAX: Duration = Duration::from_secs(3);
 
 /// After an accept that failed, for want of descriptors mostly: time for one to come free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -305,10 +303,8 @@ impl Shared {
     }
 
     async fn connect(&self, target: &str) -> Result<(TcpStream, Transport, Peer), HandshakeError> {
-        let connecting = timeout(CONNECT_MAX, TcpStream::connect(target)).await;
-        let mut stream = connecting
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(HandshakeError::Connect)?;
+        let connecting = TcpStream::connect(target).await;
+        let mut stream = connecting.map_err(HandshakeError::Connect)?;
         stream.set_nodelay(true)?;
         let address = stream.peer_addr()?;
         let (transport, hello) = handshake::dial(&mut stream, &self.keys, &self.identity).await?;
@@ -370,20 +366,19 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, roles: Arc<[Role]>) 
 
 /// Dials until the hub stops.
 async fn keep_dialling(shared: Arc<Shared>, target: String) {
-    let mut attempt = 0;
+    let mut dialler = Dialler::new(rand::random());
+    let attempt_max = Duration::from_millis(ATTEMPT_MS_MAX);
     let mut told = String::new();
     loop {
         let connected = tokio::select! {
-            connected = shared.connect(&target) => connected,
+            connected = timeout(attempt_max, shared.connect(&target)) => connected,
             () = shared.stopped() => return,
         };
-        match connected {
+        match connected.unwrap_or(Err(HandshakeError::Slow)) {
             Ok((stream, transport, peer)) => {
                 told.clear();
                 let lasted = shared.run(stream, transport, peer).await;
-                if lasted >= Duration::from_millis(GOOD_MS) {
-                    attempt = 0;
-                }
+                dialler.lost(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));
             }
             Err(error) => {
                 let why = chain(&error);
@@ -396,10 +391,9 @@ async fn keep_dialling(shared: Arc<Shared>, target: String) {
                 shared.tell(LinkEvent::Refused { address, why }).await;
             }
         }
-        let wait_ms = rand::random_range(0..=backoff_ms_max(attempt));
-        attempt += 1;
+        let wait = Duration::from_millis(dialler.next_wait_ms());
         tokio::select! {
-            () = sleep(Duration::from_millis(wait_ms)) => {}
+            () = sleep(wait) => {}
             () = shared.stopped() => return,
         }
     }

@@ -1,4 +1,4 @@
-//! Pure. Whether a link still lives, and when to try a lost one again.
+//! Pure. Whether a link still lives.
 //!
 //! Silence is counted in checks and not in milliseconds, so that a pause of our own, in which the
 //! peer's bytes waited in the socket, is not taken for the peer's.
@@ -12,11 +12,11 @@ const PING_CHECKS: u32 = 4;
 /// 2.75 s: with the check's own grain a silent peer is given up within 3 s.
 const SILENT_CHECKS: u32 = 11;
 
-const BACKOFF_MS_FIRST: u64 = 100;
-const BACKOFF_MS_MAX: u64 = 5_000;
+/// Beyond it, with the check's own grain, a silent peer is a dead one.
+pub const SILENT_MS_MAX: u64 = 3_000;
 
-/// A link that lasted this long was a good one: the next attempt is the first again.
-pub(super) const GOOD_MS: u64 = 10_000;
+/// A process that stood still so long takes itself for dead.
+pub const PAUSE_MS_MAX: u64 = SILENT_CHECKS as u64 * CHECK_MS;
 
 #[derive(Debug)]
 pub(super) struct Liveness {
@@ -67,7 +67,7 @@ impl Liveness {
         if activity.reading {
             self.checks_since_heard += 1;
         }
-        if paused_ms >= u64::from(SILENT_CHECKS) * CHECK_MS {
+        if paused_ms >= PAUSE_MS_MAX {
             // What waits in our socket was said to a process that is taken for dead by now.
             Verdict::Dead("this process stood still, and the peer has given it up")
         } else if self.checks_since_heard >= SILENT_CHECKS {
@@ -80,13 +80,6 @@ impl Liveness {
             Verdict::Alive
         }
     }
-}
-
-/// The longest wait before attempt number `attempt`, counted from 0; the wait itself is drawn from
-/// 0 up to it (full jitter), so that a hundred links to a restarted node do not come at once.
-pub(super) fn backoff_ms_max(attempt: u32) -> u64 {
-    let doubled = 1u64.checked_shl(attempt).unwrap_or(u64::MAX);
-    BACKOFF_MS_FIRST.saturating_mul(doubled).min(BACKOFF_MS_MAX)
 }
 
 #[cfg(test)]
@@ -116,7 +109,7 @@ mod tests {
     fn a_peer_that_falls_silent_is_given_up_within_3_s() {
         let (at, verdict) = verdict_after(IDLE, |_| ());
         assert_eq!(verdict, Verdict::Dead("silent for 3 s"));
-        assert!((2_500..=2_750).contains(&at), "{at}");
+        assert!((2_500..=SILENT_MS_MAX).contains(&at), "{at}");
     }
 
     #[test]
@@ -146,7 +139,7 @@ mod tests {
         };
         let (at, verdict) = verdict_after(stuck, Liveness::heard);
         assert_eq!(verdict, Verdict::Dead("it takes no bytes for 3 s"));
-        assert!(at <= 3_000, "{at}");
+        assert!(at <= SILENT_MS_MAX, "{at}");
     }
 
     #[test]
@@ -165,12 +158,5 @@ mod tests {
         assert_eq!(liveness.check(IDLE, 2_000), Verdict::Alive);
         let verdict = liveness.check(IDLE, 22_000);
         assert!(matches!(verdict, Verdict::Dead(why) if why.contains("stood still")));
-    }
-
-    #[test]
-    fn the_backoff_grows_from_100_ms_to_5_s() {
-        let steps: Vec<u64> = (0..8).map(backoff_ms_max).collect();
-        assert_eq!(steps, [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
-        assert_eq!(backoff_ms_max(u32::MAX), 5_000);
     }
 }

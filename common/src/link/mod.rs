@@ -8,11 +8,13 @@
 //!
 //! - [`message`]: what the tiers say to one another, each message with a number.
 //! - `peer`: roles, what an owner hears, who may say what. `keys`: what lets a process in.
-//! - `wire`: messages as bytes. `framing`: bytes as a stream of frames. `liveness`: when a link is dead.
+//! - `wire`: messages as bytes. `framing`: bytes as a stream of frames. `liveness`: when a link is
+//!   dead. `dialler`: when it is tried again.
 //! - `handshake`, `transport`, `connection`, `hub`: the shells around them. `call`: one question, for a command.
 
 mod call;
 mod connection;
+mod dialler;
 mod framing;
 mod handshake;
 mod highest;
@@ -26,6 +28,8 @@ mod transport;
 mod wire;
 
 pub use call::{CallError, call};
+pub use dialler::{ATTEMPT_MS_MAX, Dialler};
 pub use hub::{Hub, HubSettings};
 pub use keys::{Key, KeyError, KeyId, Keys, read_keys, secret_from_hex, write_key};
+pub use liveness::{PAUSE_MS_MAX, SILENT_MS_MAX};
 pub use peer::{Class, LinkEvent, LinkId, Peer, Role};
