@@ -7,8 +7,9 @@ const BEGIN_UNIX_MS: u64 = 1_767_225_600_000;
 /// What a clock shows is reckoned from the world's time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock {
-    /// When its monotonic clock stood at 0, in the world's time.
+    /// When it was started, in the world's time, and what its monotonic clock showed then.
     pub started_at_ms: u64,
+    pub origin_ms: u64,
     /// What its wall clock is ahead of the true time.
     pub ahead_ms: i64,
 }
@@ -16,12 +17,13 @@ pub struct Clock {
 impl Clock {
     /// Monotonic.
     pub fn ms(&self, world_ms: u64) -> u64 {
-        world_ms - self.started_at_ms
+        world_ms - self.started_at_ms + self.origin_ms
     }
 
     /// When its monotonic clock shows `ms`.
     pub fn world_ms(&self, ms: u64) -> u64 {
-        self.started_at_ms.saturating_add(ms)
+        let since_ms = ms.saturating_sub(self.origin_ms);
+        self.started_at_ms.saturating_add(since_ms)
     }
 
     pub fn unix_ms(&self, world_ms: u64) -> u64 {

@@ -12,10 +12,11 @@ use simulator::device::{
     ConnId, Device, Effect, Effects, Event as Told, Identity, Input, Measurement, Settings,
 };
 
-use crate::clock::true_unix_ms;
+use crate::clock::{Clock, true_unix_ms};
+use crate::fault::CLOCK_STEP_MS;
 use crate::model::Broken;
 use crate::network::{Arrival, Client, Side, Stream};
-use crate::plan::Plan;
+use crate::plan::{Class, Plan};
 use crate::process::Process;
 use crate::timer::Timer;
 use crate::world::{Event, World, account_of, balancer_address, logic_address};
@@ -24,6 +25,8 @@ use crate::world::{Event, World, account_of, balancer_address, logic_address};
 pub struct DeviceNode {
     core: Device,
     timer: Timer,
+    /// Its monotonic clock; what time it believes to be is its core's.
+    clock: Clock,
     streams: BTreeMap<ConnId, Stream>,
     rng: SmallRng,
     is_on: bool,
@@ -44,6 +47,10 @@ impl DeviceNode {
         Self {
             core: Device::new(identity, Arc::new(settings), 1, seed),
             timer: Timer::default(),
+            clock: Clock {
+                origin_ms: rng.random_range(0..1 << 40),
+                ..Clock::default()
+            },
             streams: BTreeMap::new(),
             rng,
             is_on: false,
@@ -119,14 +126,27 @@ impl World {
     pub fn wake_device(&mut self, index: usize) -> Result<(), Broken> {
         if !self.devices[index].is_on {
             self.devices[index].is_on = true;
-            let unix_ms = Some(true_unix_ms(self.now_ms));
-            self.device(index, Input::ClockSet { unix_ms })?;
+            if self.plan.faults.has(Class::DeviceClock) {
+                self.break_device_clock(index)?;
+            } else {
+                let unix_ms = Some(true_unix_ms(self.now_ms));
+                self.device(index, Input::ClockSet { unix_ms })?;
+            }
             return self.device(index, Input::PowerOn);
         }
         if self.devices[index].timer.fires(self.now_ms) {
             self.device(index, Input::Tick)?;
         }
         Ok(())
+    }
+
+    /// It forgets the time, or is some days, an hour or minutes off.
+    pub fn break_device_clock(&mut self, index: usize) -> Result<(), Broken> {
+        let most_ms = [400_000, CLOCK_STEP_MS, 100 * CLOCK_STEP_MS][self.rng.random_range(0..3)];
+        let off_ms = self.rng.random_range(-most_ms..=most_ms);
+        let unix_ms = true_unix_ms(self.now_ms).saturating_add_signed(off_ms);
+        let unix_ms = self.rng.random_ratio(3, 4).then_some(unix_ms);
+        self.device(index, Input::ClockSet { unix_ms })
     }
 
     pub fn resolved(&mut self, index: usize) -> Result<(), Broken> {
@@ -168,7 +188,8 @@ impl World {
     fn device(&mut self, index: usize, input: Input<'_>) -> Result<(), Broken> {
         let mut effects = Effects::default();
         let device = &mut self.devices[index];
-        device.core.apply(input, self.now_ms, &mut effects);
+        let device_ms = device.clock.ms(self.now_ms);
+        device.core.apply(input, device_ms, &mut effects);
         let mut measure = false;
         for effect in std::mem::take(&mut effects.list) {
             match effect {
@@ -216,7 +237,8 @@ impl World {
             )?;
         }
         let device = &mut self.devices[index];
-        let deadline_ms = device.core.next_deadline(self.now_ms);
+        let deadline_ms = device.core.next_deadline(device.clock.ms(self.now_ms));
+        let deadline_ms = deadline_ms.map(|ms| device.clock.world_ms(ms));
         if let Some(at_ms) = device.timer.arm(deadline_ms, self.now_ms) {
             self.schedule(at_ms, Event::WakeDevice(index));
         }

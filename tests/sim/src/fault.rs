@@ -10,7 +10,10 @@ use crate::model::Broken;
 use crate::network::{self, Side, Stream};
 use crate::plan::Class;
 use crate::process::{Process, Tier};
-use crate::world::{Event, World, logic_address};
+use crate::world::{Event, OFF_MS, World, logic_address};
+
+/// F20: how far a wall clock is set forth or back.
+pub const CLOCK_STEP_MS: i64 = 3_600_000;
 
 /// What a replayer remembers at most.
 const RECORDED_MAX: usize = 1_000;
@@ -48,9 +51,9 @@ impl World {
                 }
             }
             Class::Link => {
-                let standing = self.links.standing();
+                let standing: Vec<_> = self.links.standing().collect();
                 if !standing.is_empty() {
-                    let link = standing[self.rng.random_range(0..standing.len())];
+                    let (link, _) = standing[self.rng.random_range(0..standing.len())];
                     self.links.cut(link, self.now_ms, &mut self.link_deliveries);
                     self.note_health();
                 }
@@ -58,6 +61,32 @@ impl World {
             Class::KillBalancer => self.kill_one(Tier::Balancer),
             Class::KillConn => self.kill_one(Tier::Conn),
             Class::KillLogic => self.kill_one(Tier::Logic),
+            Class::Pause => {
+                let process = self.any_process();
+                let for_ms = self.long_ms(60_000);
+                self.stop(process, for_ms);
+            }
+            Class::Partition => {
+                let pairs = self.pairs();
+                let [a, b] = pairs[self.rng.random_range(0..pairs.len())];
+                let ways = [(a, b), (b, a)];
+                let ways = match self.rng.random_range(0..4) {
+                    0 => &ways[..1],
+                    1 => &ways[1..],
+                    _ => &ways[..],
+                };
+                let for_ms = self.long_ms(60_000);
+                self.cut_ways(ways, for_ms);
+            }
+            Class::Clock => {
+                let process = self.any_process();
+                let ahead_ms = self.rng.random_range(-CLOCK_STEP_MS..=CLOCK_STEP_MS);
+                self.set_clock(process, ahead_ms);
+            }
+            Class::DeviceClock => {
+                let index = self.rng.random_range(0..self.devices.len());
+                self.break_device_clock(index)?;
+            }
             Class::Replay => self.replay(),
             Class::WriteFails
             | Class::CommitUnknown
@@ -68,6 +97,22 @@ impl World {
         }
         self.schedule_fault(class);
         Ok(())
+    }
+
+    /// From a tenth of a second to this, short times as often as long ones.
+    fn long_ms(&mut self, most_ms: u64) -> u64 {
+        let bound_ms = [1_000, 5_000, most_ms][self.rng.random_range(0..3)];
+        self.rng.random_range(100..=bound_ms)
+    }
+
+    /// Somebody sets a host's wall clock.
+    fn set_clock(&mut self, process: Process, ahead_ms: i64) {
+        self.life_mut(process).clock.ahead_ms = ahead_ms;
+    }
+
+    fn any_process(&mut self) -> Process {
+        let processes = self.processes();
+        processes[self.rng.random_range(0..processes.len())]
     }
 
     fn any_stream(&mut self) -> Option<Stream> {
@@ -90,7 +135,9 @@ impl World {
 
     /// kill -9: its connections are reset, its links break, its memory is gone.
     fn kill(&mut self, process: Process) {
-        self.life_mut(process).is_up = false;
+        let life = self.life_mut(process);
+        life.is_up = false;
+        life.pause = None;
         if process.tier == Tier::Logic {
             self.model.node_died(process.index);
         }
@@ -103,14 +150,8 @@ impl World {
             self.network
                 .reset(stream, self.now_ms, &mut self.deliveries);
         }
-        for link in self.links.standing() {
-            if self
-                .links
-                .ends(link)
-                .is_some_and(|ends| ends.contains(&process))
-            {
-                self.links.cut(link, self.now_ms, &mut self.link_deliveries);
-            }
+        for (link, _) in self.links.standing_of(process) {
+            self.links.cut(link, self.now_ms, &mut self.link_deliveries);
         }
         self.links.forget(process);
         self.note_health();
@@ -129,6 +170,7 @@ impl World {
         let ahead_ms = life.clock.ahead_ms;
         self.life_mut(process).clock = Clock {
             started_at_ms: self.now_ms,
+            origin_ms: 0,
             ahead_ms,
         };
         let seed = self.rng.random();
@@ -144,6 +186,7 @@ impl World {
                 self.logic[index] = LogicNode::start(&self.plan, logic_address(index), seed);
             }
         }
+        self.keep_links(process);
         Ok(())
     }
 
@@ -170,8 +213,16 @@ impl World {
         self.network.heal();
         self.links.heal();
         self.store.heal();
+        for cut in self.links.cuts() {
+            self.open_ways(cut);
+        }
         for process in self.processes() {
             self.restart(process)?;
+            if let Some(pause) = &self.life(process).pause {
+                self.resume(process, pause.began_ms);
+            }
+            let ahead_ms = self.rng.random_range(OFF_MS);
+            self.set_clock(process, ahead_ms);
         }
         self.devices_stop_reporting()
     }

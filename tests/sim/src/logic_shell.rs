@@ -362,7 +362,8 @@ impl World {
 
     pub fn shard_timer(&mut self, node: usize, shard: usize) -> Result<(), Broken> {
         if self.logic[node].shards[shard].timer.fires(self.now_ms) {
-            let read_until_ms = self.now(Process::logic(node)).ms;
+            let life = self.life(Process::logic(node));
+            let read_until_ms = life.clock.ms(life.read_until_ms(self.now_ms));
             self.shard(node, shard, shard::Input::Tick { read_until_ms })?;
         }
         Ok(())

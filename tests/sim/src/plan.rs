@@ -60,6 +60,14 @@ pub enum Class {
     KillConn,
     /// A balancer is killed and starts again, empty.
     KillBalancer,
+    /// A process is stopped for up to a minute and goes on.
+    Pause,
+    /// Nothing passes between two processes for up to a minute, both ways or one way.
+    Partition,
+    /// The wall clock of a process is set forth or back by up to an hour.
+    Clock,
+    /// The clock of a device is set anywhere, or forgets the time.
+    DeviceClock,
     /// A recorded Login or a used Attach comes once more, from the same address.
     Replay,
     /// Writes fail, and nothing is stored.
@@ -94,6 +102,9 @@ impl Class {
             Self::KillLogic | Self::KillConn | Self::KillBalancer => {
                 Rate::EveryMs(20_000..=120_000)
             }
+            Self::Pause | Self::Partition => Rate::EveryMs(10_000..=90_000),
+            Self::Clock => Rate::EveryMs(5_000..=60_000),
+            Self::DeviceClock => Rate::EveryMs(1_000..=30_000),
             Self::Replay => Rate::EveryMs(500..=10_000),
             Self::WriteFails | Self::CommitUnknown | Self::ByteByByte => Rate::Of1000(1..=300),
             Self::WriteStalls => Rate::Of1000(1..=50),
@@ -123,6 +134,10 @@ impl Faults {
 
     pub fn classes(&self) -> impl Iterator<Item = Class> {
         self.0.keys().copied()
+    }
+
+    pub fn has(&self, class: Class) -> bool {
+        self.0.contains_key(&class)
     }
 
     /// Takes all other classes away.

@@ -1,6 +1,7 @@
 //! The processes of the simulated cluster: who they are, how far each one's life is, and what comes
 //! to them.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use common::link::LinkId;
@@ -58,20 +59,48 @@ impl fmt::Display for Process {
 
 /// How far a process's life is. One that was killed comes again in the next generation; what was
 /// meant for the old one finds nobody.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Life {
     pub generation: u32,
     pub is_up: bool,
     pub clock: Clock,
+    pub pause: Option<Pause>,
+}
+
+/// A process was stopped; what came to it since waits in the kernel and in its mailboxes.
+#[derive(Debug)]
+pub struct Pause {
+    pub began_ms: u64,
+    /// It goes on, and works off what waits.
+    pub is_over: bool,
+    pub held: VecDeque<Mail>,
 }
 
 impl Life {
-    pub fn new(clock: Clock) -> Self {
+    /// A process that is down, on a host whose wall clock is so far ahead.
+    pub fn on_host(ahead_ms: i64) -> Self {
+        let clock = Clock {
+            ahead_ms,
+            ..Clock::default()
+        };
         Self {
-            generation: 0,
-            is_up: true,
             clock,
+            ..Self::default()
         }
+    }
+
+    /// Up, and not stopped or behind.
+    pub fn runs(&self) -> bool {
+        self.is_up && self.pause.is_none()
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.pause.as_ref().is_some_and(|pause| !pause.is_over)
+    }
+
+    /// Until when its loops have read what came to them.
+    pub fn read_until_ms(&self, now_ms: u64) -> u64 {
+        self.pause.as_ref().map_or(now_ms, |pause| pause.began_ms)
     }
 
     pub fn is_current(&self, generation: u32) -> bool {
@@ -80,7 +109,7 @@ impl Life {
 }
 
 /// A thread or task of a process that has a timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Thread {
     /// The only one of a balancer and of a conn server.
     Main,
@@ -106,6 +135,10 @@ pub enum Mail {
         link: LinkId,
         mail: LinkMail,
     },
+    /// Time to link to this process.
+    Dial {
+        to: Process,
+    },
     /// From the database, to a conn server.
     Conn(ConnMail),
     /// Between the threads of a logic server.
@@ -120,4 +153,32 @@ pub enum Mail {
         work: Box<Work>,
         result: WriteResult,
     },
+}
+
+/// What keeps its order among itself: a connection, a mailbox, a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    Timer(Thread),
+    Stream(Stream),
+    Link(LinkId),
+    Dial(Process),
+    Database,
+    Gate,
+    Shard(usize),
+    Batches,
+}
+
+impl Mail {
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Wake(thread) => Lane::Timer(*thread),
+            Self::Accept { stream } | Self::Stream { stream, .. } => Lane::Stream(*stream),
+            Self::Link { link, .. } => Lane::Link(*link),
+            Self::Dial { to } => Lane::Dial(*to),
+            Self::Conn(_) | Self::Written { .. } => Lane::Database,
+            Self::Gate(_) => Lane::Gate,
+            Self::Shard { shard, .. } => Lane::Shard(*shard),
+            Self::Batch(_) => Lane::Batches,
+        }
+    }
 }

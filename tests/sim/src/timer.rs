@@ -17,12 +17,8 @@ impl Timer {
         Some(at_ms)
     }
 
-    /// A wake-up of this time came. Whether it is the one that counts.
+    /// A wake-up came, perhaps late. Whether it is the one that counts.
     pub fn fires(&mut self, now_ms: u64) -> bool {
-        if self.armed_at_ms == Some(now_ms) {
-            self.armed_at_ms = None;
-            return true;
-        }
-        false
+        self.armed_at_ms.take_if(|at_ms| *at_ms <= now_ms).is_some()
     }
 }

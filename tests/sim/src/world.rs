@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use common::epoch::Epoch;
 use common::ids::AccountId;
@@ -20,7 +21,6 @@ use rand::{RngExt, SeedableRng};
 
 use crate::accounts::Accounts;
 use crate::balancer::BalancerNode;
-use crate::clock::Clock;
 use crate::conn::ConnNode;
 use crate::device::DeviceNode;
 use crate::links::{self, LinkMail, Links, Part};
@@ -29,7 +29,11 @@ use crate::model::{Broken, Model};
 use crate::network::{self, Arrival, Network, Side, Stream};
 use crate::plan::{Class, Plan};
 use crate::process::{Life, Mail, Process, Thread, Tier};
+use crate::stillness::Silence;
 use crate::store::{Fate, Store};
+
+/// How far a wall clock is off that is kept.
+pub const OFF_MS: RangeInclusive<i64> = -500..=500;
 
 /// Everything that can happen in the world.
 #[derive(Debug)]
@@ -53,9 +57,25 @@ pub enum Event {
         to: Process,
         mail: LinkMail,
     },
-    /// The upper tier looks after its link to the lower one.
-    Dial {
-        ends: [Process; 2],
+    /// An end of a link has heard nothing for too long, if the reason lasts.
+    Silent {
+        link: LinkId,
+        by: Process,
+        silence: Silence,
+    },
+    /// A process that was stopped then goes on.
+    Resume {
+        process: Process,
+        since_ms: u64,
+    },
+    /// A process that goes on finds what waited for it.
+    WorkOff {
+        process: Process,
+        generation: u32,
+    },
+    /// A cut is over.
+    Open {
+        cut: u64,
     },
     /// Within a process, or from its database.
     Mail {
@@ -123,6 +143,8 @@ pub struct World {
     pub logic: Vec<LogicNode>,
     /// By tier and index, as the nodes are.
     lives: [Vec<Life>; 3],
+    /// Cuts of ways between processes until now.
+    pub cuts: u64,
     /// What a replayer heard: where to, from which address, which bytes.
     pub recorded: Vec<(Process, IpAddr, Vec<u8>)>,
     /// Since when every process and every link stands.
@@ -157,8 +179,11 @@ impl World {
         let logic = (0..plan.logic_servers.into())
             .map(|node| LogicNode::start(&plan, logic_address(node), fork().random()))
             .collect();
-        let lives = [plan.balancers, plan.conn_servers, plan.logic_servers]
-            .map(|count| (0..count).map(|_| Life::new(Clock::default())).collect());
+        let lives = [plan.balancers, plan.conn_servers, plan.logic_servers].map(|count| {
+            (0..count)
+                .map(|_| Life::on_host(fork().random_range(OFF_MS)))
+                .collect()
+        });
         let mut world = Self {
             now_ms: 0,
             heap: BinaryHeap::new(),
@@ -174,6 +199,7 @@ impl World {
             conns,
             logic,
             lives,
+            cuts: 0,
             recorded: vec![],
             healed_at_ms: None,
             is_healed: false,
@@ -188,8 +214,9 @@ impl World {
     }
 
     fn begin(&mut self) {
-        for ends in self.pairs() {
-            self.dial(ends);
+        for process in self.processes() {
+            let at_ms = self.rng.random_range(0..2_000);
+            self.schedule(at_ms, Event::Restart(process));
         }
         for device in 0..self.devices.len() {
             let at_ms = self.rng.random_range(0..5_000);
@@ -288,7 +315,13 @@ impl World {
                 }
             }
             Event::Link { link, to, mail } => self.deliver(to, Mail::Link { link, mail })?,
-            Event::Dial { ends } => self.dial(ends),
+            Event::Silent { link, by, silence } => self.silent(link, by, silence),
+            Event::Resume { process, since_ms } => self.resume(process, since_ms),
+            Event::WorkOff {
+                process,
+                generation,
+            } => self.work_off(process, generation)?,
+            Event::Open { cut } => self.open_ways(cut),
             Event::Mail {
                 to,
                 generation,
@@ -349,16 +382,37 @@ impl World {
         }
     }
 
-    /// Hands over what has come to a process, if there is one.
+    /// Hands over what has come to a process, if there is one and it is not stopped.
     pub fn deliver(&mut self, to: Process, mail: Mail) -> Result<(), Broken> {
-        if !self.life(to).is_up {
+        let life = self.life_mut(to);
+        if !life.is_up {
             return Ok(());
         }
+        match &mut life.pause {
+            Some(pause) => {
+                pause.held.push_back(mail);
+                Ok(())
+            }
+            None => self.take(to, mail),
+        }
+    }
+
+    /// A process takes what has come to it.
+    pub fn take(&mut self, to: Process, mail: Mail) -> Result<(), Broken> {
         let Process { tier, index } = to;
         match (tier, mail) {
             (_, Mail::Link { link, mail }) => {
-                if self.links.arrives(link, to, &mail) {
+                let ends = self.links.ends(link);
+                let is_heard = self.links.arrives(link, to, &mail, self.now_ms);
+                if !matches!(mail, LinkMail::Said { .. }) {
                     self.note_health();
+                }
+                if matches!(mail, LinkMail::Down)
+                    && let Some(ends) = ends.filter(|ends| ends[0] == to)
+                {
+                    self.redial(ends);
+                }
+                if is_heard {
                     match tier {
                         Tier::Balancer => self.balancer_link(index, link, mail),
                         Tier::Conn => self.conn_link(index, link, mail)?,
@@ -366,6 +420,7 @@ impl World {
                     }
                 }
             }
+            (_, Mail::Dial { to: lower }) => self.dial(to, lower),
             (Tier::Balancer, Mail::Accept { stream }) => self.balancer_accepts(index, stream),
             (Tier::Balancer, Mail::Stream { stream, arrival }) => {
                 self.balancer_hears(index, stream, arrival);
@@ -470,24 +525,13 @@ impl World {
         upper.chain(lower).collect()
     }
 
-    /// The upper tier looks after its link to the lower one, and will again.
-    fn dial(&mut self, ends: [Process; 2]) {
-        if ends.iter().all(|end| self.life(*end).is_up) && !self.links.is_dialled(ends) {
-            self.links
-                .connect(ends, self.now_ms, &mut self.link_deliveries);
-        }
-        let most = if self.is_healed { 500 } else { 5_000 };
-        let at_ms = self.now_ms + self.rng.random_range(50..=most);
-        self.schedule(at_ms, Event::Dial { ends });
-    }
-
     /// Keeps `healed_at_ms` true: called when a process or a link goes or comes.
     pub fn note_health(&mut self) {
-        let is_whole = self.lives.iter().flatten().all(|life| life.is_up)
+        let is_whole = self.lives.iter().flatten().all(Life::runs)
             && self
                 .pairs()
                 .into_iter()
-                .all(|[a, b]| self.links.between(a, b).is_some());
+                .all(|[a, b]| self.links.stands(a, b));
         if !is_whole {
             self.healed_at_ms = None;
         } else if self.healed_at_ms.is_none() {
