@@ -134,6 +134,10 @@ impl Events {
             capacity,
         }
     }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, event::Event> {
+        self.events.iter()
+    }
 }
 
 impl<'a> IntoIterator for &'a Events {
@@ -141,7 +145,7 @@ impl<'a> IntoIterator for &'a Events {
     type IntoIter = std::slice::Iter<'a, event::Event>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.events.iter()
+        self.iter()
     }
 }
 

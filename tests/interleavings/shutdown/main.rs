@@ -41,6 +41,7 @@ mod product {
     pub mod ids;
     pub(crate) mod loops;
     pub(crate) mod mailbox;
+    pub mod reading;
     pub mod settings;
     pub mod shard;
     pub mod stats;
@@ -50,7 +51,9 @@ mod product {
     pub(crate) mod writer_task;
 }
 
-pub use product::{batch, counters, gate, ids, settings, shard, stats, wheel, wire, writer};
+pub use product::{
+    batch, counters, gate, ids, reading, settings, shard, stats, wheel, wire, writer,
+};
 pub(crate) use product::{driver, loops, mailbox, writer_task};
 
 pub use fake_mio::{Events, Interest, Poll, Registry, Token, Waker, event, net};
