@@ -90,7 +90,7 @@ Examples:
 A run that fails prints its schedule and ends with exit code 101.")]
 struct Arguments {
     /// Interleavings of each scenario, by each of the two ways to draw them.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 1_000)]
     schedules: usize,
     /// What everything is drawn from; absent: a fresh one, which is printed.
     #[arg(long)]
