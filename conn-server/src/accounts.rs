@@ -3,22 +3,22 @@
 //! ```text
 //! login ──▶ cache ──hit──▶ core                         rcu device … ──▶ store ──▶ accounts
 //!             │ miss                                                          └──▶ account_changes
-//!             └──▶ reader: look-ups, and each half second the changes ◀────────────────┘
-//!                     └──▶ cache and core, in the order in which it read them
+//!             └──▶ inquiries: look-ups, and each half second the changes ◀─────────────┘
+//!                     └──▶ cache and core, in the order in which they were read
 //! ```
-//!
-//! Look-ups and changes go through one task, one after the other: what was read before a change is
-//! told before that change, so nothing that is out of date outlives it in the cache.
 //!
 //! - [`store`]: what people do with accounts, each change with its row in `account_changes`.
 //! - [`seal`]: device keys under the master key.
-//! - [`cache`]: what was looked up before. `last_logins`: what is to be noted of logins.
+//! - [`inquiries`]: what the table is asked, in which order, and what is told of the answers.
+//! - [`cache`]: what was looked up before, and [`freshness`]: how long it may be used. `last_logins`: what is to be noted of logins.
 //! - `reader`, `writer`: the two tasks of a conn server that use the table.
 
 use serde::Serialize;
 
 pub mod cache;
-pub(crate) mod last_logins;
+pub mod freshness;
+pub mod inquiries;
+pub mod last_logins;
 pub(crate) mod reader;
 pub mod seal;
 pub mod store;

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::account::Found;
 use crate::accounts::cache::AccountCache;
+use crate::accounts::inquiries::{News, Question};
 use crate::accounts::last_logins::LastLogins;
-use crate::accounts::reader::{News, Question};
 use crate::accounts::writer::Errand;
 use crate::core::{Core, Effect, Input};
 use crate::counters::{Counter, Counters};

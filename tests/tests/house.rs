@@ -55,6 +55,8 @@ const CORES: &[&str] = &[
     "common/src/pacing.rs",
     "common/src/secret.rs",
     "conn-server/src/account.rs",
+    "conn-server/src/accounts/freshness.rs",
+    "conn-server/src/accounts/inquiries.rs",
     "conn-server/src/core.rs",
     "conn-server/src/core",
     "conn-server/src/desk.rs",

@@ -1,28 +1,20 @@
 //! What was looked up before, so that a login costs no query.
 //!
-//! An entry is as good as the table while the changes are followed, since each change drops its
-//! entry. When following stalls, an entry is used for `ALONE_MS` at most: the bound within which a
-//! change is in effect everywhere. Accounts that do not exist are remembered apart, so that
-//! guessed names never push devices out.
+//! How long an entry is good stands in `freshness`. Accounts that do not exist are remembered apart,
+//! so that guessed names never push devices out.
 
 use common::ids::AccountName;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use super::freshness::Freshness;
 use crate::account::{Account, Found};
-
-/// The changes count as followed for so long after they were last read.
-const IN_STEP_MS: u64 = 2_000;
-
-/// How old an entry may be that no follower vouches for.
-const ALONE_MS: u64 = 5_000;
 
 #[derive(Debug)]
 pub struct AccountCache {
     known: Cache<AccountName, Entry>,
     absent: Cache<AccountName, u64>,
-    /// When the changes were last read.
-    in_step_at_ms: Option<u64>,
+    freshness: Freshness,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,15 +36,12 @@ impl AccountCache {
                 .max_capacity(absent_max)
                 .eviction_policy(lru)
                 .build(),
-            in_step_at_ms: None,
+            freshness: Freshness::default(),
         }
     }
 
     pub fn find(&self, name: &AccountName, now_ms: u64) -> Option<Found> {
-        let in_step = self
-            .in_step_at_ms
-            .is_some_and(|at_ms| now_ms < at_ms + IN_STEP_MS);
-        let is_good = |looked_up_at_ms: u64| in_step || now_ms < looked_up_at_ms + ALONE_MS;
+        let is_good = |looked_up_at_ms| self.freshness.vouches_for(looked_up_at_ms, now_ms);
         if let Some(entry) = self.known.get(name) {
             return is_good(entry.looked_up_at_ms).then_some(Found::Account(entry.account));
         }
@@ -83,7 +72,7 @@ impl AccountCache {
 
     /// All changes until now were told.
     pub fn in_step(&mut self, now_ms: u64) {
-        self.in_step_at_ms = Some(now_ms);
+        self.freshness.in_step(now_ms);
     }
 }
 

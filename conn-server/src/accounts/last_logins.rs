@@ -11,13 +11,13 @@ use crate::account::LastLogin;
 const NOTES_MAX: usize = 65_536;
 
 #[derive(Debug, Default)]
-pub(crate) struct LastLogins {
+pub struct LastLogins {
     notes: HashMap<AccountId, LastLogin>,
 }
 
 impl LastLogins {
     /// False where there is no room for it.
-    pub(crate) fn note(&mut self, login: LastLogin) -> bool {
+    pub fn note(&mut self, login: LastLogin) -> bool {
         let has_room = self.notes.len() < NOTES_MAX || self.notes.contains_key(&login.account_id);
         if has_room {
             self.notes.insert(login.account_id, login);
@@ -26,13 +26,13 @@ impl LastLogins {
     }
 
     /// All of them, in the order of the table.
-    pub(crate) fn take(&mut self) -> Vec<LastLogin> {
+    pub fn take(&mut self) -> Vec<LastLogin> {
         let mut notes: Vec<_> = self.notes.drain().map(|(_, note)| note).collect();
         notes.sort_unstable_by_key(|note| note.account_id);
         notes
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.notes.is_empty()
     }
 }

@@ -1,79 +1,31 @@
-//! The one task that reads the accounts of a conn server: look-ups, the changes, and what nodes
-//! hold that were cut off while accounts changed. One after the other, so that what it tells is in
-//! the order of the table's own history.
+//! The one task that reads the accounts table of a conn server, as [`Inquiries`] says.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use common::database::Database;
-use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName};
-use common::link::LinkId;
-use common::link::message::{Held, Revoke};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::inquiries::{
+    Answer, CHANGES_MAX, FOLLOWED_EVERY_MS, Inquiries, LOOK_UPS_MAX, News, Query, Question,
+};
 use super::json;
 use super::seal::{self, MasterKey};
-use crate::account::{Account, Change, ChangeKind, Found, stale};
-
-/// How often the changes are read: a tenth of the time within which they are in effect everywhere.
-const FOLLOWED_EVERY: Duration = Duration::from_millis(500);
-
-/// Look-ups of one query.
-pub(crate) const LOOK_UPS_MAX: usize = 512;
-
-/// Changes of one query.
-const CHANGES_MAX: i64 = 1_000;
-
-/// Sessions and grants whose accounts could not be read, kept until they can. Beyond it the link is
-/// closed: then its node lists them again.
-const UNCHECKED_MAX: usize = 200_000;
-
-/// What the table is asked.
-#[derive(Debug)]
-pub(crate) enum Question {
-    LookUp { id: u64, account: AccountName },
-    CheckVersions { link: LinkId, held: Vec<Held> },
-}
-
-/// What the table says.
-#[derive(Debug)]
-pub(crate) enum News {
-    Found {
-        id: u64,
-        account: AccountName,
-        found: Found,
-    },
-    Changed(Change),
-    /// Every change until now was told.
-    InStep,
-    Stale {
-        link: LinkId,
-        revocations: Vec<Revoke>,
-    },
-    /// What this link's node holds could not be checked.
-    Unchecked {
-        link: LinkId,
-    },
-    /// From the writer: the mark of the epochs; `None`: it could not be stored.
-    MarkStored(Option<Epoch>),
-}
+use crate::account::{Account, Change, ChangeKind, Found};
 
 #[derive(Debug)]
 pub(crate) struct Reader {
     database: Database,
     master: MasterKey,
     news: mpsc::Sender<News>,
-    /// The last change that was told.
-    position: i64,
-    unchecked: Vec<(LinkId, Vec<Held>)>,
+    inquiries: Inquiries,
     /// The table could not be read the last time.
     failing: bool,
 }
 
 impl Reader {
-    /// Follows the changes from here on: whoever asks for an account later gets them with it.
     pub(crate) async fn new(
         database: Database,
         master: MasterKey,
@@ -86,111 +38,55 @@ impl Reader {
             database,
             master,
             news,
-            position,
-            unchecked: Vec::new(),
+            inquiries: Inquiries::new(position),
             failing: false,
         })
     }
 
     /// Until nobody asks or listens any more.
     pub(crate) async fn run(mut self, mut questions: mpsc::Receiver<Question>) {
-        let mut ticks = interval(FOLLOWED_EVERY);
+        let mut ticks = interval(Duration::from_millis(FOLLOWED_EVERY_MS));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked = Vec::with_capacity(LOOK_UPS_MAX);
+        let mut news = Vec::new();
         loop {
-            let told = tokio::select! {
-                _ = ticks.tick() => self.follow().await,
+            tokio::select! {
+                _ = ticks.tick() => self.inquiries.follow(),
                 count = questions.recv_many(&mut asked, LOOK_UPS_MAX) => {
                     if count == 0 {
                         return;
                     }
-                    self.answer(&mut asked).await
-                }
-            };
-            if told.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn follow(&mut self) -> Result<(), Gone> {
-        loop {
-            let changes = self.changes().await;
-            let Some(changes) = self.readable(changes) else {
-                return Ok(());
-            };
-            let last = changes.len() < CHANGES_MAX as usize;
-            for (id, change) in changes {
-                self.position = id;
-                if let Some(change) = change {
-                    self.tell(News::Changed(change)).await?;
+                    asked.drain(..).for_each(|question| self.inquiries.ask(question));
                 }
             }
-            if last {
-                break;
+            while let Some(query) = self.inquiries.next_query() {
+                let answer = self.answer(query).await;
+                let answer = self.readable(answer).unwrap_or(Answer::Failed);
+                self.inquiries.answered(answer, &mut news);
+                for news in news.drain(..) {
+                    if self.news.send(news).await.is_err() {
+                        return;
+                    }
+                }
             }
         }
-        self.tell(News::InStep).await?;
-        for (link, held) in std::mem::take(&mut self.unchecked) {
-            self.check(link, held).await?;
-        }
-        Ok(())
     }
 
-    async fn answer(&mut self, asked: &mut Vec<Question>) -> Result<(), Gone> {
-        let mut look_ups = Vec::with_capacity(asked.len());
-        let mut checks = Vec::new();
-        for question in asked.drain(..) {
-            match question {
-                Question::LookUp { id, account } => look_ups.push((id, account)),
-                Question::CheckVersions { link, held } => checks.push((link, held)),
-            }
-        }
-        if !look_ups.is_empty() {
-            let found = self.accounts(&look_ups).await;
-            let found = self.readable(found);
-            for (id, account) in look_ups {
-                let found = match &found {
-                    Some(accounts) => self.opened(&account, accounts.get(account.as_str())),
-                    None => Found::Failed,
-                };
-                self.tell(News::Found { id, account, found }).await?;
-            }
-        }
-        for (link, held) in checks {
-            self.check(link, held).await?;
-        }
-        Ok(())
+    async fn answer(&self, query: Query) -> Result<Answer, sqlx::Error> {
+        Ok(match query {
+            Query::Changes { after } => Answer::Changes(self.changes(after).await?),
+            Query::Accounts(names) => Answer::Accounts(self.accounts(names).await?),
+            Query::Versions(accounts) => Answer::Versions(self.versions(&accounts).await?),
+        })
     }
 
-    /// Compares what a node holds with the accounts of now.
-    async fn check(&mut self, link: LinkId, held: Vec<Held>) -> Result<(), Gone> {
-        let versions = self.versions(&held).await;
-        let Some(versions) = self.readable(versions) else {
-            let waiting: usize = self.unchecked.iter().map(|(_, held)| held.len()).sum();
-            if waiting + held.len() > UNCHECKED_MAX {
-                return self.tell(News::Unchecked { link }).await;
-            }
-            self.unchecked.push((link, held));
-            return Ok(());
-        };
-        let revocations: Vec<_> = held
-            .iter()
-            .filter_map(|held| stale(held, versions.get(&held.account_id).copied()))
-            .collect();
-        if revocations.is_empty() {
-            return Ok(());
-        }
-        self.tell(News::Stale { link, revocations }).await
-    }
-
-    async fn changes(&self) -> Result<Vec<(i64, Option<Change>)>, sqlx::Error> {
+    async fn changes(&self, after: i64) -> Result<Vec<(i64, Option<Change>)>, sqlx::Error> {
         let rows: Vec<(i64, i64, String, String, i64)> = sqlx::query_as(
             "SELECT id, account_id, name, change, version FROM account_changes \
              WHERE id > ? ORDER BY id LIMIT ?",
         )
-        .bind(self.position)
-        .bind(CHANGES_MAX)
+        .bind(after)
+        .bind(CHANGES_MAX as i64)
         .fetch_all(self.database.reader())
         .await?;
         let changes = rows
@@ -207,13 +103,13 @@ impl Reader {
 
     async fn accounts(
         &self,
-        look_ups: &[(u64, AccountName)],
-    ) -> Result<HashMap<String, Row>, sqlx::Error> {
+        names: Vec<AccountName>,
+    ) -> Result<HashMap<AccountName, Found>, sqlx::Error> {
         let rows: Vec<(String, i64, Vec<u8>, bool, i64)> = sqlx::query_as(
             "SELECT name, id, sealed_key, enabled, version FROM accounts \
              WHERE name IN (SELECT value FROM json_each(?))",
         )
-        .bind(json(look_ups.iter().map(|(_, name)| name)))
+        .bind(json(names.iter()))
         .fetch_all(self.database.reader())
         .await?;
         let rows = rows
@@ -227,18 +123,23 @@ impl Reader {
                 };
                 (name, row)
             });
-        Ok(rows.collect())
+        let rows: HashMap<_, _> = rows.collect();
+        let found = names.into_iter().map(|name| {
+            let found = self.opened(&name, rows.get(name.as_str()));
+            (name, found)
+        });
+        Ok(found.collect())
     }
 
     async fn versions(
         &self,
-        held: &[Held],
+        accounts: &[AccountId],
     ) -> Result<HashMap<AccountId, (u32, bool)>, sqlx::Error> {
         let rows: Vec<(i64, i64, bool)> = sqlx::query_as(
             "SELECT id, version, enabled FROM accounts \
              WHERE id IN (SELECT value FROM json_each(?))",
         )
-        .bind(json(held.iter().map(|held| held.account_id)))
+        .bind(json(accounts.iter()))
         .fetch_all(self.database.reader())
         .await?;
         let rows = rows
@@ -278,14 +179,7 @@ impl Reader {
         self.failing = read.is_err();
         read.ok()
     }
-
-    async fn tell(&self, news: News) -> Result<(), Gone> {
-        self.news.send(news).await.map_err(|_| Gone)
-    }
 }
-
-/// Nobody listens any more.
-struct Gone;
 
 #[derive(Debug)]
 struct Row {

@@ -7,7 +7,7 @@ use common::epoch::Epoch;
 use sqlx::{QueryBuilder, Sqlite};
 use tokio::sync::mpsc;
 
-use super::reader::News;
+use super::inquiries::News;
 use crate::account::LastLogin;
 
 /// Rows of one UPDATE, and of one transaction: the logic servers' batches wait behind it. Only two
