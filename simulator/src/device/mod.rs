@@ -40,6 +40,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use common::secret::DeviceKey;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -73,6 +74,11 @@ pub enum Input<'a> {
     /// Its clock is set by other hands, or (`None`) forgets the time.
     ClockSet {
         unix_ms: Option<u64>,
+    },
+    /// It is given another key by hand, as after `rcu device rotate-key`. A session goes on until the
+    /// cluster ends it.
+    KeySet {
+        key: DeviceKey,
     },
     /// The answer to [`Effect::Resolve`]; empty: DNS failed.
     Resolved {
@@ -177,6 +183,7 @@ impl Device {
             } => {
                 self.clock.set(unix_ms, now_ms);
             }
+            Input::KeySet { key } => self.identity.key = key,
             Input::Resolved { addresses } => self.resolved(addresses, now_ms, effects),
             Input::Connected { conn } if self.conn() == Some(conn) => {
                 self.connected(now_ms, effects);

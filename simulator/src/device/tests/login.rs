@@ -40,6 +40,23 @@ fn after_ok_it_disconnects_and_goes_where_it_was_sent() {
 }
 
 #[test]
+fn a_key_that_it_is_given_signs_its_next_login() {
+    let mut bench = Bench::new();
+    bench.reach_login();
+    let key = Secret::new([0x77; 32]);
+    bench.apply(Input::KeySet { key });
+    // The answer to the login before is proven with the old key, and not believed.
+    bench.lose();
+    bench.take_connect();
+    bench.connected();
+    let sent = bench.take_sent();
+    let FromDevice::Login(login) = sent.message() else {
+        panic!("{sent:?}");
+    };
+    assert!(login.verify(&key));
+}
+
+#[test]
 fn a_reply_in_pieces_is_a_reply() {
     let mut bench = Bench::new();
     let nonce = bench.reach_login();
