@@ -1,20 +1,43 @@
-//! The accounts database of the simulated world: who may log in, and the marks of the conn servers'
-//! epochs. It outlives every process.
+//! The accounts database of the simulated world: who may log in, what people change, and the marks of
+//! the conn servers' epochs. It outlives every process, and can be away for all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::epoch::Epoch;
-use common::ids::AccountName;
-use conn_server::account::{Account, Found};
+use common::ids::{AccountId, AccountName};
+use common::secret::DeviceKey;
+use conn_server::account::{Account, Change, ChangeKind, Found, LastLogin};
+use conn_server::accounts::inquiries::{Answer, CHANGES_MAX, Query};
 
 use crate::device::{account_name, device_key};
 use crate::world::account_of;
 
+/// What a conn server asks of it.
+#[derive(Debug)]
+pub enum Request {
+    Read(Query),
+    StoreMark { node_number: u16, mark: Epoch },
+    NoteLastLogins(Vec<LastLogin>),
+}
+
+/// And what comes back.
+#[derive(Debug)]
+pub enum Reply {
+    Read(Answer),
+    /// `None`: it could not be stored.
+    MarkStored(Option<Epoch>),
+    LastLoginsNoted,
+}
+
 #[derive(Debug)]
 pub struct Accounts {
     rows: BTreeMap<AccountName, Account>,
+    /// The n-th has the number n + 1.
+    changes: Vec<Change>,
     /// By the node number of a conn server.
     marks: BTreeMap<u16, Epoch>,
+    last_logins: BTreeMap<AccountId, LastLogin>,
+    pub is_away: bool,
 }
 
 impl Accounts {
@@ -23,7 +46,7 @@ impl Accounts {
         let row = |index| {
             let account = Account {
                 id: account_of(index),
-                key: device_key(index),
+                key: device_key(index, 1),
                 version: 1,
                 enabled: true,
             };
@@ -31,14 +54,64 @@ impl Accounts {
         };
         Self {
             rows: (0..devices).map(row).collect(),
+            changes: vec![],
             marks: BTreeMap::new(),
+            last_logins: BTreeMap::new(),
+            is_away: false,
         }
     }
 
-    pub fn look_up(&self, name: &AccountName) -> Found {
-        self.rows
-            .get(name)
-            .map_or(Found::Unknown, |account| Found::Account(*account))
+    // ---- conn servers -------------------------------------------------------------------------
+
+    /// Carries a request out, or fails it.
+    pub fn answer(&mut self, request: Request) -> Reply {
+        match request {
+            Request::Read(_) if self.is_away => Reply::Read(Answer::Failed),
+            Request::Read(query) => Reply::Read(self.read(query)),
+            Request::StoreMark { .. } if self.is_away => Reply::MarkStored(None),
+            Request::StoreMark { node_number, mark } => {
+                self.store_mark(node_number, mark);
+                Reply::MarkStored(Some(mark))
+            }
+            Request::NoteLastLogins(notes) => {
+                if !self.is_away {
+                    let notes = notes.into_iter().map(|note| (note.account_id, note));
+                    self.last_logins.extend(notes);
+                }
+                Reply::LastLoginsNoted
+            }
+        }
+    }
+
+    fn read(&self, query: Query) -> Answer {
+        match query {
+            Query::Changes { after } => {
+                let changes = (1..).zip(&self.changes);
+                let newer = changes.skip_while(|(id, _)| *id <= after).take(CHANGES_MAX);
+                Answer::Changes(newer.map(|(id, it)| (id, Some(it.clone()))).collect())
+            }
+            Query::Accounts(names) => {
+                let found = |name: &AccountName| {
+                    let row = self.rows.get(name).copied();
+                    row.map_or(Found::Unknown, Found::Account)
+                };
+                let accounts = names.into_iter().map(|name| (name.clone(), found(&name)));
+                Answer::Accounts(accounts.collect())
+            }
+            Query::Versions(ids) => {
+                let ids: BTreeSet<_> = ids.into_iter().collect();
+                let rows = self.rows.values().filter(|row| ids.contains(&row.id));
+                Answer::Versions(
+                    rows.map(|row| (row.id, (row.version, row.enabled)))
+                        .collect(),
+                )
+            }
+        }
+    }
+
+    /// The last change that there is.
+    pub fn position(&self) -> i64 {
+        self.changes.len() as i64
     }
 
     pub fn mark(&self, node_number: u16) -> Epoch {
@@ -49,5 +122,46 @@ impl Accounts {
     pub fn store_mark(&mut self, node_number: u16, mark: Epoch) {
         let stored = self.marks.entry(node_number).or_default();
         *stored = (*stored).max(mark);
+    }
+
+    // ---- people -------------------------------------------------------------------------------
+
+    /// The account of a device; `None`: it was removed.
+    pub fn of_device(&self, index: usize) -> Option<&Account> {
+        self.rows.get(&account_name(index))
+    }
+
+    /// Account and change row in one transaction. `None`: there is no such account.
+    pub fn change(&mut self, index: usize, kind: ChangeKind) -> Option<Change> {
+        let name = account_name(index);
+        let row = self.rows.get_mut(&name)?;
+        row.version += 1;
+        match kind {
+            ChangeKind::Added | ChangeKind::Enabled => row.enabled = true,
+            ChangeKind::Disabled => row.enabled = false,
+            ChangeKind::KeyRotated => row.key = device_key(index, row.version),
+            ChangeKind::Removed => {}
+        }
+        let change = Change {
+            account_id: row.id,
+            name: name.clone(),
+            version: row.version,
+            kind,
+        };
+        if kind == ChangeKind::Removed {
+            self.rows.remove(&name);
+        }
+        self.changes.push(change.clone());
+        Some(change)
+    }
+
+    /// The key that a device has to have now.
+    pub fn key(&self, index: usize) -> Option<DeviceKey> {
+        self.of_device(index).map(|row| row.key)
+    }
+
+    /// Accounts whose last login was noted.
+    pub fn noted(&self) -> usize {
+        self.last_logins.len()
     }
 }

@@ -1,11 +1,20 @@
 //! The conn servers of the simulated cluster.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
+
 use common::config::Policy;
+use common::device::code::LoginStatus;
+use common::device::login::{Login, LoginReply};
 use common::epoch::{Epoch, NodeNumber};
+use common::ids::AccountName;
 use common::link::message::Message;
 use common::link::{LinkEvent, LinkId, Peer, Role};
 use common::pacing::Rate;
 use conn_server::account::Found;
+use conn_server::accounts::freshness::Freshness;
+use conn_server::accounts::inquiries::{FOLLOWED_EVERY_MS, Inquiries, News, Question};
+use conn_server::accounts::last_logins::LastLogins;
 use conn_server::core::{Core as Decisions, Effect, Input};
 use conn_server::counters::Counters;
 use conn_server::desk::{Desk, Rules};
@@ -17,29 +26,58 @@ use conn_server::throttle::{Limits, Throttle};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{RngExt, SeedableRng};
 
+use crate::accounts::{Reply, Request};
 use crate::links::{LinkMail, Part};
 use crate::model::Broken;
 use crate::plan::Plan;
 use crate::process::{Mail, Process, Thread, Tier};
 use crate::timer::Timer;
-use crate::world::{World, balancer_address, logic_address};
+use crate::world::{Event, World, balancer_address, logic_address};
 
-/// Answers of the database.
+/// To the tasks of a conn server.
 #[derive(Debug)]
 pub enum ConnMail {
-    Found { id: u64, found: Found },
-    MarkStored(Epoch),
+    /// From the database.
+    Reply(Reply),
+    /// The half second of the one that follows the changes.
+    Follow,
+    /// The second of the one that notes last logins.
+    Note,
 }
+
+/// Errands that may wait for the task that writes; notes that find no room wait and are merged.
+const ERRANDS_MAX: usize = 2;
+
+const NOTED_EVERY_MS: u64 = 1_000;
+
+/// From a failed start to the next, by whoever watches over the process.
+const STARTED_AGAIN_MS: u64 = 1_000;
+
+/// A database that is away lets some wait before it fails them.
+const HANGS_MS: RangeInclusive<u64> = 0..=5_000;
+
+/// How far a device's clock may be off.
+const SKEW_MS_MAX: u64 = 300_000;
 
 #[derive(Debug)]
 pub struct ConnNode {
     core: Decisions,
     timer: Timer,
+    /// What was looked up, and when.
+    cache: BTreeMap<AccountName, (Found, u64)>,
+    freshness: Freshness,
+    inquiries: Inquiries,
+    last_logins: LastLogins,
+    /// For the task that writes, and whether it is at one.
+    errands: VecDeque<Request>,
+    is_writing: bool,
+    /// Of each Login that is not answered, how far its clock was off from ours.
+    asked: BTreeMap<(LinkId, u64), u64>,
 }
 
 impl ConnNode {
-    /// `mark` is what the database holds of it.
-    pub fn start(plan: &Plan, index: usize, mark: Epoch, seed: u64) -> Self {
+    /// `mark` is what the database holds of it, `position` the last change there.
+    pub fn start(plan: &Plan, index: usize, mark: Epoch, position: i64, seed: u64) -> Self {
         let wide = Rate::UNLIMITED;
         let limits = Limits {
             in_all: wide,
@@ -50,7 +88,7 @@ impl ConnNode {
         let desk = Desk {
             rules: Rules {
                 grant_ttl_ms: u32::from(plan.grant_ttl_s) * 1_000,
-                clock_skew_max_ms: 300_000,
+                clock_skew_max_ms: SKEW_MS_MAX,
                 source_exact: true,
                 heartbeat_s: None,
             },
@@ -69,7 +107,19 @@ impl ConnNode {
         Self {
             core: Decisions::new(desk, logic_servers, 10_000),
             timer: Timer::default(),
+            cache: BTreeMap::new(),
+            freshness: Freshness::default(),
+            inquiries: Inquiries::new(position),
+            last_logins: LastLogins::default(),
+            errands: VecDeque::new(),
+            is_writing: false,
+            asked: BTreeMap::new(),
         }
+    }
+
+    /// Its clock was set: how far a device's is off was judged by another one.
+    pub fn forget_skews(&mut self) {
+        self.asked.clear();
     }
 }
 
@@ -79,6 +129,33 @@ pub fn node_number(conn: usize) -> u16 {
 }
 
 impl World {
+    /// Begins to serve once its first mark is stored. False where the database is away.
+    pub fn start_conn(&mut self, index: usize, seed: u64) -> Result<bool, Broken> {
+        let me = Process::conn(index);
+        if self.accounts.is_away {
+            self.schedule(self.now_ms + STARTED_AGAIN_MS, Event::Restart(me));
+            return Ok(false);
+        }
+        let mark = self.accounts.mark(node_number(index));
+        let position = self.accounts.position();
+        let mut conn = ConnNode::start(&self.plan, index, mark, position, seed);
+        let now = self.now(me);
+        let mut effects = vec![];
+        conn.core
+            .apply(Input::Tick, now.ms, now.unix_ms, &mut effects);
+        for effect in effects {
+            if let Effect::StoreMark(mark) = effect {
+                self.accounts.store_mark(node_number(index), mark);
+                let stored = Input::MarkStored(Some(mark));
+                conn.core.apply(stored, now.ms, now.unix_ms, &mut vec![]);
+            }
+        }
+        self.conns[index] = conn;
+        self.mail(me, self.now_ms, Mail::Conn(ConnMail::Follow));
+        self.conn_apply(index, Input::Tick)?;
+        Ok(true)
+    }
+
     pub fn conn_link(&mut self, index: usize, link: LinkId, mail: LinkMail) -> Result<(), Broken> {
         let event = match mail {
             LinkMail::Up => {
@@ -97,7 +174,8 @@ impl World {
                 epoch,
             } => match part {
                 Part::Request { id, deadline_ms } => LinkEvent::Request {
-                    link,
+                    // The judge notes how far the device's clock is off.
+                    link: self.note_skew(index, link, id, &message),
                     id,
                     deadline_ms,
                     message,
@@ -140,17 +218,148 @@ impl World {
     }
 
     pub fn conn_mail(&mut self, index: usize, mail: ConnMail) -> Result<(), Broken> {
+        let me = Process::conn(index);
         match mail {
-            ConnMail::Found { id, found } => self.conn_apply(index, Input::Found { id, found }),
-            ConnMail::MarkStored(mark) => {
-                self.accounts.store_mark(node_number(index), mark);
-                self.conn_apply(index, Input::MarkStored(Some(mark)))
+            ConnMail::Follow => {
+                self.conns[index].inquiries.follow();
+                self.inquire(index);
+                let at_ms = self.now_ms + FOLLOWED_EVERY_MS;
+                self.mail(me, at_ms, Mail::Conn(ConnMail::Follow));
             }
+            ConnMail::Note => self.note_last_logins(index),
+            ConnMail::Reply(Reply::Read(answer)) => {
+                let mut news = vec![];
+                self.conns[index].inquiries.answered(answer, &mut news);
+                for news in news {
+                    self.conn_hears(index, news)?;
+                }
+                self.inquire(index);
+            }
+            ConnMail::Reply(Reply::MarkStored(mark)) => {
+                self.written_errand(index);
+                self.conn_apply(index, Input::MarkStored(mark))?;
+            }
+            ConnMail::Reply(Reply::LastLoginsNoted) => self.written_errand(index),
+        }
+        Ok(())
+    }
+
+    /// As the task that owns the core takes what the others tell it.
+    fn conn_hears(&mut self, index: usize, news: News) -> Result<(), Broken> {
+        let now_ms = self.now(Process::conn(index)).ms;
+        let conn = &mut self.conns[index];
+        let input = match news {
+            News::Found { id, account, found } => {
+                if found != Found::Failed {
+                    conn.cache.insert(account, (found, now_ms));
+                }
+                Input::Found { id, found }
+            }
+            News::Changed(change) => {
+                conn.cache.remove(&change.name);
+                Input::Changed(change)
+            }
+            News::InStep => {
+                conn.freshness.in_step(now_ms);
+                return Ok(());
+            }
+            News::Stale { link, revocations } => Input::Stale { link, revocations },
+            News::Unchecked { .. } | News::MarkStored(_) => return Ok(()),
+        };
+        self.conn_apply(index, input)
+    }
+
+    /// The task that reads asks the next query.
+    fn inquire(&mut self, index: usize) {
+        if let Some(query) = self.conns[index].inquiries.next_query() {
+            self.ask_accounts(index, Request::Read(query));
         }
     }
 
-    pub fn wake_conn(&mut self, index: usize) -> Result<(), Broken> {
-        self.conn_apply(index, Input::Tick)
+    fn look_up(&mut self, index: usize, id: u64, account: AccountName) -> Result<(), Broken> {
+        let now_ms = self.now(Process::conn(index)).ms;
+        let conn = &mut self.conns[index];
+        if let Some((found, at_ms)) = conn.cache.get(&account)
+            && conn.freshness.vouches_for(*at_ms, now_ms)
+        {
+            let found = *found;
+            return self.conn_apply(index, Input::Found { id, found });
+        }
+        conn.inquiries.ask(Question::LookUp { id, account });
+        self.inquire(index);
+        Ok(())
+    }
+
+    fn note_last_logins(&mut self, index: usize) {
+        let conn = &mut self.conns[index];
+        if conn.last_logins.is_empty() {
+            return;
+        }
+        if conn.errands.len() < ERRANDS_MAX {
+            let notes = conn.last_logins.take();
+            conn.errands.push_back(Request::NoteLastLogins(notes));
+            self.write_errand(index);
+        } else {
+            let at_ms = self.now_ms + NOTED_EVERY_MS;
+            self.mail(Process::conn(index), at_ms, Mail::Conn(ConnMail::Note));
+        }
+    }
+
+    fn write_errand(&mut self, index: usize) {
+        let conn = &mut self.conns[index];
+        if !conn.is_writing
+            && let Some(errand) = conn.errands.pop_front()
+        {
+            conn.is_writing = true;
+            self.ask_accounts(index, errand);
+        }
+    }
+
+    fn written_errand(&mut self, index: usize) {
+        self.conns[index].is_writing = false;
+        self.write_errand(index);
+    }
+
+    // ---- clocks of devices --------------------------------------------------------------------
+
+    fn note_skew(&mut self, index: usize, link: LinkId, id: u64, message: &Message) -> LinkId {
+        if let Message::Login(login) = message
+            && let Ok(login) = Login::decode_body(&login.body)
+        {
+            let unix_ms = self.now(Process::conn(index)).unix_ms;
+            let skew_ms = login.sent_at_ms.abs_diff(unix_ms);
+            self.conns[index].asked.insert((link, id), skew_ms);
+        }
+        link
+    }
+
+    /// Who is more than 300 s off is told so and gets no grant, and nobody else is told so.
+    fn judge_reply(
+        &mut self,
+        index: usize,
+        link: LinkId,
+        id: u64,
+        body: &[u8],
+    ) -> Result<(), Broken> {
+        let Some(skew_ms) = self.conns[index].asked.remove(&(link, id)) else {
+            return Ok(());
+        };
+        let Ok(reply) = LoginReply::decode_body(body) else {
+            return Err(Broken("the cluster sent a wrong LoginReply".into()));
+        };
+        let is_wrong = match reply.status() {
+            // It is judged when the account was found, up to a second after it came.
+            LoginStatus::Ok => skew_ms > SKEW_MS_MAX + 1_000,
+            LoginStatus::ClockSkew => skew_ms + 1_000 < SKEW_MS_MAX,
+            _ => false,
+        };
+        match is_wrong {
+            true => Err(Broken(format!(
+                "contract: a clock that is {skew_ms} ms off is answered {:?}",
+                reply.status()
+            ))),
+            false => Ok(()),
+        }
     }
 
     pub fn conn_timer(&mut self, index: usize) -> Result<(), Broken> {
@@ -188,14 +397,8 @@ impl World {
             } => {
                 if let Message::Grant(grant) = &message {
                     self.links.observe(Process::conn(index), grant.epoch);
-                    let (account_id, epoch) = (grant.account_id, grant.epoch);
-                    self.model.published(
-                        index,
-                        account_id,
-                        epoch,
-                        self.now_ms,
-                        self.healed_at_ms,
-                    )?;
+                    self.model
+                        .published(index, grant, self.now_ms, self.healed_at_ms)?;
                 }
                 self.says(
                     link,
@@ -205,25 +408,59 @@ impl World {
                 );
             }
             Effect::Answer { link, id, message } => {
+                if let Message::LoginAnswer(answer) = &message {
+                    self.judge_reply(index, link, id, &answer.body)?;
+                }
                 self.says(link, Process::conn(index), Part::Answer { id }, message);
             }
             Effect::Notice { link, message } => {
                 self.says(link, Process::conn(index), Part::Notice, message);
             }
             Effect::CloseLink { link, why } => panic!("a conn server closes {link}: {why}"),
-            Effect::LookUp { id, account } => {
-                let found = self.accounts.look_up(&account);
-                self.database_answers(index, ConnMail::Found { id, found });
+            Effect::LookUp { id, account } => self.look_up(index, id, account)?,
+            Effect::StoreMark(mark) => {
+                let node_number = node_number(index);
+                let errand = Request::StoreMark { node_number, mark };
+                let conn = &mut self.conns[index];
+                if conn.errands.len() < ERRANDS_MAX {
+                    conn.errands.push_back(errand);
+                    self.write_errand(index);
+                } else {
+                    self.conn_apply(index, Input::MarkStored(None))?;
+                }
             }
-            Effect::StoreMark(mark) => self.database_answers(index, ConnMail::MarkStored(mark)),
-            // No account changes in this world, and nobody asks when it logged in last.
-            Effect::CheckVersions { .. } | Effect::NoteLastLogin(_) => {}
+            Effect::CheckVersions { link, held } => {
+                let conn = &mut self.conns[index];
+                conn.inquiries.ask(Question::CheckVersions { link, held });
+                self.inquire(index);
+            }
+            Effect::NoteLastLogin(login) => {
+                let conn = &mut self.conns[index];
+                let is_first = conn.last_logins.is_empty();
+                conn.last_logins.note(login);
+                if is_first {
+                    let at_ms = self.now_ms + NOTED_EVERY_MS;
+                    self.mail(Process::conn(index), at_ms, Mail::Conn(ConnMail::Note));
+                }
+            }
         }
         Ok(())
     }
 
-    fn database_answers(&mut self, index: usize, mail: ConnMail) {
-        let at_ms = self.now_ms + self.rng.random_range(self.plan.store_ms.clone());
-        self.mail(Process::conn(index), at_ms, Mail::Conn(mail));
+    fn ask_accounts(&mut self, index: usize, request: Request) {
+        let to = Process::conn(index);
+        let generation = self.life(to).generation;
+        let mut took_ms = self.rng.random_range(self.plan.store_ms.clone());
+        if self.accounts.is_away && self.rng.random_ratio(1, 2) {
+            took_ms += self.rng.random_range(HANGS_MS);
+        }
+        self.schedule(
+            self.now_ms + took_ms,
+            Event::Asked {
+                to,
+                generation,
+                request,
+            },
+        );
     }
 }

@@ -30,6 +30,8 @@ pub struct DeviceNode {
     streams: BTreeMap<ConnId, Stream>,
     rng: SmallRng,
     is_on: bool,
+    /// Its account was removed, and it will never come in again.
+    pub is_removed: bool,
 }
 
 impl DeviceNode {
@@ -41,7 +43,7 @@ impl DeviceNode {
         };
         let identity = Identity {
             account: account_name(index),
-            key: device_key(index),
+            key: device_key(index, 1),
         };
         let seed = rng.random();
         Self {
@@ -54,12 +56,13 @@ impl DeviceNode {
             streams: BTreeMap::new(),
             rng,
             is_on: false,
+            is_removed: false,
         }
     }
 
-    /// Attached, and nothing waits for an acknowledgement.
+    /// Attached, and nothing waits for an acknowledgement; or out of the game.
     pub fn is_at_rest(&self) -> bool {
-        self.core.is_attached() && self.core.unacknowledged() == 0
+        self.is_removed || (self.core.is_attached() && self.core.unacknowledged() == 0)
     }
 
     /// For whoever has to find out why it is not at rest.
@@ -111,8 +114,10 @@ pub fn account_name(index: usize) -> AccountName {
     format!("sim-{index:06}").parse().expect("a valid name")
 }
 
-pub fn device_key(index: usize) -> DeviceKey {
+/// Its account's key, as it was given in this version.
+pub fn device_key(index: usize, version: u32) -> DeviceKey {
     let mut key = [0x5A; 32];
+    key[8..12].copy_from_slice(&version.to_le_bytes());
     key[..8].copy_from_slice(&(index as u64).to_le_bytes());
     DeviceKey::new(key)
 }
@@ -185,7 +190,7 @@ impl World {
         (0..self.devices.len()).try_for_each(|index| self.device(index, Input::StopReporting))
     }
 
-    fn device(&mut self, index: usize, input: Input<'_>) -> Result<(), Broken> {
+    pub fn device(&mut self, index: usize, input: Input<'_>) -> Result<(), Broken> {
         let mut effects = Effects::default();
         let device = &mut self.devices[index];
         let device_ms = device.clock.ms(self.now_ms);

@@ -4,7 +4,6 @@ use rand::RngExt;
 
 use crate::balancer::BalancerNode;
 use crate::clock::Clock;
-use crate::conn::{ConnNode, node_number};
 use crate::logic::LogicNode;
 use crate::model::Broken;
 use crate::network::{self, Side, Stream};
@@ -83,6 +82,13 @@ impl World {
                 let ahead_ms = self.rng.random_range(-CLOCK_STEP_MS..=CLOCK_STEP_MS);
                 self.set_clock(process, ahead_ms);
             }
+            Class::AccountsAway => {
+                self.accounts.is_away = true;
+                self.note_health();
+                let at_ms = self.now_ms + self.long_ms(60_000);
+                self.schedule(at_ms, Event::AccountsBack);
+            }
+            Class::AccountChange => self.change_an_account(),
             Class::DeviceClock => {
                 let index = self.rng.random_range(0..self.devices.len());
                 self.break_device_clock(index)?;
@@ -108,6 +114,14 @@ impl World {
     /// Somebody sets a host's wall clock.
     fn set_clock(&mut self, process: Process, ahead_ms: i64) {
         self.life_mut(process).clock.ahead_ms = ahead_ms;
+        if process.tier == Tier::Conn {
+            self.conns[process.index].forget_skews();
+        }
+    }
+
+    pub fn accounts_back(&mut self) {
+        self.accounts.is_away = false;
+        self.note_health();
     }
 
     fn any_process(&mut self) -> Process {
@@ -178,9 +192,10 @@ impl World {
         match process.tier {
             Tier::Balancer => self.balancers[index] = BalancerNode::start(&self.plan, seed),
             Tier::Conn => {
-                let mark = self.accounts.mark(node_number(index));
-                self.conns[index] = ConnNode::start(&self.plan, index, mark, seed);
-                self.wake_conn(index)?;
+                if !self.start_conn(index, seed)? {
+                    self.life_mut(process).is_up = false;
+                    return Ok(());
+                }
             }
             Tier::Logic => {
                 self.logic[index] = LogicNode::start(&self.plan, logic_address(index), seed);
@@ -216,6 +231,8 @@ impl World {
         for cut in self.links.cuts() {
             self.open_ways(cut);
         }
+        self.accounts_back();
+        self.enable_everybody()?;
         for process in self.processes() {
             self.restart(process)?;
             if let Some(pause) = &self.life(process).pause {

@@ -233,7 +233,11 @@ impl World {
                     check,
                 },
                 (_, Message::End(end)) => gate::Input::End(end),
-                (_, Message::Revoke(revoke)) => gate::Input::Revoke(revoke),
+                (_, Message::Revoke(revoke)) => {
+                    let (account_id, below) = (revoke.account_id, revoke.below_version);
+                    self.model.grants_revoked(node, account_id, below);
+                    gate::Input::Revoke(revoke)
+                }
                 _ => return Ok(()),
             },
         };

@@ -7,6 +7,7 @@
 //! | P3 no mix-up | a row equals what the device of that account sent |
 //! | P4 gate | an AttachReply `ok` follows a right Attach with a ticket granted for that node, unexpired, unused |
 //! | P5 one current session | of two sessions of an account the older is closed within 1 s, 5 s after a heal, and never the newest; epochs only grow |
+//! | F23 revocation | within 5 s, from the heal where it was cut off, no session and no grant is left of what a change of an account ends |
 //! | P9 capacity | sessions and open grants of a node, by account, never exceed its places |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -36,12 +37,16 @@ const OLDER_SESSION_MS: u64 = 1_000;
 /// The same, from the heal of a cut.
 const OLDER_SESSION_AFTER_HEAL_MS: u64 = 5_000;
 
+/// A change of an account is in effect everywhere within this, from the heal where it was cut off.
+const REVOKED_MS: u64 = 5_000;
+
 #[derive(Debug)]
 struct GrantSeen {
     node: usize,
     account_id: AccountId,
     session_key: SessionKey,
     epoch: Epoch,
+    account_version: u32,
     /// Counts grants in the order in which nodes acknowledged them.
     order: u64,
     expires_at_ms: u64,
@@ -53,6 +58,14 @@ struct SessionSeen {
     account_id: AccountId,
     node: usize,
     epoch: Epoch,
+    account_version: u32,
+}
+
+/// What was granted to an account under a version below this one is over since then.
+#[derive(Clone, Copy, Debug)]
+struct Revoked {
+    below_version: u32,
+    since_ms: u64,
 }
 
 /// Open grants of one account on one node.
@@ -77,6 +90,11 @@ pub struct Model {
     published: HashSet<Epoch>,
     /// The newest epoch of each account that took effect, and when.
     newest: HashMap<AccountId, (Epoch, u64)>,
+    /// By account, the oldest first.
+    revoked: BTreeMap<AccountId, Vec<Revoked>>,
+    /// Of them, those that are not known to be in effect everywhere.
+    in_doubt: BTreeMap<AccountId, Revoked>,
+    removed: BTreeSet<AccountId>,
     pub attaches: u64,
     pub acks: u64,
 }
@@ -175,11 +193,11 @@ impl Model {
     pub fn published(
         &mut self,
         conn: usize,
-        account_id: AccountId,
-        epoch: Epoch,
+        grant: &Grant,
         now_ms: u64,
         healed_at_ms: Option<u64>,
     ) -> Result<(), Broken> {
+        let (account_id, epoch) = (grant.account_id, grant.epoch);
         let broken = |what: &str, than: Epoch| {
             let what = format_args!("conn server {conn} publishes {epoch} {what} {than}");
             Err(Broken::new("P5", what))
@@ -199,7 +217,7 @@ impl Model {
         {
             return broken("though everybody knows the attached", *newest);
         }
-        Ok(())
+        self.check_version(grant, now_ms, healed_at_ms)
     }
 
     /// A logic server acknowledged a grant.
@@ -215,6 +233,7 @@ impl Model {
                 account_id: grant.account_id,
                 session_key: grant.session_key,
                 epoch: grant.epoch,
+                account_version: grant.account_version,
                 order: self.granted,
                 expires_at_ms: now_ms + u64::from(grant.ttl_ms),
                 is_used: false,
@@ -285,7 +304,7 @@ impl Model {
             return broken("with a wrong proof");
         }
         grant.is_used = true;
-        let epoch = grant.epoch;
+        let (epoch, account_version) = (grant.epoch, grant.account_version);
         // An older grant on the same node cannot be used any more.
         self.grants.retain(|_, grant| {
             (grant.node, grant.account_id) != (node, account_id) || grant.epoch >= epoch
@@ -302,6 +321,7 @@ impl Model {
                 account_id,
                 node,
                 epoch,
+                account_version,
             },
         );
         if self.sessions_of(account_id).count() > 1 {
@@ -318,6 +338,14 @@ impl Model {
         let Some(session) = self.sessions.get(&stream) else {
             return Ok(());
         };
+        if let Some(revoked) = self.revoked.get(&session.account_id)
+            && revoked
+                .iter()
+                .any(|it| session.account_version < it.below_version)
+        {
+            // Its key was rotated.
+            return Ok(());
+        }
         let newest = self.newest.get(&session.account_id);
         if newest.is_none_or(|(newest, _)| *newest <= session.epoch) {
             let what = format_args!("{session:?} is replaced, and none is newer");
@@ -354,10 +382,11 @@ impl Model {
     ///
     /// # Errors
     /// P5 is broken.
-    pub fn check(&self, now_ms: u64, healed_at_ms: Option<u64>) -> Result<(), Broken> {
+    pub fn check(&mut self, now_ms: u64, healed_at_ms: Option<u64>) -> Result<(), Broken> {
         let Some(healed_at_ms) = healed_at_ms else {
             return Ok(());
         };
+        self.check_revoked(now_ms, healed_at_ms)?;
         for (account_id, since_ms) in &self.contested {
             let due_ms =
                 (since_ms + OLDER_SESSION_MS).max(healed_at_ms + OLDER_SESSION_AFTER_HEAL_MS);
@@ -367,6 +396,79 @@ impl Model {
                     "P5",
                     format_args!("two sessions since {since_ms} ms: {sessions:?}"),
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- accounts -----------------------------------------------------------------------------
+
+    /// An account was switched off, given a new key, or removed (`u32::MAX`).
+    pub fn account_changed(&mut self, account_id: AccountId, below_version: u32, now_ms: u64) {
+        let revoked = Revoked {
+            below_version,
+            since_ms: now_ms,
+        };
+        self.revoked.entry(account_id).or_default().push(revoked);
+        // Of two changes within the time both must be in effect when the later one is.
+        self.in_doubt.insert(account_id, revoked);
+        if below_version == u32::MAX {
+            self.removed.insert(account_id);
+        }
+    }
+
+    /// Accounts that are gone for good.
+    pub fn removed(&self) -> usize {
+        self.removed.len()
+    }
+
+    /// A node was told: the grants are gone.
+    pub fn grants_revoked(&mut self, node: usize, account_id: AccountId, below_version: u32) {
+        self.grants.retain(|_, grant| {
+            (grant.node, grant.account_id) != (node, account_id)
+                || grant.account_version >= below_version
+        });
+    }
+
+    /// No grant is asked for under a version that is over for everybody.
+    fn check_version(
+        &self,
+        grant: &Grant,
+        now_ms: u64,
+        healed_at_ms: Option<u64>,
+    ) -> Result<(), Broken> {
+        let Some(healed_at_ms) = healed_at_ms else {
+            return Ok(());
+        };
+        let is_over = |it: &Revoked| {
+            grant.account_version < it.below_version
+                && now_ms > it.since_ms.max(healed_at_ms) + REVOKED_MS
+        };
+        let revoked = self.revoked.get(&grant.account_id).into_iter().flatten();
+        match revoked.copied().find(is_over) {
+            Some(it) => {
+                let (account_id, version) = (grant.account_id, grant.account_version);
+                let what =
+                    format_args!("a grant to {account_id} of version {version} after {it:?}");
+                Err(Broken::new("F23", what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What has to be in effect everywhere by now is.
+    fn check_revoked(&mut self, now_ms: u64, healed_at_ms: u64) -> Result<(), Broken> {
+        let is_due = |it: &Revoked| now_ms > it.since_ms.max(healed_at_ms) + REVOKED_MS;
+        let due: Vec<_> = self
+            .in_doubt
+            .extract_if(.., |_, revoked| is_due(revoked))
+            .collect();
+        for (account_id, revoked) in due {
+            let mut sessions = self.sessions_of(account_id);
+            let stale = sessions.find(|(_, it)| it.account_version < revoked.below_version);
+            if let Some((stream, session)) = stale {
+                let what = format_args!("{stream:?} {session:?} lives, {revoked:?}");
+                return Err(Broken::new("F23", what));
             }
         }
         Ok(())
@@ -419,6 +521,11 @@ impl Model {
                     seq: *seq,
                     recorded_at_ms: record.recorded_at_ms,
                 };
+                if self.removed.contains(account_id) {
+                    // It was not let in any more to send the rest.
+                    rows += usize::from(store.row(&key).is_some());
+                    continue;
+                }
                 if store.row(&key).is_none() {
                     return Err(Broken::new(
                         "L2",

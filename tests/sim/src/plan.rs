@@ -66,6 +66,10 @@ pub enum Class {
     Partition,
     /// The wall clock of a process is set forth or back by up to an hour.
     Clock,
+    /// The accounts database does not answer, or fails everybody, for up to a minute.
+    AccountsAway,
+    /// Somebody switches an account off or on, gives it a new key, or removes it.
+    AccountChange,
     /// The clock of a device is set anywhere, or forgets the time.
     DeviceClock,
     /// A recorded Login or a used Attach comes once more, from the same address.
@@ -103,6 +107,8 @@ impl Class {
                 Rate::EveryMs(20_000..=120_000)
             }
             Self::Pause | Self::Partition => Rate::EveryMs(10_000..=90_000),
+            Self::AccountsAway => Rate::EveryMs(20_000..=120_000),
+            Self::AccountChange => Rate::EveryMs(500..=20_000),
             Self::Clock => Rate::EveryMs(5_000..=60_000),
             Self::DeviceClock => Rate::EveryMs(1_000..=30_000),
             Self::Replay => Rate::EveryMs(500..=10_000),

@@ -19,9 +19,9 @@ use logic_server::writer::Work;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, Request};
 use crate::balancer::BalancerNode;
-use crate::conn::ConnNode;
+use crate::conn::{ConnMail, ConnNode};
 use crate::device::DeviceNode;
 use crate::links::{self, LinkMail, Links, Part};
 use crate::logic::LogicNode;
@@ -90,6 +90,18 @@ pub enum Event {
         generation: u32,
         work: Box<Work>,
         fate: Fate,
+    },
+    /// The accounts database comes to a conn server's request.
+    Asked {
+        to: Process,
+        generation: u32,
+        request: Request,
+    },
+    /// It is back.
+    AccountsBack,
+    /// A device is given the key of its account.
+    KeyGiven {
+        device: usize,
     },
     Restart(Process),
     Fault(Class),
@@ -174,7 +186,7 @@ impl World {
             .map(|_| BalancerNode::start(&plan, fork().random()))
             .collect();
         let conns = (0..plan.conn_servers.into())
-            .map(|index| ConnNode::start(&plan, index, Epoch::ZERO, fork().random()))
+            .map(|index| ConnNode::start(&plan, index, Epoch::ZERO, 0, fork().random()))
             .collect();
         let logic = (0..plan.logic_servers.into())
             .map(|node| LogicNode::start(&plan, logic_address(node), fork().random()))
@@ -336,6 +348,16 @@ impl World {
                 let result = self.write(&work, fate)?;
                 self.deliver_to(to, generation, Mail::Written { work, result })?;
             }
+            Event::Asked {
+                to,
+                generation,
+                request,
+            } => {
+                let reply = ConnMail::Reply(self.accounts.answer(request));
+                self.deliver_to(to, generation, Mail::Conn(reply))?;
+            }
+            Event::AccountsBack => self.accounts_back(),
+            Event::KeyGiven { device } => self.give_key(device)?,
             Event::Restart(process) => self.restart(process)?,
             Event::Fault(class) => self.fault(class)?,
             Event::Heal => self.heal()?,
@@ -527,7 +549,8 @@ impl World {
 
     /// Keeps `healed_at_ms` true: called when a process or a link goes or comes.
     pub fn note_health(&mut self) {
-        let is_whole = self.lives.iter().flatten().all(Life::runs)
+        let is_whole = !self.accounts.is_away
+            && self.lives.iter().flatten().all(Life::runs)
             && self
                 .pairs()
                 .into_iter()
