@@ -101,6 +101,10 @@ impl World {
         self.balancer_apply(index, Input::Accepted { connection, source });
     }
 
+    pub fn balancer_shuts_down(&mut self, index: usize) {
+        self.balancer_apply(index, Input::Shutdown);
+    }
+
     pub fn balancer_hears(&mut self, index: usize, stream: Stream, arrival: Arrival) {
         let Some(connection) = self.balancers[index].connection_of(stream) else {
             return;

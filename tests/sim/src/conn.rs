@@ -156,6 +156,13 @@ impl World {
         Ok(true)
     }
 
+    pub fn conn_shuts_down(&mut self, index: usize) -> Result<(), Broken> {
+        self.conn_apply(index, Input::Shutdown)?;
+        self.conn_apply(index, Input::Tick)?;
+        self.note_last_logins(index);
+        Ok(())
+    }
+
     pub fn conn_link(&mut self, index: usize, link: LinkId, mail: LinkMail) -> Result<(), Broken> {
         let event = match mail {
             LinkMail::Up => {

@@ -82,6 +82,10 @@ impl World {
                 let ahead_ms = self.rng.random_range(-CLOCK_STEP_MS..=CLOCK_STEP_MS);
                 self.set_clock(process, ahead_ms);
             }
+            Class::Shutdown => {
+                let process = self.any_process();
+                self.ask_to_end(process);
+            }
             Class::AccountsAway => {
                 self.accounts.is_away = true;
                 self.note_health();
@@ -180,6 +184,7 @@ impl World {
             return Ok(());
         }
         life.is_up = true;
+        life.is_closing = false;
         life.generation += 1;
         let ahead_ms = life.clock.ahead_ms;
         self.life_mut(process).clock = Clock {

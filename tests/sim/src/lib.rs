@@ -4,7 +4,7 @@
 //! heap over a fake internet, fake links and a fake database that delay, cut, repeat and fail as the
 //! [`plan`] has drawn it. After every event the [`model`] checks the promises of docs/promises.md.
 //!
-//! - [`plan`]: what a run consists of. [`fault`], [`stillness`], [`people`]: what goes wrong. [`world`]: the heap, and who gets what.
+//! - [`plan`]: what a run consists of. [`fault`], [`stillness`], [`shutdown`], [`people`]: what goes wrong. [`world`]: the heap, and who gets what.
 //! - [`process`], [`clock`]: what every process of the cluster is, whichever core runs in it.
 //! - [`network`], [`links`], [`store`], [`accounts`]: the fakes. [`timer`]: how a core is woken.
 //! - [`device`], [`balancer`], [`conn`], [`logic`], [`logic_shell`]: the shells of the cores in this world.
@@ -28,6 +28,7 @@ pub mod network;
 pub mod people;
 pub mod plan;
 pub mod process;
+pub mod shutdown;
 pub mod stillness;
 pub mod store;
 pub mod timer;

@@ -17,6 +17,7 @@ use slab::Slab;
 
 use crate::network::Stream;
 use crate::plan::Plan;
+use crate::shutdown::Farewell;
 use crate::timer::Timer;
 
 /// To the gate, from a shard.
@@ -33,6 +34,9 @@ pub enum ShardMail {
     End {
         effect: gate::Effect,
     },
+    Shutdown,
+    /// The store takes too long for that.
+    Abandon,
     Finished {
         batch: Box<Batch>,
         outcome: BatchOutcome,
@@ -119,6 +123,8 @@ impl ShardThread {
 /// One process.
 #[derive(Debug)]
 pub struct LogicNode {
+    /// It was told to end.
+    pub farewell: Option<Farewell>,
     /// Of conn servers, as the gate was told.
     pub links: Vec<LinkId>,
     pub gate: gate::Core,
@@ -169,6 +175,7 @@ impl LogicNode {
             })
             .collect();
         Self {
+            farewell: None,
             links: vec![],
             gate,
             gate_timer: Timer::default(),

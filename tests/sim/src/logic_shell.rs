@@ -276,7 +276,7 @@ impl World {
 
     // ---- the shards ---------------------------------------------------------------------------
 
-    fn mail_shard(&mut self, node: usize, shard: usize, mail: ShardMail) {
+    pub fn mail_shard(&mut self, node: usize, shard: usize, mail: ShardMail) {
         // A mailbox keeps its order: what is posted later does not arrive earlier.
         let soon = self.soon();
         let at_ms = self.logic[node].shards[shard].mailbox_at(soon);
@@ -310,6 +310,8 @@ impl World {
                     },
                 )
             }
+            ShardMail::Shutdown => self.shard(node, shard, shard::Input::Shutdown),
+            ShardMail::Abandon => self.shard(node, shard, shard::Input::Abandon),
             ShardMail::Finished { batch, outcome } => {
                 let batch = *batch;
                 self.shard(node, shard, shard::Input::Finished { batch, outcome })
@@ -348,12 +350,27 @@ impl World {
         shard: usize,
         input: shard::Input<'_>,
     ) -> Result<(), Broken> {
+        self.shard_turn(node, shard, input)?;
+        match self.logic[node].farewell {
+            Some(_) => self.shard_says_goodbye(node, shard),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the shard has nothing left to do after its goodbye.
+    pub fn shard_turn(
+        &mut self,
+        node: usize,
+        shard: usize,
+        input: shard::Input<'_>,
+    ) -> Result<bool, Broken> {
         let me = Process::logic(node);
         let (now, clock) = (self.now(me), self.life(me).clock);
         let thread = &mut self.logic[node].shards[shard];
         let mut effects = std::mem::take(&mut thread.effects);
         thread.core.apply(input, now, &mut effects);
-        let done = self.shard_effects(node, shard, &mut effects);
+        let carried_out = self.shard_effects(node, shard, &mut effects);
+        let is_done = effects.done;
         effects.clear();
         let thread = &mut self.logic[node].shards[shard];
         thread.effects = effects;
@@ -361,7 +378,7 @@ impl World {
         if let Some(at_ms) = thread.timer.arm(deadline_ms, self.now_ms) {
             self.mail(me, at_ms, Mail::Wake(Thread::Shard(shard)));
         }
-        done
+        carried_out.map(|()| is_done)
     }
 
     pub fn shard_timer(&mut self, node: usize, shard: usize) -> Result<(), Broken> {
@@ -531,5 +548,6 @@ impl World {
 
     pub fn written(&mut self, node: usize, work: writer::Work, result: WriteResult) {
         self.writer(node, writer::Input::Done { work, result });
+        self.end_when_done(node);
     }
 }

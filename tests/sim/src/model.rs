@@ -8,6 +8,7 @@
 //! | P4 gate | an AttachReply `ok` follows a right Attach with a ticket granted for that node, unexpired, unused |
 //! | P5 one current session | of two sessions of an account the older is closed within 1 s, 5 s after a heal, and never the newest; epochs only grow |
 //! | F23 revocation | within 5 s, from the heal where it was cut off, no session and no grant is left of what a change of an account ends |
+//! | L5 shutdown | a logic server that was told to end grants nothing more and leaves no device untold |
 //! | P9 capacity | sessions and open grants of a node, by account, never exceed its places |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -95,6 +96,8 @@ pub struct Model {
     /// Of them, those that are not known to be in effect everywhere.
     in_doubt: BTreeMap<AccountId, Revoked>,
     removed: BTreeSet<AccountId>,
+    /// Logic servers that were told to end.
+    closing: BTreeSet<usize>,
     pub attaches: u64,
     pub acks: u64,
 }
@@ -225,6 +228,10 @@ impl Model {
     /// # Errors
     /// P9 is broken.
     pub fn granted(&mut self, node: usize, grant: &Grant, now_ms: u64) -> Result<(), Broken> {
+        if self.closing.contains(&node) {
+            let what = format_args!("node {node} grants after it was told to end");
+            return Err(Broken::new("L5", what));
+        }
         self.granted += 1;
         self.grants.insert(
             *grant.ticket.expose(),
@@ -363,8 +370,28 @@ impl Model {
         }
     }
 
+    /// A logic server was told to end.
+    pub fn closing(&mut self, node: usize) {
+        self.closing.insert(node);
+    }
+
+    /// A logic server that was told to end has ended.
+    ///
+    /// # Errors
+    /// L5 is broken: a device was not told.
+    pub fn left(&mut self, node: usize) -> Result<(), Broken> {
+        let mut sessions = self.sessions.values();
+        if let Some(session) = sessions.find(|session| session.node == node) {
+            let what = format_args!("{session:?} was not told that its node ends");
+            return Err(Broken::new("L5", what));
+        }
+        self.node_died(node);
+        Ok(())
+    }
+
     /// A logic server died: with its sessions and its grants.
     pub fn node_died(&mut self, node: usize) {
+        self.closing.remove(&node);
         self.grants.retain(|_, grant| grant.node != node);
         let gone: Vec<_> = self
             .sessions

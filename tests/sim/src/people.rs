@@ -2,8 +2,6 @@
 
 use std::ops::RangeInclusive;
 
-use std::ops::RangeInclusive;
-
 use common::ids::AccountId;
 use conn_server::account::ChangeKind;
 use rand::RngExt;

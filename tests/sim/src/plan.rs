@@ -60,6 +60,8 @@ pub enum Class {
     KillConn,
     /// A balancer is killed and starts again, empty.
     KillBalancer,
+    /// A process is told to end (SIGTERM), does, and starts again.
+    Shutdown,
     /// A process is stopped for up to a minute and goes on.
     Pause,
     /// Nothing passes between two processes for up to a minute, both ways or one way.
@@ -106,6 +108,7 @@ impl Class {
             Self::KillLogic | Self::KillConn | Self::KillBalancer => {
                 Rate::EveryMs(20_000..=120_000)
             }
+            Self::Shutdown => Rate::EveryMs(15_000..=120_000),
             Self::Pause | Self::Partition => Rate::EveryMs(10_000..=90_000),
             Self::AccountsAway => Rate::EveryMs(20_000..=120_000),
             Self::AccountChange => Rate::EveryMs(500..=20_000),

@@ -13,6 +13,7 @@ use crate::conn::ConnMail;
 use crate::links::LinkMail;
 use crate::logic::{GateMail, ShardMail};
 use crate::network::{Arrival, Stream};
+use crate::shutdown::Ending;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
@@ -63,6 +64,8 @@ impl fmt::Display for Process {
 pub struct Life {
     pub generation: u32,
     pub is_up: bool,
+    /// It was told to end, and says goodbye.
+    pub is_closing: bool,
     pub clock: Clock,
     pub pause: Option<Pause>,
 }
@@ -89,9 +92,9 @@ impl Life {
         }
     }
 
-    /// Up, and not stopped or behind.
+    /// Up, and not stopped, behind or about to end.
     pub fn runs(&self) -> bool {
-        self.is_up && self.pause.is_none()
+        self.is_up && !self.is_closing && self.pause.is_none()
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -139,6 +142,8 @@ pub enum Mail {
     Dial {
         to: Process,
     },
+    /// It is told to end, or has had the time for it.
+    End(Ending),
     /// From the database, to a conn server.
     Conn(ConnMail),
     /// Between the threads of a logic server.
@@ -162,6 +167,7 @@ pub enum Lane {
     Stream(Stream),
     Link(LinkId),
     Dial(Process),
+    Signals,
     Database,
     Gate,
     Shard(usize),
@@ -174,6 +180,7 @@ impl Mail {
             Self::Wake(thread) => Lane::Timer(*thread),
             Self::Accept { stream } | Self::Stream { stream, .. } => Lane::Stream(*stream),
             Self::Link { link, .. } => Lane::Link(*link),
+            Self::End(_) => Lane::Signals,
             Self::Dial { to } => Lane::Dial(*to),
             Self::Conn(_) | Self::Written { .. } => Lane::Database,
             Self::Gate(_) => Lane::Gate,

@@ -442,6 +442,7 @@ impl World {
                     }
                 }
             }
+            (_, Mail::End(ending)) => self.end(to, ending)?,
             (_, Mail::Dial { to: lower }) => self.dial(to, lower),
             (Tier::Balancer, Mail::Accept { stream }) => self.balancer_accepts(index, stream),
             (Tier::Balancer, Mail::Stream { stream, arrival }) => {
@@ -503,7 +504,10 @@ impl World {
             return Ok(());
         };
         let (client, server) = (connection.client, connection.server);
-        if !self.life(server).is_up
+        let life = self.life(server);
+        // A balancer that ends stops to listen at once; a logic server says when to come again.
+        let listens = life.is_up && !(life.is_closing && server.tier == Tier::Balancer);
+        if !listens
             || (!self.is_healed
                 && self.rng.random_range(0..1_000) < self.plan.faults.of_1000(Class::ConnectFails))
         {
