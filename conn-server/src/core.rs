@@ -30,6 +30,9 @@ use self::logins::Asked;
 /// How often what has no event of its own is looked after: the mark of the epochs.
 const ROUND_MS: u64 = 1_000;
 
+/// Timers of what is over that are not worth a sweep.
+const TIMERS_SPARE: usize = 1_000;
+
 /// Everything that can happen to a conn server.
 #[derive(Debug)]
 pub enum Input {
@@ -237,7 +240,26 @@ impl Core {
     }
 
     fn set_timer(&mut self, at_ms: u64, timer: Timer) {
+        if self.timers.len() >= self.timers_max() {
+            let mut timers = std::mem::take(&mut self.timers);
+            timers.retain(|Reverse((_, timer))| self.is_awaited(*timer));
+            self.timers = timers;
+        }
         self.timers.push(Reverse((at_ms, timer)));
+    }
+
+    /// A command may set a timer of ten minutes and be answered at once: timers of what is over
+    /// would gather without end. Beyond twice what is open they are swept out.
+    fn timers_max(&self) -> usize {
+        TIMERS_SPARE + 2 * (self.logins.len() + self.asked.len() + self.commands.len())
+    }
+
+    fn is_awaited(&self, timer: Timer) -> bool {
+        match timer {
+            Timer::LookUp(id) => self.logins.contains_key(&id),
+            Timer::Asked(id) => self.asked.contains_key(&id),
+            Timer::Command(id) => self.commands.is_open(id),
+        }
     }
 }
 

@@ -49,6 +49,14 @@ impl Commands {
         lost.into_iter().map(|(_, asker)| asker).collect()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn is_open(&self, id: u64) -> bool {
+        self.open.contains_key(&id)
+    }
+
     fn close(&mut self, id: u64, effects: &mut Vec<Effect>, answer: CommandAnswer) {
         if let Some(open) = self.open.remove(&id) {
             effects.push(open.asker.answer(answer));

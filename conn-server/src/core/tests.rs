@@ -711,6 +711,25 @@ fn a_command_ends_in_exactly_one_last_answer() {
     assert_eq!(world.command_answers(), [CommandAnswer::Lost]);
 }
 
+/// A command that is answered at once leaves a timer behind, of up to ten minutes.
+#[test]
+fn timers_of_what_is_over_do_not_gather() {
+    let mut world = World::with_nodes(1);
+    let kept = command(&mut world, 600_000);
+    for _ in 0..5_000 {
+        let id = command(&mut world, 600_000);
+        let found = Found::Unknown;
+        world.apply(Input::Found { id, found });
+    }
+    let timers = world.core.timers.len();
+    assert!(timers <= TIMERS_SPARE + 4, "{timers} timers");
+    // The one that is still awaited was not swept out.
+    world.take();
+    world.wait(600_000);
+    assert_eq!(world.command_answers(), [CommandAnswer::Expired]);
+    assert!(!world.core.commands.is_open(kept));
+}
+
 #[test]
 fn a_logic_server_must_be_the_one_that_was_dialled_and_alone_in_its_name() {
     let mut world = World::with_nodes(2);
