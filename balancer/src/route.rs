@@ -237,6 +237,16 @@ impl Core {
         self.tries.len()
     }
 
+    /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded.
+    pub fn held(&self) -> [(&'static str, usize); 4] {
+        [
+            ("connections", self.pending.len()),
+            ("logins", self.tries.len()),
+            ("conn_servers", self.conns.len()),
+            ("sources", self.pacer.sources()),
+        ]
+    }
+
     pub fn conns(&self) -> &Conns {
         &self.conns
     }

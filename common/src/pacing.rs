@@ -178,6 +178,11 @@ impl Pacer {
         }
     }
 
+    /// Sources remembered now; see [`Buckets::len`].
+    pub fn sources(&self) -> usize {
+        self.sources.len()
+    }
+
     /// Lets one of this source in, or says when to come back. A refusal takes no token of either limit.
     pub fn admit(&mut self, source: Source, now: u64) -> Result<(), Paced> {
         let (rate, in_all) = &mut self.in_all;

@@ -133,6 +133,22 @@ impl Core {
         &self.desk
     }
 
+    /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded.
+    pub fn held(&self) -> [(&'static str, usize); 9] {
+        let (sources, guesses) = self.desk.throttle.remembered();
+        [
+            ("logins", self.logins.len()),
+            ("grants_asked", self.asked.len()),
+            ("commands", self.commands.len()),
+            ("timers", self.timers.len()),
+            ("balancers", self.bulletin.readers()),
+            ("accounts", self.desk.directory.accounts()),
+            ("nonces", self.desk.nonces.len()),
+            ("sources", sources),
+            ("guesses", guesses),
+        ]
+    }
+
     pub fn counters(&self) -> &Counters {
         &self.desk.counters
     }

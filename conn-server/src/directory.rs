@@ -195,6 +195,11 @@ impl Directory {
         })
     }
 
+    /// Accounts that anything is known of.
+    pub fn accounts(&self) -> usize {
+        self.accounts.len()
+    }
+
     /// Accounts with a session.
     pub fn sessions(&self) -> usize {
         self.sessions

@@ -21,6 +21,11 @@ pub struct Bulletin {
 }
 
 impl Bulletin {
+    /// Balancers that are linked.
+    pub fn readers(&self) -> usize {
+        self.readers.len()
+    }
+
     /// A balancer is told at once.
     pub fn join(&mut self, link: LinkId, load: ConnLoad, effects: &mut Vec<Effect>) {
         self.readers.push(link);

@@ -73,6 +73,15 @@ impl Nonces {
         self.seen.remove(&(account_id, nonce));
     }
 
+    /// Logins remembered; never more than `nonces_max`.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     fn forget_old(&mut self, now_ms: u64) {
         while self
             .order

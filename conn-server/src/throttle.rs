@@ -62,6 +62,11 @@ impl Throttle {
         }
     }
 
+    /// Sources and guessed accounts that are remembered.
+    pub fn remembered(&self) -> (usize, usize) {
+        (self.pacer.sources(), self.wrong_proofs.len())
+    }
+
     /// Lets a login on to the look-up of its account, and gives the name back for it.
     pub fn admit(
         &mut self,

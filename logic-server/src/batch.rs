@@ -327,6 +327,21 @@ impl Collector {
         !self.open.presence.is_empty() || !self.returned.is_empty()
     }
 
+    /// Rows and `sessions` lines that are collected.
+    pub(crate) fn collected(&self) -> usize {
+        self.open.rows.len() + self.open.presence.len()
+    }
+
+    /// Of their payload.
+    pub(crate) fn collected_bytes(&self) -> usize {
+        self.open.arena.len()
+    }
+
+    /// Empty batches that are kept.
+    pub(crate) fn spare(&self) -> usize {
+        self.spare.len()
+    }
+
     fn is_writer_idle(&self) -> bool {
         self.handed_over == self.given_back
     }

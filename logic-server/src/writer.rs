@@ -315,6 +315,15 @@ impl Writer {
         self.bytes
     }
 
+    /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded.
+    pub fn held(&self) -> [(&'static str, usize); 3] {
+        [
+            ("batches", self.queue.len()),
+            ("batch_bytes", self.bytes),
+            ("presence", self.presence.len()),
+        ]
+    }
+
     pub fn counters(&self) -> &Counters {
         &self.counters
     }

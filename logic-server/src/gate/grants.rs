@@ -80,6 +80,10 @@ impl Grants {
         self.by_ticket.get(ticket.expose())
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.by_ticket.len()
+    }
+
     /// Whether any grant could be used from there.
     pub(super) fn admit_from(&self, source: Source) -> bool {
         self.by_source.contains_key(&Some(source)) || self.by_source.contains_key(&None)

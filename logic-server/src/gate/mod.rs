@@ -307,6 +307,18 @@ impl Core {
         }
     }
 
+    /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded.
+    pub fn held(&self) -> [(&'static str, usize); 6] {
+        [
+            ("connections", self.pending.len()),
+            ("connection_bytes", self.pending.bytes()),
+            ("grants", self.grants.len()),
+            ("places", self.places.used() as usize),
+            ("links", self.notices.links()),
+            ("notices", self.notices.gathered()),
+        ]
+    }
+
     pub fn counters(&self) -> &Counters {
         &self.counters
     }

@@ -57,6 +57,16 @@ impl Notices {
         }
     }
 
+    /// Conn servers that are linked.
+    pub(super) fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// What has gathered since the last turn.
+    pub(super) fn gathered(&self) -> usize {
+        self.attached.len() + self.ended_sessions.len() + self.ended_grants.len()
+    }
+
     pub(super) fn attached(&mut self, account_id: AccountId, current: &Current) {
         if !self.links.is_empty() {
             self.attached.push(held(account_id, current));

@@ -61,6 +61,14 @@ impl Pending {
         shed
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.connections.values().map(|it| it.bytes.len()).sum()
+    }
+
     pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Connection> {
         self.connections.get_mut(&conn)
     }

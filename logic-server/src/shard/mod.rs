@@ -242,6 +242,27 @@ impl Shard {
         self.slots.len()
     }
 
+    /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded. Goes
+    /// through all sessions: now and then, not in each turn.
+    pub fn held(&self) -> [(&'static str, usize); 7] {
+        let sessions = || self.sessions.iter().flatten();
+        [
+            ("sessions", self.slots.len()),
+            ("slots", self.sessions.len()),
+            (
+                "partial_bytes",
+                sessions().map(Session::partial_bytes).sum(),
+            ),
+            (
+                "commands",
+                sessions().filter(|it| it.command.is_some()).count(),
+            ),
+            ("rows", self.collector.collected()),
+            ("row_bytes", self.collector.collected_bytes()),
+            ("batches_spare", self.collector.spare()),
+        ]
+    }
+
     pub fn counters(&self) -> &Counters {
         &self.counters
     }

@@ -83,6 +83,13 @@ impl Session {
         }
     }
 
+    /// Of a frame that is not whole.
+    pub(super) fn partial_bytes(&self) -> usize {
+        self.partial
+            .as_ref()
+            .map_or(0, |partial| partial.bytes.len())
+    }
+
     #[cfg(test)]
     pub(super) fn has_buffer(&self) -> bool {
         self.partial.is_some()

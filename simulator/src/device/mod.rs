@@ -147,6 +147,17 @@ enum Phase {
     Attached(Box<Session>),
 }
 
+/// Where a device is in its life: the states of the picture above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    Off,
+    Waiting,
+    Resolving,
+    LoggingIn,
+    Attaching,
+    Attached,
+}
+
 impl Device {
     /// A device that is off and does not know the time. `boot_counter` is below 2^31 and above
     /// every one that the account's devices ever used; `seed` decides everything random.
@@ -236,6 +247,17 @@ impl Device {
         &self.identity
     }
 
+    pub fn stage(&self) -> Stage {
+        match self.phase {
+            Phase::Off => Stage::Off,
+            Phase::Waiting { .. } => Stage::Waiting,
+            Phase::Resolving { .. } => Stage::Resolving,
+            Phase::LoggingIn(_) => Stage::LoggingIn,
+            Phase::Attaching(_) => Stage::Attaching,
+            Phase::Attached(_) => Stage::Attached,
+        }
+    }
+
     pub fn is_attached(&self) -> bool {
         matches!(self.phase, Phase::Attached(_))
     }
@@ -251,6 +273,15 @@ impl Device {
     /// Records that no acknowledgement has released yet.
     pub fn unacknowledged(&self) -> usize {
         self.outbox.unacknowledged()
+    }
+
+    /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded.
+    pub fn held(&self) -> [(&'static str, usize); 3] {
+        [
+            ("records", self.outbox.unacknowledged()),
+            ("frames_open", self.outbox.open_frames()),
+            ("partial_bytes", self.partial.len()),
+        ]
     }
 
     pub fn boot_counter(&self) -> u32 {

@@ -93,6 +93,10 @@ impl Outbox {
         self.queue.len() + open
     }
 
+    pub(super) fn open_frames(&self) -> usize {
+        self.open.len()
+    }
+
     pub(super) fn record(
         &mut self,
         seq: u64,
