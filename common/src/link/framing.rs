@@ -155,6 +155,12 @@ impl Assembly {
         Ok(())
     }
 
+    /// Bytes of the message that is not whole yet.
+    #[cfg(feature = "fuzz")]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Hands over each whole message, without its length.
     pub(super) fn take_each<E: From<FramingError>>(
         &mut self,

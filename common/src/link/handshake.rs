@@ -287,7 +287,8 @@ pub(super) fn say(noise: &mut snow::HandshakeState) -> Vec<u8> {
     message
 }
 
-fn hear(
+/// The peer's next handshake message; an error where it was not made with our key.
+pub(super) fn hear(
     mut noise: snow::HandshakeState,
     message: &[u8],
 ) -> Result<snow::HandshakeState, snow::Error> {

@@ -10,12 +10,15 @@
 //! - `peer`: roles, what an owner hears, who may say what. `keys`: what lets a process in.
 //! - `wire`: messages as bytes. `framing`: bytes as a stream of frames. `liveness`: when a link is
 //!   dead. `dialler`: when it is tried again.
+//! - `fuzz`: what fuzz targets do with the bytes of a link, where the feature of that name is on.
 //! - `handshake`, `transport`, `connection`, `hub`: the shells around them. `call`: one question, for a command.
 
 mod call;
 mod connection;
 mod dialler;
 mod framing;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod handshake;
 mod highest;
 mod hub;
