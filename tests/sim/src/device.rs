@@ -225,7 +225,7 @@ impl World {
                 Effect::Tell(Told::FirstSent(record)) => {
                     self.model.record_sent(account_of(index), record)
                 }
-                Effect::Tell(_) => {}
+                Effect::Tell(told) => self.trace_device(index, || format!("{told:?}")),
             }
         }
         if measure {

@@ -40,12 +40,14 @@ impl World {
         match class {
             Class::Reset => {
                 if let Some(stream) = self.any_stream() {
+                    self.trace_fault(Some(stream), || format!("stream {} is reset", stream.0));
                     self.network
                         .reset(stream, self.now_ms, &mut self.deliveries);
                 }
             }
             Class::Silence => {
                 if let Some(stream) = self.any_stream() {
+                    self.trace_fault(Some(stream), || format!("stream {} falls silent", stream.0));
                     self.network.silence(stream);
                 }
             }
@@ -53,6 +55,7 @@ impl World {
                 let standing: Vec<_> = self.links.standing().collect();
                 if !standing.is_empty() {
                     let (link, _) = standing[self.rng.random_range(0..standing.len())];
+                    self.trace_fault(None, || format!("link {} is cut", link.0));
                     self.links.cut(link, self.now_ms, &mut self.link_deliveries);
                     self.note_health();
                 }
@@ -75,6 +78,11 @@ impl World {
                     _ => &ways[..],
                 };
                 let for_ms = self.long_ms(60_000);
+                self.trace_fault(None, || {
+                    let ways = ways.iter().map(|(from, to)| format!("{from} to {to}"));
+                    let ways: Vec<_> = ways.collect();
+                    format!("nothing passes for {for_ms} ms: {}", ways.join(", "))
+                });
                 self.cut_ways(ways, for_ms);
             }
             Class::Clock => {
@@ -117,6 +125,9 @@ impl World {
 
     /// Somebody sets a host's wall clock.
     fn set_clock(&mut self, process: Process, ahead_ms: i64) {
+        self.trace_fault(None, || {
+            format!("the wall clock of {process} is set to {ahead_ms} ms ahead")
+        });
         self.life_mut(process).clock.ahead_ms = ahead_ms;
         if process.tier == Tier::Conn {
             self.conns[process.index].forget_skews();
@@ -153,6 +164,7 @@ impl World {
 
     /// kill -9: its connections are reset, its links break, its memory is gone.
     fn kill(&mut self, process: Process) {
+        self.trace_fault(None, || format!("{process} is killed"));
         let life = self.life_mut(process);
         life.is_up = false;
         life.pause = None;
@@ -186,6 +198,8 @@ impl World {
         life.is_up = true;
         life.is_closing = false;
         life.generation += 1;
+        self.trace_process(process, "starts again");
+        let life = self.life_mut(process);
         let ahead_ms = life.clock.ahead_ms;
         self.life_mut(process).clock = Clock {
             started_at_ms: self.now_ms,
@@ -221,6 +235,10 @@ impl World {
         let which = self.rng.random_range(0..self.recorded.len());
         let (server, source, bytes) = self.recorded[which].clone();
         let stream = self.network.open(network::Client::Replayer, server, source);
+        self.trace_fault(None, || {
+            let bytes = bytes.len();
+            format!("stream {} replays {bytes} bytes of {source}", stream.0)
+        });
         let at_ms = self.now_ms + self.network.delay_ms();
         self.schedule(at_ms, Event::Reaches { stream });
         self.network

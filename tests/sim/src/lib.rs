@@ -5,6 +5,7 @@
 //! [`plan`] has drawn it. After every event the [`model`] checks the promises of docs/promises.md.
 //!
 //! - [`plan`]: what a run consists of. [`fault`], [`stillness`], [`shutdown`], [`people`]: what goes wrong. [`world`]: the heap, and who gets what.
+//! - [`trace`]: what happened, for people.
 //! - [`process`], [`clock`]: what every process of the cluster is, whichever core runs in it.
 //! - [`network`], [`links`], [`store`], [`accounts`]: the fakes. [`timer`]: how a core is woken.
 //! - [`device`], [`balancer`], [`conn`], [`logic`], [`logic_shell`]: the shells of the cores in this world.
@@ -32,4 +33,5 @@ pub mod shutdown;
 pub mod stillness;
 pub mod store;
 pub mod timer;
+pub mod trace;
 pub mod world;

@@ -41,6 +41,7 @@ impl World {
         let Some(change) = self.accounts.change(index, kind) else {
             return;
         };
+        self.trace_device(index, || format!("its account is changed: {kind:?}"));
         if let Some(revoke) = change.revocation() {
             let account_id: AccountId = account_of(index);
             self.model

@@ -47,6 +47,7 @@ pub enum Ending {
 
 impl World {
     pub fn ask_to_end(&mut self, process: Process) {
+        self.trace_process(process, "is asked to end");
         if self.life(process).is_up && !self.life(process).is_closing {
             self.mail(process, self.now_ms, Mail::End(Ending::Asked));
         }
@@ -121,6 +122,7 @@ impl World {
 
     /// The process ends: what it sent arrives, its links close.
     fn leave_for_good(&mut self, process: Process) -> Result<(), Broken> {
+        self.trace_process(process, "leaves for good");
         if process.tier == Tier::Logic {
             self.model.left(process.index)?;
         }

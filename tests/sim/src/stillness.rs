@@ -48,6 +48,7 @@ impl World {
             is_over: false,
             held: VecDeque::new(),
         });
+        self.trace_fault(None, || format!("{process} is stopped for {for_ms} ms"));
         for (link, ends) in self.links.standing_of(process) {
             let by = ends[usize::from(ends[0] == process)];
             self.watch(link, by, Silence::Stopped { since_ms });
@@ -62,6 +63,7 @@ impl World {
         if self.stopped_since(process) != Some(since_ms) {
             return;
         }
+        self.trace_process(process, "goes on");
         let Some(pause) = &mut self.life_mut(process).pause else {
             return;
         };

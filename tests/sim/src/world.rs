@@ -31,6 +31,10 @@ use crate::plan::{Class, Plan};
 use crate::process::{Life, Mail, Process, Thread, Tier};
 use crate::stillness::Silence;
 use crate::store::{Fate, Store};
+use crate::trace::Tracer;
+
+/// More events at one moment are a loop that never lets time go on.
+const EVENTS_AT_ONCE_MAX: u64 = 5_000_000;
 
 /// How far a wall clock is off that is kept.
 pub const OFF_MS: RangeInclusive<i64> = -500..=500;
@@ -164,6 +168,8 @@ pub struct World {
     pub is_healed: bool,
     pub events: u64,
     trace: DefaultHasher,
+    /// Whoever wants to read what happens.
+    pub tracer: Option<Box<Tracer>>,
     pub deliveries: Vec<network::Delivery>,
     pub link_deliveries: Vec<links::Delivery>,
 }
@@ -217,6 +223,7 @@ impl World {
             is_healed: false,
             events: 0,
             trace: DefaultHasher::new(),
+            tracer: None,
             deliveries: vec![],
             link_deliveries: vec![],
             plan,
@@ -242,10 +249,21 @@ impl World {
     /// Runs until the faults are over, everything is healed, and every record is stored and acknowledged.
     ///
     /// # Errors
-    /// A promise was broken, with the time.
+    /// A promise was broken, now.
     pub fn run(&mut self) -> Result<(), Broken> {
         let end_ms = self.plan.faults_ms + self.plan.heal_ms;
+        let mut at_once = 0;
         while let Some(scheduled) = self.heap.pop() {
+            at_once = if scheduled.at_ms == self.now_ms {
+                at_once + 1
+            } else {
+                0
+            };
+            if at_once > EVENTS_AT_ONCE_MAX {
+                return Err(Broken(
+                    "time stands still: cores wake one another for ever".into(),
+                ));
+            }
             self.now_ms = scheduled.at_ms;
             if self.now_ms > end_ms {
                 let restless = self.devices.iter().filter(|device| !device.is_at_rest());
@@ -258,9 +276,8 @@ impl World {
             }
             self.events += 1;
             (self.now_ms, std::mem::discriminant(&scheduled.event)).hash(&mut self.trace);
-            self.happen(scheduled.event)
-                .and_then(|()| self.model.check(self.now_ms, self.healed_at_ms))
-                .map_err(|broken| Broken(format!("at {} ms: {}", self.now_ms, broken.0)))?;
+            self.happen(scheduled.event)?;
+            self.model.check(self.now_ms, self.healed_at_ms)?;
             if self.is_healed && self.is_at_rest() {
                 return self.model.check_at_rest(&self.store);
             }
@@ -313,6 +330,7 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Broken> {
+        self.trace_event(&event);
         match event {
             Event::WakeDevice(device) => self.wake_device(device)?,
             Event::Resolved { device } => self.resolved(device)?,
@@ -322,7 +340,9 @@ impl World {
                 to,
                 arrival,
             } => {
-                if let Some((client, server)) = self.network.arrives(stream, to, &arrival) {
+                let parties = self.network.arrives(stream, to, &arrival);
+                self.trace_arrival(stream, to, &arrival, parties.is_some());
+                if let Some((client, server)) = parties {
                     self.arrives(stream, to, client, server, arrival)?;
                 }
             }
@@ -346,6 +366,7 @@ impl World {
                 fate,
             } => {
                 let result = self.write(&work, fate)?;
+                self.trace_write(to, generation, &work, fate, &result);
                 self.deliver_to(to, generation, Mail::Written { work, result })?;
             }
             Event::Asked {
@@ -400,7 +421,10 @@ impl World {
     fn deliver_to(&mut self, to: Process, generation: u32, mail: Mail) -> Result<(), Broken> {
         match self.life(to).is_current(generation) {
             true => self.deliver(to, mail),
-            false => Ok(()),
+            false => {
+                self.trace_mail(to, &mail, false);
+                Ok(())
+            }
         }
     }
 
@@ -421,11 +445,13 @@ impl World {
 
     /// A process takes what has come to it.
     pub fn take(&mut self, to: Process, mail: Mail) -> Result<(), Broken> {
+        self.trace_mail(to, &mail, true);
         let Process { tier, index } = to;
         match (tier, mail) {
             (_, Mail::Link { link, mail }) => {
                 let ends = self.links.ends(link);
                 let is_heard = self.links.arrives(link, to, &mail, self.now_ms);
+                self.trace_link(link, to, &mail, is_heard);
                 if !matches!(mail, LinkMail::Said { .. }) {
                     self.note_health();
                 }
@@ -469,6 +495,7 @@ impl World {
 
     /// Puts what the fake networks took into the heap.
     pub fn flush(&mut self) {
+        self.trace_sent();
         for delivery in std::mem::take(&mut self.deliveries) {
             let network::Delivery {
                 at_ms,
