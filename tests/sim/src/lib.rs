@@ -5,15 +5,12 @@
 //! [`plan`] has drawn it. After every event the [`model`] checks the promises of docs/promises.md.
 //!
 //! - [`plan`]: what a run consists of. [`fault`], [`stillness`], [`shutdown`], [`people`]: what goes wrong. [`world`]: the heap, and who gets what.
-//! - [`trace`]: what happened, for people.
+//! - [`run`]: one run, and its failure. [`trace`]: what happened, for people. [`shrink`]: the
+//!   smallest case. [`inquest`]: what is said about a failure. [`regression`]: a case that is kept.
+//!   [`suite`]: many runs, on all cores ([`parallel`]).
 //! - [`process`], [`clock`]: what every process of the cluster is, whichever core runs in it.
 //! - [`network`], [`links`], [`store`], [`accounts`]: the fakes. [`timer`]: how a core is woken.
 //! - [`device`], [`balancer`], [`conn`], [`logic`], [`logic_shell`]: the shells of the cores in this world.
-
-#![allow(
-    clippy::print_stdout,
-    reason = "a program of this crate prints what it found"
-)]
 
 pub mod accounts;
 pub mod balancer;
@@ -21,17 +18,23 @@ pub mod clock;
 pub mod conn;
 pub mod device;
 pub mod fault;
+pub mod inquest;
 pub mod links;
 pub mod logic;
 pub mod logic_shell;
 pub mod model;
 pub mod network;
+pub mod parallel;
 pub mod people;
 pub mod plan;
 pub mod process;
+pub mod regression;
+pub mod run;
+pub mod shrink;
 pub mod shutdown;
 pub mod stillness;
 pub mod store;
+pub mod suite;
 pub mod timer;
 pub mod trace;
 pub mod world;

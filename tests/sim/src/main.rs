@@ -1,190 +1,243 @@
-//! Runs the simulated cluster: one seed, or the suite of `scripts/test`.
+//! Runs the simulated cluster: one seed, a plan, the suite of `scripts/test`, or a night.
 
-#![allow(clippy::print_stdout, reason = "it prints what it found")]
-
+use std::fmt::Display;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use clap::Parser;
-use sim::plan::Plan;
-use sim::world::World;
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, ValueEnum};
+use sim::inquest::{self, Settings};
+use sim::plan::{Class, Overrides, Plan};
+use sim::regression::{self, Regression};
+use sim::run::{self, Run};
+use sim::suite;
+use sim::trace::{Filter, Tracer};
 
 /// The whole cluster in one thread, from one seed.
-#[derive(Parser)]
+#[derive(Debug, Parser)]
 #[command(after_help = "\
 Examples:
-  sim --suite             the fixed seeds, then fresh ones, as scripts/test does
-  sim --seed 42           one run, with what it drew and what it did
-  sim --seed 42 --devices 3 --for 60s
+  sim                                     one run of a seed that is drawn and printed
+  sim --seed 42                           the same run every time
+  sim --seed 42 --devices 3 --for 60s --faults reset,link
+  sim --seed 42 --trace --trace-device 3 --from 10s --to 20s
+  sim --plan tests/sim/regressions/NAME.toml
+  sim --seed 42 --save NAME               if it fails: the smallest case becomes a regression
+  sim --from-seed 1 --seeds 500           these, on all cores
+  sim --suite                             fixed seeds, then fresh ones, as scripts/test does
+  sim --nightly --for-real 8h             larger clusters, longer faults; goes on after a failure
+
+A long run wants `cargo run --profile simulation -p sim --`: optimised, with every assertion.
 
 Exit codes: 0 every promise held, 1 one was broken, 2 wrong usage.")]
 struct Arguments {
-    /// What everything random comes from.
-    #[arg(long, conflicts_with = "suite")]
+    /// What everything random comes from; without it one is drawn.
+    #[arg(long, group = "which")]
     seed: Option<u64>,
-    /// Overrides what the seed draws.
-    #[arg(long)]
-    devices: Option<u32>,
-    /// How long faults last in simulated time; overrides what the seed draws.
-    #[arg(long = "for", value_parser = humantime::parse_duration)]
-    faults: Option<Duration>,
-    /// The fixed seeds, then fresh ones until `--seconds` have passed.
-    #[arg(long)]
+    /// Runs a plan that was written down, under each of its seeds.
+    #[arg(long, value_name = "FILE", group = "which", conflicts_with_all = ["devices", "faults_for", "faults"])]
+    plan: Option<PathBuf>,
+    /// Runs consecutive seeds.
+    #[arg(long, value_name = "SEED", group = "which", requires = "seeds")]
+    from_seed: Option<u64>,
+    /// The fixed seeds, then fresh ones. The first failure ends it.
+    #[arg(long, group = "which")]
     suite: bool,
-    /// How long fresh seeds are tried, in real time.
+    /// Fresh seeds with more devices and longer faults. A failure does not end it.
+    #[arg(long, group = "which")]
+    nightly: bool,
+
+    /// Devices, instead of what the seed draws.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    devices: Option<u32>,
+    /// How long faults last in simulated time, instead of what the seed draws.
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    faults_for: Option<Duration>,
+    /// Classes of faults, instead of what the seed draws; each with the rate that it draws.
+    #[arg(long, value_name = "CLASSES", value_delimiter = ',', value_parser = classes_or_words())]
+    faults: Option<Vec<String>>,
+
+    /// How many seeds from --from-seed on.
+    #[arg(long, requires = "from_seed")]
+    seeds: Option<u64>,
+    /// How long --suite tries fresh seeds, in real time.
     #[arg(long, default_value_t = 20, requires = "suite")]
     seconds: u64,
+    /// How long --nightly goes on, in real time.
+    #[arg(long, value_name = "TIME", default_value = "1h", requires = "nightly", value_parser = humantime::parse_duration)]
+    for_real: Duration,
+
+    /// Prints what happens, one line an event.
+    #[arg(long, conflicts_with_all = ["from_seed", "suite", "nightly"])]
+    trace: bool,
+    /// Of the trace: what concerns this device, and what concerns all.
+    #[arg(long, value_name = "INDEX", requires = "trace")]
+    trace_device: Option<usize>,
+    /// Of the trace: from this simulated time on.
+    #[arg(long, value_name = "TIME", requires = "trace", value_parser = humantime::parse_duration)]
+    from: Option<Duration>,
+    /// Of the trace: up to this simulated time.
+    #[arg(long, value_name = "TIME", requires = "trace", value_parser = humantime::parse_duration)]
+    to: Option<Duration>,
+
+    /// How long a smaller case is looked for after a failure, in real time; 0s: not at all.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    shrink_for: Duration,
+    /// After a failure: makes the smallest case a regression of this name.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["suite", "nightly"], value_parser = regression_name)]
+    save: Option<String>,
 }
 
-/// Always run. The last two found that devices gave up waiting while a group was split around
-/// records that the store refuses.
-const FIXED_SEEDS: [u64; 22] = [
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    9,
-    10,
-    11,
-    12,
-    13,
-    14,
-    15,
-    16,
-    17,
-    18,
-    19,
-    20,
-    11_025_751_514_531_148_767,
-    2_033_450_998_267_804_847,
-];
+/// The classes by name, and words for all and for none of them.
+fn classes_or_words() -> PossibleValuesParser {
+    let classes = Class::value_variants()
+        .iter()
+        .filter_map(Class::to_possible_value);
+    PossibleValuesParser::new(classes.chain(["all".into(), "none".into()]))
+}
+
+fn regression_name(name: &str) -> Result<String, String> {
+    regression::check_name(name).map_err(|error| error.to_string())?;
+    let path = regression::directory().join(format!("{name}.toml"));
+    if path.exists() {
+        return Err(format!("{} exists", path.display()));
+    }
+    Ok(name.into())
+}
+
+const EXIT_BROKEN: u8 = 1;
+const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let faults_ms = arguments.faults.map(|faults| faults.as_millis() as u64);
-    let plan = |seed| Plan::draw(seed, arguments.devices, faults_ms);
-    let held = if arguments.suite {
-        suite(plan, Duration::from_secs(arguments.seconds))
-    } else {
-        let seed = arguments.seed.unwrap_or_else(rand::random);
-        let plan = plan(seed);
-        println!("{plan}");
-        let run = run(plan);
-        println!("{run}");
-        run.broken.is_none()
-    };
-    if held {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// What came of a run.
-struct Run {
-    broken: Option<String>,
-    simulated: Duration,
-    took: Duration,
-    events: u64,
-    records: usize,
-    attaches: u64,
-    trace: u64,
-}
-
-impl std::fmt::Display for Run {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} s of cluster time in {:.2} s, {} events, {} attaches, {} records, trace {:016x}: {}",
-            self.simulated.as_secs(),
-            self.took.as_secs_f64(),
-            self.events,
-            self.attaches,
-            self.records,
-            self.trace,
-            self.broken.as_deref().unwrap_or("every promise held")
-        )
-    }
-}
-
-fn run(plan: Plan) -> Run {
-    let begun = Instant::now();
-    let mut world = World::new(plan);
-    let broken = world.run().err().map(|broken| broken.0);
-    Run {
-        broken,
-        simulated: Duration::from_millis(world.now_ms),
-        took: begun.elapsed(),
-        events: world.events,
-        records: world.model.records(),
-        attaches: world.model.attaches,
-        trace: world.trace_hash(),
-    }
-}
-
-/// Stops at the first broken promise.
-fn suite(plan: impl Fn(u64) -> Plan, fresh: Duration) -> bool {
-    let mut total = Total::default();
-    for seed in FIXED_SEEDS {
-        if !total.add(plan(seed)) {
-            return false;
+    let mut out = io::stdout();
+    match start(&arguments, &mut out) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_BROKEN),
+        // Whoever closed the pipe has read enough.
+        Err(Ended::Output) => ExitCode::SUCCESS,
+        Err(Ended::Usage(what)) => {
+            eprintln!("error: {what}\n\nFor more information, try '--help'.");
+            ExitCode::from(EXIT_USAGE)
         }
     }
-    let begun = Instant::now();
-    let mut fresh_seeds = 0;
-    while begun.elapsed() < fresh {
-        fresh_seeds += 1;
-        if !total.add(plan(rand::random())) {
-            return false;
-        }
-    }
-    // The same seed does the same, event by event.
-    let [first, second] = [0, 1].map(|_| run(plan(FIXED_SEEDS[0])));
-    if first.trace != second.trace {
-        println!(
-            "seed {} ran differently twice: {first}\n{second}",
-            FIXED_SEEDS[0]
-        );
-        return false;
-    }
-    println!(
-        "simulation: {} fixed and {fresh_seeds} fresh seeds, {} s of cluster time in {:.1} s, {} events, {} attaches, {} records: every promise held",
-        FIXED_SEEDS.len(),
-        total.simulated.as_secs(),
-        total.took.as_secs_f64(),
-        total.events,
-        total.attaches,
-        total.records
-    );
-    true
 }
 
-#[derive(Default)]
-struct Total {
-    simulated: Duration,
-    took: Duration,
-    events: u64,
-    records: usize,
-    attaches: u64,
+/// Why there is no verdict.
+enum Ended {
+    Usage(String),
+    Output,
 }
 
-impl Total {
-    /// Whether every promise held.
-    fn add(&mut self, plan: Plan) -> bool {
-        let seed = plan.seed;
-        let run = run(plan.clone());
-        self.simulated += run.simulated;
-        self.took += run.took;
-        self.events += run.events;
-        self.records += run.records;
-        self.attaches += run.attaches;
-        if run.broken.is_some() {
-            println!("{plan}\n{run}\nagain: cargo run -p sim -- --seed {seed}");
-        }
-        run.broken.is_none()
+impl From<io::Error> for Ended {
+    fn from(_: io::Error) -> Self {
+        Self::Output
     }
+}
+
+/// Whether every promise held.
+fn start(arguments: &Arguments, out: &mut dyn Write) -> Result<bool, Ended> {
+    let overrides = arguments.overrides()?;
+    let settings = arguments.settings();
+    if cfg!(panic = "abort") {
+        say(
+            out,
+            "this build ends at a panic: --profile simulation catches and shrinks them",
+        )?;
+    }
+    if arguments.suite {
+        let fresh = Duration::from_secs(arguments.seconds);
+        return Ok(suite::suite(fresh, &overrides, &settings, out)?);
+    }
+    if arguments.nightly {
+        return Ok(suite::nightly(
+            arguments.for_real,
+            &overrides,
+            &settings,
+            out,
+        )?);
+    }
+    if let (Some(from), Some(seeds)) = (arguments.from_seed, arguments.seeds) {
+        return Ok(suite::range(from, seeds, &overrides, &settings, out)?);
+    }
+    if let Some(path) = &arguments.plan {
+        let regression =
+            Regression::load(path).map_err(|error| Ended::Usage(inquest::chain(&error)))?;
+        for plan in regression.plans() {
+            if !single(&plan, arguments, &settings, out)? {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    }
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    single(&Plan::draw(seed, &overrides), arguments, &settings, out)
+}
+
+impl Arguments {
+    fn overrides(&self) -> Result<Overrides, Ended> {
+        let classes = match self.faults.as_deref() {
+            None => None,
+            Some([word]) if word == "all" => Some(Class::value_variants().to_vec()),
+            Some([word]) if word == "none" => Some(vec![]),
+            Some(names) => Some(
+                names
+                    .iter()
+                    .map(|name| Class::from_str(name, false))
+                    .collect::<Result<_, _>>()
+                    .map_err(|_| Ended::Usage("--faults: all and none stand alone".into()))?,
+            ),
+        };
+        Ok(Overrides {
+            devices: self.devices,
+            faults_ms: self.faults_for.map(|time| time.as_millis() as u64),
+            classes,
+        })
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            shrink_for: self.shrink_for,
+            directory: match &self.save {
+                Some(_) => regression::directory(),
+                None => inquest::directory(),
+            },
+            name: self.save.clone(),
+        }
+    }
+
+    fn tracer(&self) -> Option<Box<Tracer>> {
+        let ms = |time: Option<Duration>| time.map(|time| time.as_millis() as u64);
+        let filter = Filter {
+            device: self.trace_device,
+            from_ms: ms(self.from).unwrap_or(0),
+            to_ms: ms(self.to).unwrap_or(u64::MAX),
+        };
+        let out = BufWriter::new(io::stdout());
+        self.trace.then(|| Tracer::printing(filter, Box::new(out)))
+    }
+}
+
+/// One run. What it consists of is said before it begins: a hang or an abort leaves that much.
+fn single(
+    plan: &Plan,
+    arguments: &Arguments,
+    settings: &Settings,
+    out: &mut dyn Write,
+) -> Result<bool, Ended> {
+    say(out, plan)?;
+    let (run, tracer): (Run, _) = run::run_traced(plan, arguments.tracer());
+    drop(tracer);
+    say(out, &run)?;
+    if let Some(failure) = &run.failure {
+        inquest::hold(plan, failure, settings, out)?;
+    }
+    Ok(run.failure.is_none())
+}
+
+fn say(out: &mut dyn Write, what: impl Display) -> io::Result<()> {
+    writeln!(out, "{what}")?;
+    out.flush()
 }

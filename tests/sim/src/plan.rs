@@ -10,7 +10,11 @@ use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 /// Every rate and every limit of one run. The same seed draws the same plan.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+///
+/// A regression (`tests/sim/regressions`) states the whole plan, so that it keeps its meaning when
+/// later plans are drawn otherwise. Hence the rule for whoever adds a field: `#[serde(default)]`
+/// with a default under which the world is as it was without the field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     pub seed: u64,
@@ -20,7 +24,9 @@ pub struct Plan {
     /// From the heal until everything must be quiet and right.
     pub heal_ms: u64,
 
+    #[serde(default = "one")]
     pub balancers: u16,
+    #[serde(default = "one")]
     pub conn_servers: u16,
     pub logic_servers: u16,
     pub shards: u16,
@@ -40,6 +46,10 @@ pub struct Plan {
     pub store_ms: RangeInclusive<u64>,
 
     pub faults: Faults,
+}
+
+fn one() -> u16 {
+    1
 }
 
 /// A class of what goes wrong: drawn, taken away and named as a whole.
@@ -129,12 +139,14 @@ impl Class {
 pub struct Faults(BTreeMap<Class, u32>);
 
 impl Faults {
-    fn draw(rng: &mut SmallRng) -> Self {
+    /// `classes`: these and no others, each with its drawn rate.
+    fn draw(rng: &mut SmallRng, classes: Option<&[Class]>) -> Self {
         let mut drawn = BTreeMap::new();
         for class in Class::value_variants() {
             let (Rate::EveryMs(range) | Rate::Of1000(range)) = class.rate();
             let rate = rng.random_range(range);
-            if rng.random_ratio(2, 3) {
+            let is_drawn = rng.random_ratio(2, 3);
+            if classes.map_or(is_drawn, |classes| classes.contains(class)) {
                 drawn.insert(*class, rate);
             }
         }
@@ -171,19 +183,52 @@ impl Faults {
     }
 }
 
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.pad(value.as_ref().map_or("skipped", |value| value.get_name()))
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("no faults");
+        }
+        for (index, (class, rate)) in self.0.iter().enumerate() {
+            f.write_str(if index == 0 { "" } else { ", " })?;
+            match class.rate() {
+                Rate::EveryMs(_) => write!(f, "{class} each {rate} ms")?,
+                Rate::Of1000(_) => write!(f, "{class} {rate} of 1000")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is not left to the seed. Everything else is drawn as it would have been, but for the places,
+/// which follow from the devices.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub devices: Option<u32>,
+    pub faults_ms: Option<u64>,
+    pub classes: Option<Vec<Class>>,
+}
+
 impl Plan {
-    /// `devices` and `faults_ms` override what is drawn.
-    pub fn draw(seed: u64, devices: Option<u32>, faults_ms: Option<u64>) -> Self {
+    pub fn draw(seed: u64, overrides: &Overrides) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let devices = devices.unwrap_or_else(|| rng.random_range(2..=60));
+        let drawn_devices = rng.random_range(2..=60);
+        let devices = overrides.devices.unwrap_or(drawn_devices);
         let logic_servers: u16 = rng.random_range(1..=3);
         let fair = devices.div_ceil(logic_servers.into());
         let slow_links = rng.random_ratio(1, 4);
-        let faults = Faults::draw(&mut rng);
+        let faults = Faults::draw(&mut rng, overrides.classes.as_deref());
+        let drawn_faults_ms = rng.random_range(30_000..=240_000);
         Self {
             seed,
             devices,
-            faults_ms: faults_ms.unwrap_or_else(|| rng.random_range(30_000..=240_000)),
+            faults_ms: overrides.faults_ms.unwrap_or(drawn_faults_ms),
             heal_ms: 900_000,
             balancers: rng.random_range(1..=2),
             conn_servers: rng.random_range(1..=3),
@@ -235,6 +280,6 @@ impl fmt::Display for Plan {
             "  network {:?} ms, links {:?} ms, store {:?} ms",
             self.network_ms, self.link_ms, self.store_ms
         )?;
-        write!(f, "  {:?}", self.faults)
+        write!(f, "  {}", self.faults)
     }
 }

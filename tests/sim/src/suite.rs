@@ -1,0 +1,317 @@
+//! Many runs: the suite of `scripts/test`, a range of seeds, a night.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::inquest;
+use crate::parallel::{self, Next};
+use crate::plan::{Overrides, Plan};
+use crate::run::{self, Run};
+
+/// Always part of the suite. A seed that found something is not added here: it becomes a regression.
+const FIXED_SEEDS: std::ops::RangeInclusive<u64> = 1..=20;
+/// One in so many is run twice, and must do the same twice.
+const TWICE_EACH: u64 = 8;
+
+/// A plan, and whether it is run twice.
+struct Job {
+    plan: Plan,
+    twice: bool,
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match inquest::flags(&self.plan) {
+            Some(flags) => f.write_str(&flags),
+            None => write!(f, "{}", self.plan),
+        }
+    }
+}
+
+struct Outcome {
+    run: Run,
+    /// Where it was run twice and did otherwise.
+    otherwise: Option<Run>,
+}
+
+fn work(job: &Job) -> Outcome {
+    let run = run::run(&job.plan);
+    let again = job.twice.then(|| run::run(&job.plan));
+    Outcome {
+        otherwise: again.filter(|again| !again.equals(&run)),
+        run,
+    }
+}
+
+/// Many runs in numbers.
+#[derive(Default)]
+struct Totals {
+    runs: u64,
+    twice: u64,
+    simulated: Duration,
+    events: u64,
+    records: usize,
+    attaches: u64,
+}
+
+impl Totals {
+    fn add(&mut self, job: &Job, run: &Run) {
+        self.runs += 1;
+        self.twice += u64::from(job.twice);
+        self.simulated += run.simulated;
+        self.events += run.events;
+        self.records += run.records;
+        self.attaches += run.attaches;
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} s of cluster time, {} events, {} attaches, {} records, {} of {} seeds run twice",
+            self.simulated.as_secs(),
+            self.events,
+            self.attaches,
+            self.records,
+            self.twice,
+            self.runs,
+        )
+    }
+}
+
+/// How a series of runs goes on after a failure, and what is done about one.
+struct Series<'a> {
+    settings: &'a inquest::Settings,
+    out: &'a mut dyn Write,
+}
+
+/// The fixed seeds, then fresh ones for so long. Stops at the first failure. Whether all held.
+///
+/// # Errors
+/// `out` takes no more.
+pub fn suite(
+    fresh: Duration,
+    overrides: &Overrides,
+    settings: &inquest::Settings,
+    out: &mut dyn Write,
+) -> io::Result<bool> {
+    let mut until = None;
+    let fresh_seeds = std::iter::from_fn(|| {
+        let until = until.get_or_insert_with(|| Instant::now() + fresh);
+        (Instant::now() < *until).then(rand::random)
+    });
+    let seeds = FIXED_SEEDS.chain(fresh_seeds);
+    series(seeds, overrides, Series { settings, out })
+}
+
+/// Consecutive seeds.
+///
+/// # Errors
+/// `out` takes no more.
+pub fn range(
+    from_seed: u64,
+    seeds: u64,
+    overrides: &Overrides,
+    settings: &inquest::Settings,
+    out: &mut dyn Write,
+) -> io::Result<bool> {
+    let seeds = (0..seeds).map(|step| from_seed.wrapping_add(step));
+    series(seeds, overrides, Series { settings, out })
+}
+
+fn series(
+    seeds: impl Iterator<Item = u64> + Send,
+    overrides: &Overrides,
+    series: Series<'_>,
+) -> io::Result<bool> {
+    let Series { settings, out } = series;
+    let begun = Instant::now();
+    let mut totals = Totals::default();
+    let mut failed = None;
+    let jobs = seeds.enumerate().map(|(index, seed)| Job {
+        plan: Plan::draw(seed, overrides),
+        twice: (index as u64).is_multiple_of(TWICE_EACH),
+    });
+    parallel::each(jobs, work, |job, outcome| {
+        totals.add(&job, &outcome.run);
+        if outcome.run.failure.is_none() && outcome.otherwise.is_none() {
+            return Next::GoOn;
+        }
+        failed = Some((job, outcome));
+        Next::Stop
+    });
+    if let Some((job, outcome)) = failed {
+        tell(&job, &outcome, settings, out)?;
+        return Ok(false);
+    }
+    let took_s = begun.elapsed().as_secs_f64();
+    writeln!(
+        out,
+        "simulation: {totals}, in {took_s:.1} s: every promise held"
+    )?;
+    Ok(true)
+}
+
+fn tell(
+    job: &Job,
+    outcome: &Outcome,
+    settings: &inquest::Settings,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out, "{}\n{}", job.plan, outcome.run)?;
+    if let Some(otherwise) = &outcome.otherwise {
+        writeln!(
+            out,
+            "NOT REPEATABLE: run again it did otherwise: {otherwise}"
+        )?;
+    }
+    match &outcome.run.failure {
+        Some(failure) => inquest::hold(&job.plan, failure, settings, out),
+        None => Ok(()),
+    }
+}
+
+// ---- a night ----------------------------------------------------------------------------------
+
+/// One failure of a kind is looked into; of the others the seed is told.
+const INQUESTS_PER_PROMISE: u32 = 2;
+/// How often a night says how far it is.
+const PROGRESS: Duration = Duration::from_secs(60);
+/// A run of a night sends about so many records at most: more take memory, and show no more.
+const RECORDS_MAX: u64 = 400_000;
+
+/// Fresh seeds for so long, with more devices and longer faults than the suite. It goes on after a
+/// failure. Whether all held.
+///
+/// # Errors
+/// `out` takes no more.
+pub fn nightly(
+    time: Duration,
+    overrides: &Overrides,
+    settings: &inquest::Settings,
+    out: &mut dyn Write,
+) -> io::Result<bool> {
+    let begun = Instant::now();
+    let mut seeds = 0_u64;
+    let jobs = std::iter::from_fn(|| {
+        seeds += 1;
+        (begun.elapsed() < time).then(|| Job {
+            plan: large(rand::random(), overrides),
+            twice: seeds.is_multiple_of(TWICE_EACH),
+        })
+    });
+    let mut totals = Totals::default();
+    let mut failures = BTreeMap::<String, u32>::new();
+    let mut told_at = begun;
+    let mut result = Ok(());
+    let work = |job: &Job| {
+        let outcome = work(job);
+        // In the thread that found it: the other goes on.
+        let mut report = vec![];
+        if outcome.run.failure.is_some() || outcome.otherwise.is_some() {
+            let _ = tell(job, &outcome, settings, &mut report);
+        }
+        (outcome, report)
+    };
+    parallel::each(jobs, work, |job, (outcome, report)| {
+        totals.add(&job, &outcome.run);
+        if let Some(kind) = kind(&outcome) {
+            let count = failures.entry(kind).or_default();
+            *count += 1;
+            result = if *count <= INQUESTS_PER_PROMISE {
+                out.write_all(&report)
+            } else {
+                writeln!(out, "once more, {job}: {}", outcome.run)
+            };
+        }
+        if result.is_ok() && told_at.elapsed() >= PROGRESS {
+            told_at = Instant::now();
+            let passed = humantime::format_duration(Duration::from_secs(begun.elapsed().as_secs()));
+            let failed: u32 = failures.values().sum();
+            result = writeln!(out, "after {passed}: {totals}, {failed} failures");
+            let _ = out.flush();
+        }
+        if result.is_ok() {
+            Next::GoOn
+        } else {
+            Next::Stop
+        }
+    });
+    result?;
+    let took_s = begun.elapsed().as_secs();
+    writeln!(out, "\nthe night: {totals}, in {took_s} s")?;
+    if failures.is_empty() {
+        writeln!(out, "every promise held")?;
+    }
+    for (kind, count) in &failures {
+        writeln!(out, "{count} x {kind}")?;
+    }
+    if !failures.is_empty() {
+        writeln!(out, "the cases are in {}", settings.directory.display())?;
+    }
+    Ok(failures.is_empty())
+}
+
+fn kind(outcome: &Outcome) -> Option<String> {
+    match (&outcome.run.failure, &outcome.otherwise) {
+        (Some(failure), _) => Some(failure.promise.clone()),
+        (None, Some(_)) => Some("not repeatable".into()),
+        (None, None) => None,
+    }
+}
+
+/// As `seed` draws it, but for more devices and a longer time.
+fn large(seed: u64, overrides: &Overrides) -> Plan {
+    let mut rng = SmallRng::seed_from_u64(!seed);
+    // As many small clusters as large ones: the small ones are where a history is simple enough
+    // to become strange.
+    let devices = 1 << rng.random_range(1..=10_u32);
+    let devices = rng.random_range(devices / 2 + 1..=devices);
+    let faults_ms = rng.random_range(60_000..=1_800_000);
+    let mut large = Overrides {
+        devices: overrides.devices.or(Some(devices)),
+        faults_ms: overrides.faults_ms.or(Some(faults_ms)),
+        classes: overrides.classes.clone(),
+    };
+    let plan = Plan::draw(seed, &large);
+    let records =
+        u64::from(plan.devices) * plan.faults_ms / u64::from(plan.report_interval_ms.max(1));
+    if overrides.faults_ms.is_none() && records > RECORDS_MAX {
+        let shorter_ms = plan.faults_ms * RECORDS_MAX / records;
+        large.faults_ms = Some(shorter_ms.max(30_000));
+        return Plan::draw(seed, &large);
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_of_a_night_is_repeated_by_its_flags() {
+        for seed in 0..50 {
+            let plan = large(seed, &Overrides::default());
+            assert!(plan.devices >= 2 && plan.devices <= 1_024, "{plan}");
+            assert!(inquest::flags(&plan).is_some(), "{plan}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_stays() {
+        let overrides = Overrides {
+            devices: Some(3),
+            faults_ms: Some(9_000_000),
+            classes: Some(vec![]),
+        };
+        let plan = large(5, &overrides);
+        assert_eq!((plan.devices, plan.faults_ms), (3, 9_000_000));
+        assert_eq!(plan.faults.classes().count(), 0);
+    }
+}
