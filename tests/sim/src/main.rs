@@ -85,6 +85,9 @@ struct Arguments {
     /// How long a smaller case is looked for after a failure, in real time; 0s: not at all.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     shrink_for: Duration,
+    /// Where the case of a failure is written; without it beside the build.
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "save")]
+    cases: Option<PathBuf>,
     /// After a failure: makes the smallest case a regression of this name.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["suite", "nightly"], value_parser = regression_name)]
     save: Option<String>,
@@ -200,9 +203,10 @@ impl Arguments {
     fn settings(&self) -> Settings {
         Settings {
             shrink_for: self.shrink_for,
-            directory: match &self.save {
-                Some(_) => regression::directory(),
-                None => inquest::directory(),
+            directory: match (&self.save, &self.cases) {
+                (Some(_), _) => regression::directory(),
+                (None, Some(cases)) => cases.clone(),
+                (None, None) => inquest::directory(),
             },
             name: self.save.clone(),
         }

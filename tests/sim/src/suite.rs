@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
@@ -74,21 +75,15 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} s of cluster time, {} events, {} attaches, {} records, {} of {} seeds run twice",
+            "{} seeds ({} of them twice), {} s of cluster time, {} events, {} attaches, {} records",
+            self.runs,
+            self.twice,
             self.simulated.as_secs(),
             self.events,
             self.attaches,
             self.records,
-            self.twice,
-            self.runs,
         )
     }
-}
-
-/// How a series of runs goes on after a failure, and what is done about one.
-struct Series<'a> {
-    settings: &'a inquest::Settings,
-    out: &'a mut dyn Write,
 }
 
 /// The fixed seeds, then fresh ones for so long. Stops at the first failure. Whether all held.
@@ -107,7 +102,7 @@ pub fn suite(
         (Instant::now() < *until).then(rand::random)
     });
     let seeds = FIXED_SEEDS.chain(fresh_seeds);
-    series(seeds, overrides, Series { settings, out })
+    series(seeds, overrides, settings, out)
 }
 
 /// Consecutive seeds.
@@ -122,15 +117,15 @@ pub fn range(
     out: &mut dyn Write,
 ) -> io::Result<bool> {
     let seeds = (0..seeds).map(|step| from_seed.wrapping_add(step));
-    series(seeds, overrides, Series { settings, out })
+    series(seeds, overrides, settings, out)
 }
 
 fn series(
     seeds: impl Iterator<Item = u64> + Send,
     overrides: &Overrides,
-    series: Series<'_>,
+    settings: &inquest::Settings,
+    out: &mut dyn Write,
 ) -> io::Result<bool> {
-    let Series { settings, out } = series;
     let begun = Instant::now();
     let mut totals = Totals::default();
     let mut failed = None;
@@ -179,8 +174,8 @@ fn tell(
 
 // ---- a night ----------------------------------------------------------------------------------
 
-/// One failure of a kind is looked into; of the others the seed is told.
-const INQUESTS_PER_PROMISE: u32 = 2;
+/// The first failures of a kind are looked into; of the others the seed is told.
+const INQUESTS_PER_KIND: u32 = 2;
 /// How often a night says how far it is.
 const PROGRESS: Duration = Duration::from_secs(60);
 /// A run of a night sends about so many records at most: more take memory, and show no more.
@@ -207,35 +202,35 @@ pub fn nightly(
         })
     });
     let mut totals = Totals::default();
-    let mut failures = BTreeMap::<String, u32>::new();
+    let failures = Failures::default();
     let mut told_at = begun;
     let mut result = Ok(());
     let work = |job: &Job| {
         let outcome = work(job);
-        // In the thread that found it: the other goes on.
         let mut report = vec![];
-        if outcome.run.failure.is_some() || outcome.otherwise.is_some() {
-            let _ = tell(job, &outcome, settings, &mut report);
-        }
-        (outcome, report)
-    };
-    parallel::each(jobs, work, |job, (outcome, report)| {
-        totals.add(&job, &outcome.run);
         if let Some(kind) = kind(&outcome) {
-            let count = failures.entry(kind).or_default();
-            *count += 1;
-            result = if *count <= INQUESTS_PER_PROMISE {
-                out.write_all(&report)
+            // In the thread that found it: the others go on.
+            let told = if failures.count(kind) <= INQUESTS_PER_KIND {
+                tell(job, &outcome, settings, &mut report)
             } else {
-                writeln!(out, "once more, {job}: {}", outcome.run)
+                writeln!(report, "once more, {job}: {}", outcome.run)
             };
+            // Memory takes everything.
+            debug_assert!(told.is_ok());
         }
+        (outcome.run, report)
+    };
+    parallel::each(jobs, work, |job, (run, report)| {
+        totals.add(&job, &run);
+        result = out.write_all(&report);
         if result.is_ok() && told_at.elapsed() >= PROGRESS {
             told_at = Instant::now();
             let passed = humantime::format_duration(Duration::from_secs(begun.elapsed().as_secs()));
-            let failed: u32 = failures.values().sum();
-            result = writeln!(out, "after {passed}: {totals}, {failed} failures");
-            let _ = out.flush();
+            result = writeln!(
+                out,
+                "after {passed}: {totals}, {} failures",
+                failures.in_all()
+            );
         }
         if result.is_ok() {
             Next::GoOn
@@ -246,16 +241,39 @@ pub fn nightly(
     result?;
     let took_s = begun.elapsed().as_secs();
     writeln!(out, "\nthe night: {totals}, in {took_s} s")?;
+    let failures = failures.into_inner();
     if failures.is_empty() {
         writeln!(out, "every promise held")?;
+        return Ok(true);
     }
     for (kind, count) in &failures {
         writeln!(out, "{count} x {kind}")?;
     }
-    if !failures.is_empty() {
-        writeln!(out, "the cases are in {}", settings.directory.display())?;
+    writeln!(out, "the cases are in {}", settings.directory.display())?;
+    Ok(false)
+}
+
+/// How often each kind of failure came, whichever thread found it.
+#[derive(Default)]
+struct Failures(Mutex<BTreeMap<String, u32>>);
+
+impl Failures {
+    /// One more; how many of its kind there are now.
+    fn count(&self, kind: String) -> u32 {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(kind).or_default();
+        *count += 1;
+        *count
     }
-    Ok(failures.is_empty())
+
+    fn in_all(&self) -> u32 {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.values().sum()
+    }
+
+    fn into_inner(self) -> BTreeMap<String, u32> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn kind(outcome: &Outcome) -> Option<String> {
