@@ -11,7 +11,7 @@ use crate::plan::{Class, Overrides, Plan};
 use crate::regression::Regression;
 use crate::run::{self, Failure};
 use crate::shrink::{self, Limits, Shrunk};
-use crate::trace::{Filter, Tracer, words};
+use crate::trace::{Filter, Tracer};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -68,7 +68,7 @@ pub fn hold(
         writeln!(out, "\nthe way to the panic:\n{backtrace}")?;
     }
     let regression = Regression {
-        found: words::cut(&failure.what),
+        found: failure.what.clone(),
         promise: failure.promise.clone(),
         seeds: 1,
         plan: plan.clone(),

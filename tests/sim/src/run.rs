@@ -12,7 +12,7 @@ use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use crate::plan::Plan;
-use crate::trace::{Tracer, subject};
+use crate::trace::{Tracer, subject, words};
 use crate::world::World;
 
 /// What came of a run.
@@ -85,7 +85,8 @@ impl Failure {
             promise: promise(&what),
             at_ms: world.now_ms,
             device: subject(&what, world),
-            what,
+            // Of a thousand devices that are not at rest the first ones tell enough.
+            what: words::cut(&what),
             backtrace: None,
         }
     }
@@ -208,28 +209,21 @@ fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
     })
 }
 
-/// The frames of a backtrace that stand in the product or in the simulation, with their lines.
+/// The frames of a backtrace that stand in this repository: function, file and line. Which those
+/// are the files say; function names come without their modules.
 fn ours(backtrace: &str) -> String {
-    let crates = [
-        "balancer::",
-        "common::",
-        "conn_server::",
-        "logic_server::",
-        "simulator::",
-        "sim::",
-    ];
-    let mut lines = backtrace.lines().peekable();
+    let mut lines = backtrace.lines().map(str::trim_start).peekable();
     let mut kept = vec![];
-    while let Some(line) = lines.next() {
-        let place = lines.next_if(|line| line.trim_start().starts_with("at "));
-        let function = line
-            .trim_start()
-            .trim_start_matches(|c: char| c.is_ascii_digit() || c == ':' || c == ' ' || c == '<');
-        if crates.iter().any(|krate| function.starts_with(krate))
-            && !function.starts_with("sim::run::")
-        {
-            kept.push(format!("  {function}"));
-            kept.extend(place.map(|place| format!("      {}", place.trim_start())));
+    while let Some(function) = lines.next() {
+        let Some(place) = lines.next_if(|line| line.starts_with("at ")) else {
+            continue;
+        };
+        let is_foreign = ["/rustc/", ".cargo/registry", "tests/sim/src/run.rs"];
+        if !is_foreign.iter().any(|part| place.contains(part)) {
+            kept.push(format!("  {function}\n      {place}"));
+        }
+        if place.contains("tests/sim/src/run.rs") && !kept.is_empty() {
+            break;
         }
     }
     kept.join("\n")
@@ -263,16 +257,24 @@ mod tests {
     #[test]
     fn of_a_backtrace_the_product_is_kept() {
         let backtrace = "\
-   0: std::backtrace::Backtrace::force_capture
+   0: <std::backtrace::Backtrace>::force_capture
              at /rustc/library/std/src/backtrace.rs:312:9
-   1: logic_server::shard::Shard::apply
+   1: {closure#0}
+             at ./tests/sim/src/run.rs:180:34
+   2: apply
              at ./logic-server/src/shard/mod.rs:210:13
-   2: <logic_server::gate::Core as core::fmt::Debug>::fmt
-   3: sim::run::catch
-             at ./tests/sim/src/run.rs:1:1";
+   3: insert<u32>
+             at /home/somebody/.cargo/registry/src/index/slab-0.4.12/src/lib.rs:9:1
+   4: happen
+             at ./tests/sim/src/world.rs:300:5
+   5: {closure#0}
+             at ./tests/sim/src/run.rs:150:1
+   6: __libc_start_main
+   7: main
+             at ./tests/sim/src/main.rs:1:1";
         assert_eq!(
             ours(backtrace),
-            "  logic_server::shard::Shard::apply\n      at ./logic-server/src/shard/mod.rs:210:13\n  logic_server::gate::Core as core::fmt::Debug>::fmt"
+            "  2: apply\n      at ./logic-server/src/shard/mod.rs:210:13\n  4: happen\n      at ./tests/sim/src/world.rs:300:5"
         );
     }
 }

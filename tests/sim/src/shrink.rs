@@ -2,11 +2,12 @@
 //!
 //! Something is taken away and the rest is run again; if the same promise breaks, the rest is the
 //! new plan. In this order, until nothing more can be taken: what comes after the failure, fault
-//! classes (halves, quarters, one by one), devices, time, processes.
+//! classes (halves, quarters, one by one), devices, processes; then time.
 //!
 //! All faults of a world share its random numbers, so a plan with one class less is another story
-//! from the first event on. A candidate therefore gets several seeds before it counts as holding:
-//! what is searched is the smallest *set of circumstances* under which the promise breaks.
+//! from the first event on. A candidate therefore gets several seeds before it counts as holding,
+//! and time: few devices need longer than many to have the same bad luck. What is searched is the
+//! smallest *set of circumstances* under which the promise breaks; time is taken away last.
 
 use crate::plan::{Class, Plan};
 use crate::run::Failure;
@@ -41,6 +42,8 @@ pub struct Shrunk {
     pub others: Vec<(Plan, Failure)>,
 }
 
+/// Where faults break the promise, a candidate has at least so long to do it.
+const EXPOSURE_MS: u64 = 240_000;
 /// Faults that last shorter are hard to tell from none.
 const FAULTS_MS_MIN: u64 = 1_000;
 
@@ -52,6 +55,7 @@ struct Shrinker<'a> {
     progress: &'a mut dyn FnMut(&Plan, u32),
     tries: u32,
     is_out: bool,
+    exposure_ms: u64,
     plan: Plan,
     failure: Failure,
     others: Vec<(Plan, Failure)>,
@@ -72,6 +76,7 @@ pub fn shrink(
         progress,
         tries: 0,
         is_out: false,
+        exposure_ms: plan.faults_ms.max(EXPOSURE_MS),
         plan,
         failure,
         others: vec![],
@@ -81,12 +86,12 @@ pub fn shrink(
         shrinker.take_the_end();
         shrinker.take_classes();
         shrinker.take_devices();
-        shrinker.take_time();
         shrinker.take_processes();
         if shrinker.is_out || same_size(&shrinker.plan, &before) {
             break;
         }
     }
+    shrinker.take_time();
     Shrunk {
         plan: shrinker.plan,
         failure: shrinker.failure,
@@ -96,13 +101,16 @@ pub fn shrink(
     }
 }
 
-/// Another seed alone is no progress.
+/// Another seed alone is no progress, nor is another time.
 fn same_size(a: &Plan, b: &Plan) -> bool {
-    let b = Plan {
-        seed: a.seed,
+    let Plan {
+        seed, faults_ms, ..
+    } = *a;
+    *a == Plan {
+        seed,
+        faults_ms,
         ..b.clone()
-    };
-    *a == b
+    }
 }
 
 impl Shrinker<'_> {
@@ -141,6 +149,18 @@ impl Shrinker<'_> {
         }
     }
 
+    /// The same for a plan that may need longer; then what comes after the failure is cut off.
+    fn accepts_sometime(&mut self, mut candidate: Plan) -> bool {
+        if self.failure.at_ms < self.plan.faults_ms {
+            candidate.faults_ms = self.exposure_ms;
+        }
+        let accepts = self.accepts(candidate);
+        if accepts {
+            self.take_the_end();
+        }
+        accepts
+    }
+
     /// Nothing that happens after the failure belongs to it, and until then nothing changes.
     fn take_the_end(&mut self) {
         let faults_ms = (self.failure.at_ms + 1).max(FAULTS_MS_MIN);
@@ -167,7 +187,7 @@ impl Shrinker<'_> {
                 let mut candidate = self.plan.clone();
                 candidate.faults.keep(&kept);
                 // What was taken made room for the next at the same place.
-                if !self.accepts(candidate) {
+                if !self.accepts_sometime(candidate) {
                     at = end;
                 }
             }
@@ -179,19 +199,8 @@ impl Shrinker<'_> {
         self.ascend(
             |plan| plan.devices.into(),
             |plan, devices| with_devices(plan, devices as u32),
+            Self::accepts_sometime,
         );
-    }
-
-    fn take_time(&mut self) {
-        // In seconds: how many ms exactly is of no interest.
-        self.ascend(
-            |plan| plan.faults_ms / FAULTS_MS_MIN,
-            |plan, s| Plan {
-                faults_ms: s * FAULTS_MS_MIN,
-                ..plan.clone()
-            },
-        );
-        self.take_the_end();
     }
 
     fn take_processes(&mut self) {
@@ -203,19 +212,38 @@ impl Shrinker<'_> {
                     *count(&mut plan) = few as u16;
                     with_room(plan)
                 },
+                Self::accepts_sometime,
             );
         }
     }
 
+    /// In seconds: how many ms exactly is of no interest.
+    fn take_time(&mut self) {
+        self.ascend(
+            |plan| plan.faults_ms / FAULTS_MS_MIN,
+            |plan, s| Plan {
+                faults_ms: s * FAULTS_MS_MIN,
+                ..plan.clone()
+            },
+            Self::accepts,
+        );
+        self.take_the_end();
+    }
+
     /// The least of a number that still fails: from 1 upwards in growing steps, so that the cheap
     /// candidates come first, then down again from the first that fails.
-    fn ascend(&mut self, number: impl Fn(&Plan) -> u64, with: impl Fn(&Plan, u64) -> Plan) {
+    fn ascend(
+        &mut self,
+        number: impl Fn(&Plan) -> u64,
+        with: impl Fn(&Plan, u64) -> Plan,
+        accepts: impl Fn(&mut Self, Plan) -> bool,
+    ) {
         let most = number(&self.plan);
         let mut held = 0;
         let mut few = 1;
-        while few < most {
+        while few < most && !self.is_out {
             let candidate = with(&self.plan, few);
-            if self.accepts(candidate) {
+            if accepts(self, candidate) {
                 break;
             }
             held = few;
@@ -227,9 +255,9 @@ impl Shrinker<'_> {
             if fails <= held + 1 {
                 break;
             }
-            let middle = held + (fails - held) / 2;
-            let candidate = with(&self.plan, middle);
-            if !self.accepts(candidate) {
+            let candidate = with(&self.plan, held + (fails - held) / 2);
+            let middle = number(&candidate);
+            if !accepts(self, candidate) {
                 held = middle;
             }
         }

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::inquest;
 use crate::parallel::{self, Next};
-use crate::plan::{Overrides, Plan};
+use crate::plan::{Class, Overrides, Plan};
 use crate::run::{self, Run};
 
 /// Always part of the suite. A seed that found something is not added here: it becomes a regression.
@@ -180,6 +180,8 @@ const INQUESTS_PER_KIND: u32 = 2;
 const PROGRESS: Duration = Duration::from_secs(60);
 /// A run of a night sends about so many records at most: more take memory, and show no more.
 const RECORDS_MAX: u64 = 400_000;
+/// Faults of a night last at least so long.
+const LARGE_FAULTS_MS_MIN: u64 = 30_000;
 
 /// Fresh seeds for so long, with more devices and longer faults than the suite. It goes on after a
 /// failure. Whether all held.
@@ -298,14 +300,28 @@ fn large(seed: u64, overrides: &Overrides) -> Plan {
         classes: overrides.classes.clone(),
     };
     let plan = Plan::draw(seed, &large);
-    let records =
-        u64::from(plan.devices) * plan.faults_ms / u64::from(plan.report_interval_ms.max(1));
-    if overrides.faults_ms.is_none() && records > RECORDS_MAX {
-        let shorter_ms = plan.faults_ms * RECORDS_MAX / records;
-        large.faults_ms = Some(shorter_ms.max(30_000));
+    let most_ms = longest_ms(&plan);
+    if overrides.faults_ms.is_none() && plan.faults_ms > most_ms {
+        large.faults_ms = Some(most_ms);
         return Plan::draw(seed, &large);
     }
     plan
+}
+
+/// Transactions until a record that the store refuses is alone: halves of some thousand rows.
+const WRITES_PER_REFUSED: u64 = 12;
+
+/// How long faults may last so that what they leave behind can be done within the heal: one writer
+/// of each logic server splits around every record that the store refuses, at the store's pace.
+fn longest_ms(plan: &Plan) -> u64 {
+    let records_per_ms = f64::from(plan.devices) / f64::from(plan.report_interval_ms.max(1));
+    let write_ms = (plan.store_ms.start() + plan.store_ms.end()) / 2;
+    let refused = f64::from(plan.faults.of_1000(Class::Poison)) / 1_000.0;
+    let splitting = records_per_ms * refused * (WRITES_PER_REFUSED * write_ms) as f64
+        / f64::from(plan.logic_servers);
+    let by_splitting_ms = plan.heal_ms as f64 / 3.0 / splitting.max(1e-9);
+    let by_records_ms = RECORDS_MAX as f64 / records_per_ms;
+    (by_splitting_ms.min(by_records_ms) as u64).max(LARGE_FAULTS_MS_MIN)
 }
 
 #[cfg(test)]
@@ -319,6 +335,26 @@ mod tests {
             assert!(plan.devices >= 2 && plan.devices <= 1_024, "{plan}");
             assert!(inquest::flags(&plan).is_some(), "{plan}");
         }
+    }
+
+    #[test]
+    fn many_refused_records_shorten_a_run() {
+        let overrides = Overrides {
+            devices: Some(1_000),
+            classes: Some(vec![Class::Poison]),
+            ..Overrides::default()
+        };
+        let mut plan = Plan::draw(1, &overrides);
+        plan.report_interval_ms = 1_000;
+        plan.store_ms = 1..=199;
+        plan.logic_servers = 1;
+        let refused = plan.faults.of_1000(Class::Poison);
+        // One record a ms, so many of 1,000 refused, each for 1.2 s at the store.
+        let most_ms = longest_ms(&plan);
+        let splitting_ms = most_ms * u64::from(refused) * 1_200 / 1_000;
+        assert!(splitting_ms <= 300_000 || most_ms == LARGE_FAULTS_MS_MIN);
+        plan.faults.keep(&[]);
+        assert_eq!(longest_ms(&plan), RECORDS_MAX);
     }
 
     #[test]

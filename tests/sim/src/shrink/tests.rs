@@ -124,6 +124,27 @@ fn a_candidate_gets_several_seeds() {
 }
 
 #[test]
+fn a_few_devices_get_the_time_that_they_need() {
+    // So many seconds of devices make the failure likely: 50 need two seconds, one needs 100.
+    let fails_at = |plan: &Plan| 100_000 / u64::from(plan.devices);
+    let first = plan();
+    let mut attempt = |plan: &Plan| {
+        let at_ms = fails_at(plan);
+        Some((at_ms < plan.faults_ms).then(|| failure("P1", at_ms)))
+    };
+    let limits = Limits::default();
+    let shrunk = shrink(
+        first,
+        failure("P1", 2_000),
+        limits,
+        &mut attempt,
+        &mut |_, _| {},
+    );
+    assert_eq!((shrunk.plan.devices, shrunk.plan.faults_ms), (1, 100_001));
+    assert_eq!(shrunk.failure.at_ms, 100_000);
+}
+
+#[test]
 fn another_promise_is_another_case_and_is_named_once() {
     let fails = |plan: &Plan| match has(plan, Class::Silence) {
         true => Some("P1"),
