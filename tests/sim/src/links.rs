@@ -45,6 +45,8 @@ struct Link {
     is_broken: bool,
     /// Which ends were told that it stands, and not yet that it is broken.
     is_up: [bool; 2],
+    /// Which ends need not be told any more that it is broken: they were, or are dead.
+    is_told: [bool; 2],
     since_ms: u64,
 }
 
@@ -147,6 +149,7 @@ impl Links {
                 stalled: [vec![], vec![]],
                 is_broken: false,
                 is_up: [false; 2],
+                is_told: [false; 2],
                 since_ms: now_ms,
             },
         );
@@ -322,13 +325,15 @@ impl Links {
         match mail {
             LinkMail::Down => {
                 let was_up = std::mem::replace(is_up, false);
+                state.is_told[side] = true;
                 let (ends, lasted_ms) = (state.ends, now_ms - state.since_ms);
                 if ends[0] == to
                     && let Some(dialling) = self.diallings.get_mut(&ends)
                 {
                     dialling.dialler.lost(lasted_ms);
                 }
-                if state.is_broken && state.is_up == [false; 2] {
+                // The dialling end may not have heard yet that it ever stood: it has to dial again.
+                if state.is_broken && state.is_told == [true; 2] {
                     self.links.remove(&link);
                 }
                 was_up
@@ -362,6 +367,7 @@ impl Links {
         for link in self.links.values_mut() {
             for side in 0..2 {
                 link.is_up[side] &= link.ends[side] != end;
+                link.is_told[side] |= link.ends[side] == end;
             }
         }
     }
@@ -415,4 +421,25 @@ fn is_bulk(message: &Message) -> bool {
         message,
         Message::Adopt(_) | Message::Attached(_) | Message::Ended(_)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn a_link_that_breaks_before_its_dialler_heard_of_it_is_known_until_it_has() {
+        let ends = [Process::balancer(0), Process::conn(0)];
+        let mut links = Links::new(0..=5, SmallRng::seed_from_u64(1));
+        links.connect(ends, 0, &mut vec![]);
+        let (link, _) = links.standing().next().expect("it stands");
+        assert!(links.arrives(link, ends[1], &LinkMail::Up, 1));
+        links.cut(link, 2, &mut vec![]);
+        assert!(links.arrives(link, ends[1], &LinkMail::Down, 3));
+        assert_eq!(links.ends(link), Some(ends));
+        assert!(!links.arrives(link, ends[0], &LinkMail::Down, 4));
+        assert_eq!(links.ends(link), None);
+    }
 }
