@@ -37,7 +37,10 @@ pub struct Accounts {
     /// By the node number of a conn server.
     marks: BTreeMap<u16, Epoch>,
     last_logins: BTreeMap<AccountId, LastLogin>,
+    /// Nobody reaches it.
     pub is_away: bool,
+    /// This conn server does not reach it.
+    pub is_cut_from: Option<usize>,
 }
 
 impl Accounts {
@@ -58,23 +61,34 @@ impl Accounts {
             marks: BTreeMap::new(),
             last_logins: BTreeMap::new(),
             is_away: false,
+            is_cut_from: None,
         }
     }
 
     // ---- conn servers -------------------------------------------------------------------------
 
-    /// Carries a request out, or fails it.
-    pub fn answer(&mut self, request: Request) -> Reply {
+    /// Everybody reaches it.
+    pub fn is_there(&self) -> bool {
+        !self.is_away && self.is_cut_from.is_none()
+    }
+
+    pub fn is_away_for(&self, conn: usize) -> bool {
+        self.is_away || self.is_cut_from == Some(conn)
+    }
+
+    /// Carries a conn server's request out, or fails it.
+    pub fn answer(&mut self, conn: usize, request: Request) -> Reply {
+        let is_away = self.is_away_for(conn);
         match request {
-            Request::Read(_) if self.is_away => Reply::Read(Answer::Failed),
+            Request::Read(_) if is_away => Reply::Read(Answer::Failed),
             Request::Read(query) => Reply::Read(self.read(query)),
-            Request::StoreMark { .. } if self.is_away => Reply::MarkStored(None),
+            Request::StoreMark { .. } if is_away => Reply::MarkStored(None),
             Request::StoreMark { node_number, mark } => {
                 self.store_mark(node_number, mark);
                 Reply::MarkStored(Some(mark))
             }
             Request::NoteLastLogins(notes) => {
-                if !self.is_away {
+                if !is_away {
                     let notes = notes.into_iter().map(|note| (note.account_id, note));
                     self.last_logins.extend(notes);
                 }

@@ -56,6 +56,12 @@ const STARTED_AGAIN_MS: u64 = 1_000;
 /// A database that is away lets some wait before it fails them.
 const HANGS_MS: RangeInclusive<u64> = 0..=5_000;
 
+/// An account is not remembered longer than this, whatever happens to the database, and a login that
+/// has it is decided: 5 s and 2.3 s, and the time of a look-up.
+const ALONE_MS_MAX: u64 = 5_000 + 2_300 + 500;
+/// Of a conn server that was not stopped meanwhile.
+const STEADY_MS: u64 = 10_000;
+
 /// How far a device's clock may be off.
 const SKEW_MS_MAX: u64 = 300_000;
 
@@ -132,7 +138,7 @@ impl World {
     /// Begins to serve once its first mark is stored. False where the database is away.
     pub fn start_conn(&mut self, index: usize, seed: u64) -> Result<bool, Broken> {
         let me = Process::conn(index);
-        if self.accounts.is_away {
+        if self.accounts.is_away_for(index) {
             self.schedule(self.now_ms + STARTED_AGAIN_MS, Event::Restart(me));
             return Ok(false);
         }
@@ -404,8 +410,15 @@ impl World {
             } => {
                 if let Message::Grant(grant) = &message {
                     self.links.observe(Process::conn(index), grant.epoch);
+                    let now_ms = self.now_ms;
                     self.model
-                        .published(index, grant, self.now_ms, self.healed_at_ms)?;
+                        .published(index, grant, now_ms, self.healed_at_ms)?;
+                    if self
+                        .life(Process::conn(index))
+                        .runs_since(STEADY_MS, now_ms)
+                    {
+                        self.model.check_version(grant, ALONE_MS_MAX, now_ms)?;
+                    }
                 }
                 self.says(
                     link,
@@ -458,7 +471,7 @@ impl World {
         let to = Process::conn(index);
         let generation = self.life(to).generation;
         let mut took_ms = self.rng.random_range(self.plan.store_ms.clone());
-        if self.accounts.is_away && self.rng.random_ratio(1, 2) {
+        if self.accounts.is_away_for(index) && self.rng.random_ratio(1, 2) {
             took_ms += self.rng.random_range(HANGS_MS);
         }
         self.schedule(

@@ -47,8 +47,7 @@ impl World {
             }
             Class::Silence => {
                 if let Some(stream) = self.any_stream() {
-                    self.trace_fault(Some(stream), || format!("stream {} falls silent", stream.0));
-                    self.network.silence(stream);
+                    self.fall_silent(stream)?;
                 }
             }
             Class::Link => {
@@ -63,6 +62,18 @@ impl World {
             Class::KillBalancer => self.kill_one(Tier::Balancer),
             Class::KillConn => self.kill_one(Tier::Conn),
             Class::KillLogic => self.kill_one(Tier::Logic),
+            Class::Blackout => {
+                for process in self.processes() {
+                    if self.life(process).is_up {
+                        self.kill(process);
+                    }
+                    // Some hosts have no battery for their clock.
+                    if self.plan.faults.has(Class::Clock) {
+                        let ahead_ms = self.rng.random_range(-CLOCK_STEP_MS..=CLOCK_STEP_MS);
+                        self.set_clock(process, ahead_ms);
+                    }
+                }
+            }
             Class::Pause => {
                 let process = self.any_process();
                 let for_ms = self.long_ms(60_000);
@@ -95,7 +106,10 @@ impl World {
                 self.ask_to_end(process);
             }
             Class::AccountsAway => {
-                self.accounts.is_away = true;
+                match self.rng.random_range(0..=self.conns.len()) {
+                    0 => self.accounts.is_away = true,
+                    conn => self.accounts.is_cut_from = Some(conn - 1),
+                }
                 self.note_health();
                 let at_ms = self.now_ms + self.long_ms(60_000);
                 self.schedule(at_ms, Event::AccountsBack);
@@ -117,6 +131,19 @@ impl World {
         Ok(())
     }
 
+    /// Nothing arrives on it any more. Its device may know at once, as when its radio tells it, and log
+    /// in again while the server believes in the old connection.
+    fn fall_silent(&mut self, stream: Stream) -> Result<(), Broken> {
+        let client = self.network.connection(stream).map(|it| it.client);
+        self.network.silence(stream);
+        match client {
+            Some(network::Client::Device { index, conn }) if self.rng.random_ratio(1, 2) => {
+                self.device_hears(index, conn, network::Arrival::End)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// From a tenth of a second to this, short times as often as long ones.
     fn long_ms(&mut self, most_ms: u64) -> u64 {
         let bound_ms = [1_000, 5_000, most_ms][self.rng.random_range(0..3)];
@@ -136,6 +163,7 @@ impl World {
 
     pub fn accounts_back(&mut self) {
         self.accounts.is_away = false;
+        self.accounts.is_cut_from = None;
         self.note_health();
     }
 

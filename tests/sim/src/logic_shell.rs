@@ -475,6 +475,12 @@ impl World {
                         &self.store,
                     )?;
                 }
+                (FromCluster::Close(close), _) if close.reason == CloseReason::Idle => {
+                    if self.life(Process::logic(node)).holds(stream) {
+                        let what = format!("L1: {stream:?} is closed as idle, and its bytes wait");
+                        return Err(Broken(what));
+                    }
+                }
                 (FromCluster::Close(close), _) if close.reason == CloseReason::Replaced => {
                     self.model.replaced(stream)?;
                 }

@@ -220,7 +220,13 @@ impl Model {
         {
             return broken("though everybody knows the attached", *newest);
         }
-        self.check_version(grant, now_ms, healed_at_ms)
+        let healed_ms = healed_at_ms.map(|healed_at_ms| now_ms - healed_at_ms);
+        match healed_ms {
+            Some(healed_ms) if healed_ms > REVOKED_MS => {
+                self.check_version(grant, REVOKED_MS, now_ms)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A logic server acknowledged a grant.
@@ -457,24 +463,18 @@ impl Model {
         });
     }
 
-    /// No grant is asked for under a version that is over for everybody.
-    fn check_version(
-        &self,
-        grant: &Grant,
-        now_ms: u64,
-        healed_at_ms: Option<u64>,
-    ) -> Result<(), Broken> {
-        let Some(healed_at_ms) = healed_at_ms else {
-            return Ok(());
-        };
-        let is_over = |it: &Revoked| {
-            grant.account_version < it.below_version
-                && now_ms > it.since_ms.max(healed_at_ms) + REVOKED_MS
-        };
-        let revoked = self.revoked.get(&grant.account_id).into_iter().flatten();
-        match revoked.copied().find(is_over) {
+    /// No grant is asked for under a version that was over so long ago.
+    ///
+    /// # Errors
+    /// F23 is broken.
+    pub fn check_version(&self, grant: &Grant, within_ms: u64, now_ms: u64) -> Result<(), Broken> {
+        let version = grant.account_version;
+        let is_over =
+            |it: &&Revoked| version < it.below_version && now_ms > it.since_ms + within_ms;
+        let mut revoked = self.revoked.get(&grant.account_id).into_iter().flatten();
+        match revoked.find(is_over) {
             Some(it) => {
-                let (account_id, version) = (grant.account_id, grant.account_version);
+                let account_id = grant.account_id;
                 let what =
                     format_args!("a grant to {account_id} of version {version} after {it:?}");
                 Err(Broken::new("F23", what))

@@ -60,7 +60,7 @@ fn one() -> u16 {
 pub enum Class {
     /// A device's connection is reset.
     Reset,
-    /// A device's connection falls silent for ever: neither side is told.
+    /// A device's connection falls silent for ever: the server is not told, the device perhaps.
     Silence,
     /// A link between two tiers breaks and is dialled again.
     Link,
@@ -70,6 +70,8 @@ pub enum Class {
     KillConn,
     /// A balancer is killed and starts again, empty.
     KillBalancer,
+    /// Every process is killed at once, as by a power cut of the site, and starts again.
+    Blackout,
     /// A process is told to end (SIGTERM), does, and starts again.
     Shutdown,
     /// A process is stopped for up to a minute and goes on.
@@ -78,7 +80,7 @@ pub enum Class {
     Partition,
     /// The wall clock of a process is set forth or back by up to an hour.
     Clock,
-    /// The accounts database does not answer, or fails everybody, for up to a minute.
+    /// The accounts database does not answer, or fails, for all or one, for up to a minute.
     AccountsAway,
     /// Somebody switches an account off or on, gives it a new key, or removes it.
     AccountChange,
@@ -118,6 +120,7 @@ impl Class {
             Self::KillLogic | Self::KillConn | Self::KillBalancer => {
                 Rate::EveryMs(20_000..=120_000)
             }
+            Self::Blackout => Rate::EveryMs(60_000..=240_000),
             Self::Shutdown => Rate::EveryMs(15_000..=120_000),
             Self::Pause | Self::Partition => Rate::EveryMs(10_000..=90_000),
             Self::AccountsAway => Rate::EveryMs(20_000..=120_000),

@@ -67,6 +67,8 @@ pub struct Life {
     /// It was told to end, and says goodbye.
     pub is_closing: bool,
     pub clock: Clock,
+    /// When it last went on after it was stopped.
+    pub went_on_ms: Option<u64>,
     pub pause: Option<Pause>,
 }
 
@@ -95,6 +97,22 @@ impl Life {
     /// Up, and not stopped, behind or about to end.
     pub fn runs(&self) -> bool {
         self.is_up && !self.is_closing && self.pause.is_none()
+    }
+
+    /// It was not stopped for so long, nor is it behind.
+    pub fn runs_since(&self, for_ms: u64, now_ms: u64) -> bool {
+        let went_on = self.went_on_ms.is_none_or(|at_ms| now_ms >= at_ms + for_ms);
+        self.pause.is_none() && went_on
+    }
+
+    /// Whether bytes of this connection wait until the process goes on.
+    pub fn holds(&self, of: Stream) -> bool {
+        let held = self.pause.iter().flat_map(|pause| &pause.held);
+        let mut streams = held.filter_map(|mail| match mail {
+            Mail::Stream { stream, arrival } => Some((*stream, arrival)),
+            _ => None,
+        });
+        streams.any(|(stream, arrival)| stream == of && matches!(arrival, Arrival::Bytes(_)))
     }
 
     pub fn is_stopped(&self) -> bool {

@@ -69,6 +69,8 @@ impl World {
         };
         pause.is_over = true;
         let mut held = std::mem::take(&mut pause.held);
+        let now_ms = self.now_ms;
+        self.life_mut(process).went_on_ms = Some(now_ms);
         if self.now_ms - since_ms >= PAUSE_MS_MAX {
             // It knows that it is taken for dead, before it reads what was said to it.
             held.retain(|mail| match mail {

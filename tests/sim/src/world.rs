@@ -374,7 +374,7 @@ impl World {
                 generation,
                 request,
             } => {
-                let reply = ConnMail::Reply(self.accounts.answer(request));
+                let reply = ConnMail::Reply(self.accounts.answer(to.index, request));
                 self.deliver_to(to, generation, Mail::Conn(reply))?;
             }
             Event::AccountsBack => self.accounts_back(),
@@ -580,7 +580,7 @@ impl World {
 
     /// Keeps `healed_at_ms` true: called when a process or a link goes or comes.
     pub fn note_health(&mut self) {
-        let is_whole = !self.accounts.is_away
+        let is_whole = self.accounts.is_there()
             && self.lives.iter().flatten().all(Life::runs)
             && self
                 .pairs()
