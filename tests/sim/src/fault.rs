@@ -125,16 +125,27 @@ impl World {
             | Class::WriteStalls
             | Class::Poison
             | Class::ByteByByte
-            | Class::ConnectFails => unreachable!("{class:?} does not come by time"),
+            | Class::ConnectFails
+            | Class::Flap => unreachable!("{class:?} does not come by time"),
         }
         self.schedule_fault(class);
         Ok(())
     }
 
+    /// A device has attached: perhaps not for long.
+    pub fn may_flap(&mut self, stream: Stream) {
+        let flaps = self.rng.random_range(0..1_000) < self.plan.faults.of_1000(Class::Flap);
+        if flaps && !self.is_healed {
+            let at_ms = self.now_ms + self.rng.random_range(0..=1_000);
+            self.schedule(at_ms, Event::Flaps { stream });
+        }
+    }
+
     /// Nothing arrives on it any more. Its device may know at once, as when its radio tells it, and log
     /// in again while the server believes in the old connection.
-    fn fall_silent(&mut self, stream: Stream) -> Result<(), Broken> {
+    pub fn fall_silent(&mut self, stream: Stream) -> Result<(), Broken> {
         let client = self.network.connection(stream).map(|it| it.client);
+        self.trace_fault(Some(stream), || format!("stream {} falls silent", stream.0));
         self.network.silence(stream);
         match client {
             Some(network::Client::Device { index, conn }) if self.rng.random_ratio(1, 2) => {

@@ -464,6 +464,7 @@ impl World {
                         attach.as_ref(),
                         self.now_ms,
                     )?;
+                    self.may_flap(stream);
                 }
                 (FromCluster::TelemetryAck(ack), Client::Device { index, .. })
                     if ack.status == AckStatus::Stored =>
@@ -475,11 +476,12 @@ impl World {
                         &self.store,
                     )?;
                 }
-                (FromCluster::Close(close), _) if close.reason == CloseReason::Idle => {
-                    if self.life(Process::logic(node)).holds(stream) {
-                        let what = format!("L1: {stream:?} is closed as idle, and its bytes wait");
-                        return Err(Broken(what));
-                    }
+                (FromCluster::Close(close), _)
+                    if close.reason == CloseReason::Idle
+                        && self.life(Process::logic(node)).holds(stream) =>
+                {
+                    let what = format!("L1: {stream:?} is closed as idle, and its bytes wait");
+                    return Err(Broken(what));
                 }
                 (FromCluster::Close(close), _) if close.reason == CloseReason::Replaced => {
                     self.model.replaced(stream)?;

@@ -62,6 +62,8 @@ pub enum Class {
     Reset,
     /// A device's connection falls silent for ever: the server is not told, the device perhaps.
     Silence,
+    /// Connections are lost soon after their devices attached; the servers are not told.
+    Flap,
     /// A link between two tiers breaks and is dialled again.
     Link,
     /// A logic server is killed and starts again, empty.
@@ -131,7 +133,7 @@ impl Class {
             Self::WriteFails | Self::CommitUnknown | Self::ByteByByte => Rate::Of1000(1..=300),
             Self::WriteStalls => Rate::Of1000(1..=50),
             Self::Poison => Rate::Of1000(1..=20),
-            Self::ConnectFails => Rate::Of1000(1..=200),
+            Self::ConnectFails | Self::Flap => Rate::Of1000(1..=200),
         }
     }
 }

@@ -47,6 +47,10 @@ pub enum Event {
     Resolved {
         device: usize,
     },
+    /// A connection is lost, and its server is not told.
+    Flaps {
+        stream: Stream,
+    },
     /// A connection reaches its server.
     Reaches {
         stream: Stream,
@@ -334,6 +338,7 @@ impl World {
         match event {
             Event::WakeDevice(device) => self.wake_device(device)?,
             Event::Resolved { device } => self.resolved(device)?,
+            Event::Flaps { stream } => self.fall_silent(stream)?,
             Event::Reaches { stream } => self.reaches(stream)?,
             Event::Arrives {
                 stream,
