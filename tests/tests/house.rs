@@ -72,6 +72,7 @@ const CORES: &[&str] = &[
     "logic-server/src/batch.rs",
     "logic-server/src/gate",
     "logic-server/src/shard",
+    "logic-server/src/store/refusal.rs",
     "logic-server/src/ids.rs",
     "logic-server/src/reading.rs",
     "logic-server/src/wheel.rs",

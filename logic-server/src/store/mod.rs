@@ -4,6 +4,7 @@
 //! unknown outcome; which database it is, and how rows get there fast, is known here alone.
 
 mod bulk;
+pub mod refusal;
 mod sqlite;
 
 use std::sync::atomic::{AtomicBool, Ordering};

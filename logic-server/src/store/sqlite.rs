@@ -6,14 +6,9 @@ use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
 use super::bulk::{Bulk, RECORDS_MAX, SESSIONS_MAX, Values};
+use super::refusal::SqliteCode;
 use crate::batch::{Presence, Row};
 use crate::writer::Work;
-
-const SQLITE_TOOBIG: u8 = 18;
-const SQLITE_CONSTRAINT: u8 = 19;
-const SQLITE_MISMATCH: u8 = 20;
-const SQLITE_CONSTRAINT_PRIMARYKEY: u32 = 1555;
-const SQLITE_CONSTRAINT_UNIQUE: u32 = 2067;
 
 /// What stands before a record's own columns in every telemetry table, and in dead_letter.
 const KEY_COLUMNS: &[&str] = &["account_id", "recorded_at", "seq", "received_at"];
@@ -202,18 +197,10 @@ fn put_record(&(row, payload): &Item<'_>, values: &mut Values) {
         .columns(values);
 }
 
-/// What the database said, where it is about a value that it will never take. A unique key that is
-/// taken is none: that row is there.
+/// What the database said, where it is about a value that it will never take.
 pub(super) fn refusal(error: &sqlx::Error) -> Option<String> {
     let database = error.as_database_error()?;
-    let extended: u32 = database.code()?.parse().ok()?;
-    let of_value = matches!(
-        extended.to_le_bytes()[0],
-        SQLITE_TOOBIG | SQLITE_CONSTRAINT | SQLITE_MISMATCH
-    );
-    let unique = matches!(
-        extended,
-        SQLITE_CONSTRAINT_PRIMARYKEY | SQLITE_CONSTRAINT_UNIQUE
-    );
-    (of_value && !unique).then(|| database.message().to_owned())
+    let code = SqliteCode(database.code()?.parse().ok()?);
+    code.refuses_the_value()
+        .then(|| database.message().to_owned())
 }
