@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use balancer::intake::{self, Intake};
 use balancer::pending::ConnectionId;
-use balancer::route::{Core as Decisions, Effect, End as Ending, Input, Now, RouteSettings};
+use balancer::route::{Core as Decisions, Effect, Input, Now, RouteSettings};
+use balancer::visit::{Step, Visit};
 use common::config::Policy;
-use common::device::code::CloseReason;
 use common::device::limit;
 use common::link::message::Message;
 use common::link::{LinkEvent, LinkId, Peer, Role};
 use common::pacing::Rate;
+use logic_server::wire::{Sink as _, Wire as _};
 
 use crate::links::{LinkMail, Part};
-use crate::network::{Arrival, Side, Stream};
+use crate::network::{Read, Side, Stream};
 use crate::plan::Plan;
 use crate::process::{Mail, Process, Thread};
+use crate::socket::Kernel;
 use crate::timer::Timer;
 use crate::world::{World, conn_address};
 
@@ -25,10 +26,9 @@ use crate::world::{World, conn_address};
 struct Front {
     stream: Stream,
     source: IpAddr,
-    bytes: Vec<u8>,
-    deadline_ms: u64,
-    /// Its Login is with the core; nothing more is read.
-    is_asked: bool,
+    visit: Visit,
+    /// What the kernel has not taken of the last word.
+    unsaid: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl BalancerNode {
         let settings = RouteSettings {
             conn_servers: conn_servers.map(|address| address.to_string()).collect(),
             policy: Policy::LeastLoaded,
-            connections_max: 10_000,
+            connections_max: plan.pending_max,
             connections_per_source_max: 10_000,
             logins_open_max: 10_000,
             logins_at_full_max: 64,
@@ -68,11 +68,11 @@ impl BalancerNode {
             .map(|(connection, _)| *connection)
     }
 
-    /// The core's deadline, or the first of a Login that is not whole.
+    /// The core's deadline, or the first of a connection.
     fn next_deadline(&self) -> Option<u64> {
-        let slow = self.fronts.values().filter(|front| !front.is_asked);
-        let slow = slow.map(|front| front.deadline_ms).min();
-        self.core.next_deadline().into_iter().chain(slow).min()
+        let fronts = self.fronts.values();
+        let fronts = fronts.filter_map(|front| front.visit.deadline_ms()).min();
+        self.core.next_deadline().into_iter().chain(fronts).min()
     }
 }
 
@@ -93,54 +93,67 @@ impl World {
             Front {
                 stream,
                 source,
-                bytes: vec![],
-                deadline_ms,
-                is_asked: false,
+                visit: Visit::new(deadline_ms),
+                unsaid: None,
             },
         );
         self.balancer_apply(index, Input::Accepted { connection, source });
+        // It may have said something by now.
+        self.balancer_ready(index, stream);
     }
 
     pub fn balancer_shuts_down(&mut self, index: usize) {
         self.balancer_apply(index, Input::Shutdown);
     }
 
-    pub fn balancer_hears(&mut self, index: usize, stream: Stream, arrival: Arrival) {
-        let Some(connection) = self.balancers[index].connection_of(stream) else {
-            return;
-        };
-        match arrival {
-            Arrival::Bytes(bytes) => self.balancer_reads(index, connection, &bytes),
-            Arrival::End => {
-                self.balancers[index].fronts.remove(&connection);
-                self.balancer_apply(
-                    index,
-                    Input::Ended {
-                        connection,
-                        how: Ending::Gone,
-                    },
-                );
-            }
+    /// For want of a descriptor.
+    pub fn balancer_turns_away_unseen(&mut self, index: usize) {
+        self.balancer_apply(index, Input::Unseen);
+    }
+
+    /// The front door's end of a stream is worth a look.
+    pub fn balancer_ready(&mut self, index: usize, stream: Stream) {
+        if let Some(connection) = self.balancers[index].connection_of(stream) {
+            self.balancer_says(index, connection);
+            self.balancer_reads(index, connection);
         }
     }
 
-    fn balancer_reads(&mut self, index: usize, connection: ConnectionId, bytes: &[u8]) {
-        let Some(front) = self.balancers[index]
-            .fronts
-            .get_mut(&connection)
-            .filter(|front| !front.is_asked)
-        else {
+    fn balancer_reads(&mut self, index: usize, connection: ConnectionId) {
+        let ms = self.now(Process::balancer(index)).ms;
+        while let Some(front) = self.balancers[index].fronts.get_mut(&connection) {
+            let Some(room) = front.visit.room() else {
+                return;
+            };
+            let (now_ms, deliveries) = (self.now_ms, &mut self.deliveries);
+            let read =
+                self.network
+                    .read(front.stream, Side::Server, room.len(), now_ms, deliveries);
+            let step = match read {
+                Read::Bytes(bytes) => {
+                    room[..bytes.len()].copy_from_slice(&bytes);
+                    front.visit.read(bytes.len(), ms)
+                }
+                Read::Nothing => return,
+                Read::End => front.visit.read(0, ms),
+                Read::Reset => front.visit.lost(),
+            };
+            self.balancer_steps(index, connection, step);
+        }
+    }
+
+    fn balancer_steps(&mut self, index: usize, connection: ConnectionId, step: Step) {
+        let Some(front) = self.balancers[index].fronts.get_mut(&connection) else {
             return;
         };
-        front.bytes.extend_from_slice(bytes);
-        match intake::judge(&front.bytes) {
-            Intake::Incomplete => {}
-            Intake::Breach => self.balancer_closes(index, connection, CloseReason::ProtocolError),
-            Intake::Login { frame_id, body } => {
-                front.is_asked = true;
-                let (source, body) = (front.source, front.bytes[body].to_vec());
+        match step {
+            Step::Wait => self.arm_balancer(index),
+            Step::Ask { frame_id, body } => {
+                let bytes = front.visit.bytes();
+                let (source, login) = (front.source, bytes[..body.end].to_vec());
+                let body = bytes[body].to_vec();
                 self.recorded
-                    .push((Process::balancer(index), source, front.bytes.clone()));
+                    .push((Process::balancer(index), source, login));
                 self.balancer_apply(
                     index,
                     Input::Login {
@@ -151,31 +164,51 @@ impl World {
                     },
                 );
             }
+            Step::Say(frame) => {
+                front.unsaid = Some(frame);
+                self.balancer_says(index, connection);
+                self.arm_balancer(index);
+            }
+            Step::Over(how) => {
+                let stream = front.stream;
+                self.balancers[index].fronts.remove(&connection);
+                self.network
+                    .close(stream, Side::Server, self.now_ms, &mut self.deliveries);
+                self.balancer_apply(index, Input::Ended { connection, how });
+            }
         }
     }
 
-    fn balancer_closes(&mut self, index: usize, connection: ConnectionId, reason: CloseReason) {
-        self.balancer_answers(index, connection, &intake::close(reason));
-        let how = match reason {
-            CloseReason::AttachTimeout => Ending::AttachTimeout,
-            _ => Ending::ProtocolError,
+    /// Writes what the kernel has room for of a last word; shuts down behind it.
+    fn balancer_says(&mut self, index: usize, connection: ConnectionId) {
+        let ms = self.now(Process::balancer(index)).ms;
+        let Some(front) = self.balancers[index].fronts.get_mut(&connection) else {
+            return;
         };
-        self.balancer_apply(index, Input::Ended { connection, how });
-    }
-
-    /// Sends a last frame and leaves.
-    fn balancer_answers(&mut self, index: usize, connection: ConnectionId, frame: &[u8]) {
-        if let Some(Front { stream, .. }) = self.balancers[index].fronts.remove(&connection) {
-            self.network.send(
-                stream,
-                Side::Server,
-                frame,
-                self.now_ms,
-                &mut self.deliveries,
-            );
-            self.network
-                .close(stream, Side::Server, self.now_ms, &mut self.deliveries);
-        }
+        let Some(unsaid) = &mut front.unsaid else {
+            return;
+        };
+        let mut kernel = Kernel {
+            network: &mut self.network,
+            deliveries: &mut self.deliveries,
+            stream: front.stream,
+            now_ms: self.now_ms,
+        };
+        let said = kernel.write(unsaid);
+        let step = match said {
+            Some(count) if count < unsaid.len() => {
+                unsaid.drain(..count);
+                return;
+            }
+            Some(_) => {
+                kernel.shut_down_writing();
+                front.visit.said(ms)
+            }
+            None => front.visit.lost(),
+        };
+        front.unsaid = None;
+        self.balancer_steps(index, connection, step);
+        self.balancer_reads(index, connection);
     }
 
     pub fn balancer_link(&mut self, index: usize, link: LinkId, mail: LinkMail) {
@@ -225,14 +258,18 @@ impl World {
             return;
         }
         let now_ms = self.now(Process::balancer(index)).ms;
-        let slow: Vec<_> = self.balancers[index]
+        let is_late = |front: &Front| front.visit.deadline_ms().is_some_and(|at| at <= now_ms);
+        let late: Vec<_> = self.balancers[index]
             .fronts
             .iter()
-            .filter(|(_, front)| !front.is_asked && front.deadline_ms <= now_ms)
+            .filter(|(_, front)| is_late(front))
             .map(|(connection, _)| *connection)
             .collect();
-        for connection in slow {
-            self.balancer_closes(index, connection, CloseReason::AttachTimeout);
+        for connection in late {
+            if let Some(front) = self.balancers[index].fronts.get_mut(&connection) {
+                let step = front.visit.late(now_ms);
+                self.balancer_steps(index, connection, step);
+            }
         }
         self.balancer_apply(index, Input::Tick);
     }
@@ -249,6 +286,11 @@ impl World {
         for effect in effects {
             self.balancer_effect(index, effect);
         }
+        self.arm_balancer(index);
+    }
+
+    fn arm_balancer(&mut self, index: usize) {
+        let me = Process::balancer(index);
         let clock = self.life(me).clock;
         let balancer = &mut self.balancers[index];
         let deadline_ms = balancer.next_deadline().map(|ms| clock.world_ms(ms));
@@ -267,9 +309,11 @@ impl World {
                 }
             }
             Effect::Reply { connection, frame } => {
-                self.balancer_answers(index, connection, &frame);
-                let how = Ending::Replied;
-                self.balancer_apply(index, Input::Ended { connection, how });
+                let ms = self.now(Process::balancer(index)).ms;
+                if let Some(front) = self.balancers[index].fronts.get_mut(&connection) {
+                    let step = front.visit.replied(Some(frame), ms);
+                    self.balancer_steps(index, connection, step);
+                }
             }
             Effect::Request {
                 link,

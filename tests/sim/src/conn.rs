@@ -29,6 +29,7 @@ use rand::{RngExt, SeedableRng};
 use crate::accounts::{Reply, Request};
 use crate::links::{LinkMail, Part};
 use crate::model::Broken;
+use crate::operator::OPERATOR;
 use crate::plan::Plan;
 use crate::process::{Mail, Process, Thread, Tier};
 use crate::timer::Timer;
@@ -95,7 +96,7 @@ impl ConnNode {
             rules: Rules {
                 grant_ttl_ms: u32::from(plan.grant_ttl_s) * 1_000,
                 clock_skew_max_ms: SKEW_MS_MAX,
-                source_exact: true,
+                source_exact: plan.source_exact,
                 heartbeat_s: None,
             },
             throttle: Throttle::new(limits, seed),
@@ -206,6 +207,25 @@ impl World {
                     epoch,
                 },
             },
+        };
+        self.conn_apply(index, Input::Link(event))
+    }
+
+    /// A request comes on a link that is not of the simulated ones.
+    pub fn conn_asked(
+        &mut self,
+        index: usize,
+        link: LinkId,
+        id: u64,
+        deadline_ms: u32,
+        message: Message,
+    ) -> Result<(), Broken> {
+        let event = LinkEvent::Request {
+            link,
+            id,
+            deadline_ms,
+            message,
+            epoch: Epoch::ZERO,
         };
         self.conn_apply(index, Input::Link(event))
     }
@@ -427,6 +447,14 @@ impl World {
                     message,
                 );
             }
+            Effect::Answer {
+                link: OPERATOR,
+                id,
+                message,
+            } => match message {
+                Message::CommandAnswer(answer) => self.operator_hears(id, &answer)?,
+                message => return Err(Broken(format!("an operator is told {message:?}"))),
+            },
             Effect::Answer { link, id, message } => {
                 if let Message::LoginAnswer(answer) = &message {
                     self.judge_reply(index, link, id, &answer.body)?;

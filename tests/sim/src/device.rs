@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use common::ids::AccountName;
+use common::ids::{AccountId, AccountName};
 use common::secret::DeviceKey;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use simulator::device::{
-    ConnId, Device, Effect, Effects, Event as Told, Identity, Input, Measurement, Settings,
+    ConnId, Device, Effect, Effects, Event as Told, Identity, Input, Measurement,
 };
 
 use crate::clock::{Clock, true_unix_ms};
 use crate::fault::CLOCK_STEP_MS;
+use crate::firmware::Firmware;
 use crate::model::Broken;
-use crate::network::{Arrival, Client, Side, Stream};
+use crate::network::{Client, Delivery, Read, Side, Stream};
 use crate::plan::{Class, Plan};
 use crate::process::Process;
 use crate::timer::Timer;
@@ -24,30 +26,74 @@ use crate::world::{Event, World, account_of, balancer_address, logic_address};
 #[derive(Debug)]
 pub struct DeviceNode {
     core: Device,
+    /// The number of its account.
+    account: usize,
+    firmware: Firmware,
     timer: Timer,
     /// Its monotonic clock; what time it believes to be is its core's.
     clock: Clock,
-    streams: BTreeMap<ConnId, Stream>,
+    streams: BTreeMap<ConnId, DeviceSocket>,
     rng: SmallRng,
-    is_on: bool,
+    power: Power,
+    /// How often its address changed.
+    moves: u8,
+    /// The second device of its account: switched off when faults end.
+    is_clone: bool,
     /// Its account was removed, and it will never come in again.
     pub is_removed: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Power {
+    On,
+    Off { until_ms: u64 },
+    OffForGood,
+}
+
+/// A device's end of a stream.
+#[derive(Debug)]
+struct DeviceSocket {
+    stream: Stream,
+    /// What its kernel has not taken.
+    unsent: Vec<u8>,
+    /// There is something to read, and it will be read then.
+    reads_at_ms: Option<u64>,
+}
+
+/// Far above every one that the first device of an account comes to.
+const CLONE_BOOT_COUNTER: u32 = 1 << 20;
+
+/// How long a device is without power.
+const OFF_MS: RangeInclusive<u64> = 100..=30_000;
+
+/// What a device reads at a time.
+const READ_BYTES: usize = 1_024;
+
 impl DeviceNode {
-    pub fn new(plan: &Plan, index: usize, mut rng: SmallRng) -> Self {
-        let settings = Settings {
-            report_interval_ms: plan.report_interval_ms,
-            frame_records_max: rng.random_range(1..=20),
-            ..Settings::default()
-        };
+    pub fn new(plan: &Plan, account: usize, rng: SmallRng) -> Self {
+        Self::make(plan, account, 1, rng)
+    }
+
+    /// Another device with the account of the one with this number, and its key.
+    pub fn clone_of(plan: &Plan, account: usize, rng: SmallRng) -> Self {
+        Self {
+            is_clone: true,
+            ..Self::make(plan, account, CLONE_BOOT_COUNTER, rng)
+        }
+    }
+
+    fn make(plan: &Plan, account: usize, boot_counter: u32, mut rng: SmallRng) -> Self {
+        let firmware = Firmware::draw(plan, &mut rng);
         let identity = Identity {
-            account: account_name(index),
-            key: device_key(index, 1),
+            account: account_name(account),
+            key: device_key(account, 1),
         };
+        let settings = Arc::new(firmware.settings.clone());
         let seed = rng.random();
         Self {
-            core: Device::new(identity, Arc::new(settings), 1, seed),
+            core: Device::new(identity, settings, boot_counter, seed),
+            account,
+            firmware,
             timer: Timer::default(),
             clock: Clock {
                 origin_ms: rng.random_range(0..1 << 40),
@@ -55,14 +101,32 @@ impl DeviceNode {
             },
             streams: BTreeMap::new(),
             rng,
-            is_on: false,
+            power: Power::Off { until_ms: 0 },
+            moves: 0,
+            is_clone: false,
             is_removed: false,
         }
     }
 
+    /// The number of its account.
+    pub fn account(&self) -> usize {
+        self.account
+    }
+
+    /// The time by its own clock.
+    pub fn unix_ms(&self, now_ms: u64) -> Option<u64> {
+        self.core.unix_ms(self.clock.ms(now_ms))
+    }
+
+    pub fn account_id(&self) -> AccountId {
+        account_of(self.account)
+    }
+
     /// Attached, and nothing waits for an acknowledgement; or out of the game.
     pub fn is_at_rest(&self) -> bool {
-        self.is_removed || (self.core.is_attached() && self.core.unacknowledged() == 0)
+        self.is_removed
+            || self.power == Power::OffForGood
+            || self.core.is_attached() && self.core.unacknowledged() == 0
     }
 
     /// For whoever has to find out why it is not at rest.
@@ -122,25 +186,60 @@ pub fn device_key(index: usize, version: u32) -> DeviceKey {
     DeviceKey::new(key)
 }
 
-/// Each device has an address of its own.
-fn address(index: usize) -> IpAddr {
-    IpAddr::from([10, 1, (index >> 8) as u8, index as u8])
+/// Each device has addresses of its own.
+fn address(index: usize, moves: u8) -> IpAddr {
+    IpAddr::from([11, (index >> 8) as u8, index as u8, moves])
 }
 
 impl World {
     pub fn wake_device(&mut self, index: usize) -> Result<(), Broken> {
-        if !self.devices[index].is_on {
-            self.devices[index].is_on = true;
-            if self.plan.faults.has(Class::DeviceClock) {
-                self.break_device_clock(index)?;
-            } else {
-                let unix_ms = Some(true_unix_ms(self.now_ms));
-                self.device(index, Input::ClockSet { unix_ms })?;
+        let device = &mut self.devices[index];
+        match device.power {
+            Power::On if device.timer.fires(self.now_ms) => self.device(index, Input::Tick),
+            Power::Off { until_ms } if until_ms <= self.now_ms => {
+                device.power = Power::On;
+                device.timer = Timer::default();
+                if until_ms == 0 {
+                    self.set_device_clock(index)?;
+                }
+                self.device(index, Input::PowerOn)
             }
-            return self.device(index, Input::PowerOn);
+            Power::On | Power::Off { .. } | Power::OffForGood => Ok(()),
         }
-        if self.devices[index].timer.fires(self.now_ms) {
-            self.device(index, Input::Tick)?;
+    }
+
+    /// By whoever puts it to use.
+    fn set_device_clock(&mut self, index: usize) -> Result<(), Broken> {
+        if self.plan.faults.has(Class::DeviceClock) {
+            return self.break_device_clock(index);
+        }
+        let unix_ms = Some(true_unix_ms(self.now_ms));
+        self.device(index, Input::ClockSet { unix_ms })
+    }
+
+    /// A device loses power: its streams are not ended, they just lead nowhere.
+    pub fn cut_power(&mut self) -> Result<(), Broken> {
+        let index = self.rng.random_range(0..self.devices.len());
+        if self.devices[index].power != Power::On {
+            return Ok(());
+        }
+        let until_ms = self.now_ms + self.rng.random_range(OFF_MS);
+        self.device_goes_off(index, Power::Off { until_ms })?;
+        self.schedule(until_ms, Event::WakeDevice(index));
+        Ok(())
+    }
+
+    fn device_goes_off(&mut self, index: usize, power: Power) -> Result<(), Broken> {
+        self.device(index, Input::PowerCut)?;
+        let device = &mut self.devices[index];
+        device.power = power;
+        let answers_at_ms = match power {
+            Power::Off { until_ms } => until_ms,
+            Power::On | Power::OffForGood => self.now_ms,
+        };
+        for socket in std::mem::take(&mut device.streams).into_values() {
+            self.network
+                .vanish(socket.stream, Side::Client, answers_at_ms);
         }
         Ok(())
     }
@@ -164,36 +263,113 @@ impl World {
         self.device(index, Input::Connected { conn })
     }
 
-    pub fn device_hears(
+    /// A device's end of a stream is worth a look.
+    pub fn device_ready(
         &mut self,
         index: usize,
         conn: ConnId,
-        arrival: Arrival,
+        stream: Stream,
     ) -> Result<(), Broken> {
-        match arrival {
-            Arrival::Bytes(bytes) => self.device(
-                index,
-                Input::Received {
-                    conn,
-                    bytes: &bytes,
-                },
-            ),
-            Arrival::End => {
-                self.devices[index].streams.remove(&conn);
-                self.device(index, Input::Disconnected { conn })
+        self.device_flushes(index, conn);
+        if self.reads_later(index, conn) {
+            return Ok(());
+        }
+        while self.devices[index].streams.contains_key(&conn) {
+            let (now_ms, deliveries) = (self.now_ms, &mut self.deliveries);
+            let read = self
+                .network
+                .read(stream, Side::Client, READ_BYTES, now_ms, deliveries);
+            match read {
+                Read::Bytes(bytes) => {
+                    let bytes = &bytes;
+                    self.device(index, Input::Received { conn, bytes })?;
+                }
+                Read::Nothing => break,
+                Read::End | Read::Reset => return self.device_lost(index, conn),
+            }
+        }
+        Ok(())
+    }
+
+    /// A device's connection is gone, and it knows.
+    pub fn device_lost(&mut self, index: usize, conn: ConnId) -> Result<(), Broken> {
+        self.device_leaves(index, conn);
+        self.device(index, Input::Disconnected { conn })
+    }
+
+    /// Of a device that reads late: not now.
+    fn reads_later(&mut self, index: usize, conn: ConnId) -> bool {
+        let device = &mut self.devices[index];
+        let late_ms = device.firmware.reads_late_ms;
+        let Some(socket) = device.streams.get_mut(&conn) else {
+            return false;
+        };
+        match socket.reads_at_ms {
+            Some(at_ms) if at_ms > self.now_ms => true,
+            None if late_ms > 0 => {
+                let at_ms = self.now_ms + device.rng.random_range(1..=late_ms);
+                socket.reads_at_ms = Some(at_ms);
+                self.deliveries.push(Delivery {
+                    at_ms,
+                    stream: socket.stream,
+                    to: Side::Client,
+                });
+                true
+            }
+            Some(_) | None => {
+                socket.reads_at_ms = None;
+                false
             }
         }
     }
 
-    /// From now on they make no records; what they have they still send.
-    pub fn devices_stop_reporting(&mut self) -> Result<(), Broken> {
-        (0..self.devices.len()).try_for_each(|index| self.device(index, Input::StopReporting))
+    /// Sends what the kernel did not take before.
+    fn device_flushes(&mut self, index: usize, conn: ConnId) {
+        if let Some(socket) = self.devices[index].streams.get_mut(&conn) {
+            let (now_ms, deliveries) = (self.now_ms, &mut self.deliveries);
+            let taken = self.network.write(
+                socket.stream,
+                Side::Client,
+                &socket.unsent,
+                now_ms,
+                deliveries,
+            );
+            socket.unsent.drain(..taken.unwrap_or_default());
+        }
+    }
+
+    fn device_leaves(&mut self, index: usize, conn: ConnId) {
+        if let Some(socket) = self.devices[index].streams.remove(&conn) {
+            self.network.close(
+                socket.stream,
+                Side::Client,
+                self.now_ms,
+                &mut self.deliveries,
+            );
+        }
+    }
+
+    /// From now on they make no records; what they have they still send. They read at once and
+    /// stay where they are, and of two with one account the second goes.
+    pub fn devices_settle(&mut self) -> Result<(), Broken> {
+        for index in 0..self.devices.len() {
+            let device = &mut self.devices[index];
+            device.firmware.reads_late_ms = 0;
+            device.firmware.roams = 0;
+            if device.is_clone {
+                self.device_goes_off(index, Power::OffForGood)?;
+            } else {
+                self.device(index, Input::StopReporting)?;
+            }
+        }
+        Ok(())
     }
 
     pub fn device(&mut self, index: usize, input: Input<'_>) -> Result<(), Broken> {
         let mut effects = Effects::default();
         let device = &mut self.devices[index];
         let device_ms = device.clock.ms(self.now_ms);
+        let mut unix_ms = device.core.unix_ms(device_ms);
         device.core.apply(input, device_ms, &mut effects);
         let mut measure = false;
         for effect in std::mem::take(&mut effects.list) {
@@ -204,36 +380,43 @@ impl World {
                 }
                 Effect::Connect { conn, address } => self.connect(index, conn, address),
                 Effect::Send { conn, bytes } => {
-                    if let Some(stream) = self.devices[index].streams.get(&conn) {
-                        let bytes = &effects.bytes[bytes];
-                        self.network.send(
-                            *stream,
-                            Side::Client,
-                            bytes,
-                            self.now_ms,
-                            &mut self.deliveries,
-                        );
+                    if let Some(socket) = self.devices[index].streams.get_mut(&conn) {
+                        socket.unsent.extend_from_slice(&effects.bytes[bytes]);
+                        self.device_flushes(index, conn);
                     }
                 }
-                Effect::Disconnect { conn } => {
-                    if let Some(stream) = self.devices[index].streams.remove(&conn) {
-                        self.network
-                            .close(stream, Side::Client, self.now_ms, &mut self.deliveries);
-                    }
-                }
+                Effect::Disconnect { conn } => self.device_leaves(index, conn),
                 Effect::Measure => measure = true,
                 Effect::Tell(Told::FirstSent(record)) => {
-                    self.model.record_sent(account_of(index), record)
+                    let device = &self.devices[index];
+                    match device.is_clone {
+                        false => self.model.record_sent(device.account_id(), record),
+                        true => self.model.record_sent_in_vain(device.account_id(), record),
+                    }
                 }
-                Effect::Tell(told) => self.trace_device(index, || format!("{told:?}")),
+                Effect::Tell(Told::ClockSet { by_ms }) => {
+                    self.trace_device(index, || format!("clock set by {by_ms} ms"));
+                    // Before it knew the time its clock was taken to be its uptime.
+                    let before_ms = unix_ms.unwrap_or(device_ms);
+                    unix_ms = Some(before_ms.saturating_add_signed(by_ms));
+                }
+                Effect::Tell(told) => {
+                    self.trace_device(index, || format!("{told:?}"));
+                    self.device_obeys(index, &told, unix_ms)?;
+                }
             }
         }
         if measure {
-            let (kind, payload) = self.devices[index].payload();
-            let measurements = [Measurement {
-                kind,
-                payload: &payload,
-            }];
+            let device = &mut self.devices[index];
+            let count = device.rng.random_range(1..=device.firmware.burst_max);
+            let records: Vec<_> = (0..count).map(|_| device.payload()).collect();
+            let measurements: Vec<_> = records
+                .iter()
+                .map(|(kind, payload)| Measurement {
+                    kind: *kind,
+                    payload,
+                })
+                .collect();
             self.device(
                 index,
                 Input::Report {
@@ -264,8 +447,18 @@ impl World {
             return;
         };
         let client = Client::Device { index, conn };
-        let stream = self.network.open(client, server, address(index));
-        self.devices[index].streams.insert(conn, stream);
+        let device = &mut self.devices[index];
+        if device.rng.random_range(0..1_000) < device.firmware.roams {
+            device.moves = device.moves.wrapping_add(1);
+        }
+        let source = address(index, device.moves);
+        let stream = self.network.open(client, server, source);
+        let socket = DeviceSocket {
+            stream,
+            unsent: vec![],
+            reads_at_ms: None,
+        };
+        self.devices[index].streams.insert(conn, socket);
         let at_ms = self.now_ms + self.network.delay_ms();
         self.schedule(at_ms, Event::Reaches { stream });
     }

@@ -1,12 +1,14 @@
 //! What goes wrong, how often, and how it ends.
 
+use std::ops::RangeInclusive;
+
 use rand::RngExt;
 
 use crate::balancer::BalancerNode;
 use crate::clock::Clock;
 use crate::logic::LogicNode;
 use crate::model::Broken;
-use crate::network::{self, Side, Stream};
+use crate::network::{self, Read, Side, Stream};
 use crate::plan::Class;
 use crate::process::{Process, Tier};
 use crate::world::{Event, OFF_MS, World, logic_address};
@@ -17,9 +19,25 @@ pub const CLOCK_STEP_MS: i64 = 3_600_000;
 /// What a replayer remembers at most.
 const RECORDED_MAX: usize = 1_000;
 
+/// How long the database is ill.
+const AILING_MS: RangeInclusive<u64> = 500..=30_000;
+
+/// How long it is away at worst.
+const AWAY_MS_MAX: u64 = 30 * 60_000;
+
+/// How long a stream stalls.
+const STALL_MS: RangeInclusive<u64> = 100..=20_000;
+
+/// How long a server is out of file descriptors.
+const EXHAUSTED_MS: RangeInclusive<u64> = 100..=10_000;
+
 impl World {
     pub fn begin_faults(&mut self) {
         let classes: Vec<_> = self.plan.faults.classes().collect();
+        if classes.contains(&Class::DatabaseAway) && self.rng.random_ratio(1, 3) {
+            let until_ms = self.rng.random_range(AILING_MS);
+            self.store.goes_away(until_ms);
+        }
         for class in classes {
             self.schedule_fault(class);
         }
@@ -49,6 +67,32 @@ impl World {
                 if let Some(stream) = self.any_stream() {
                     self.fall_silent(stream)?;
                 }
+            }
+            Class::SilenceOneWay => {
+                if let Some(stream) = self.any_stream() {
+                    let to = [Side::Client, Side::Server][self.rng.random_range(0..2)];
+                    self.trace_fault(Some(stream), || {
+                        format!("stream {} falls silent to the {to:?}", stream.0)
+                    });
+                    self.network.silence(stream, to);
+                }
+            }
+            Class::Stall => {
+                if let Some(stream) = self.any_stream() {
+                    let until_ms = self.now_ms + self.rng.random_range(STALL_MS);
+                    self.trace_fault(Some(stream), || {
+                        format!("stream {} stalls until {until_ms} ms", stream.0)
+                    });
+                    self.network.stall(stream, until_ms, &mut self.deliveries);
+                }
+            }
+            Class::Descriptors => {
+                let mut doors = self.processes();
+                doors.retain(|process| process.tier != Tier::Conn);
+                let server = doors[self.rng.random_range(0..doors.len())];
+                let until_ms = self.now_ms + self.rng.random_range(EXHAUSTED_MS);
+                self.trace_process(server, "is out of file descriptors");
+                self.network.exhaust(server, until_ms);
             }
             Class::Link => {
                 let standing: Vec<_> = self.links.standing().collect();
@@ -120,13 +164,32 @@ impl World {
                 self.break_device_clock(index)?;
             }
             Class::Replay => self.replay(),
+            Class::PowerCut => self.cut_power()?,
+            Class::Commands => self.operate()?,
+            Class::DatabaseCrash => self.store.crash(self.now_ms),
+            Class::DatabaseAway => {
+                let until_ms = self.now_ms + self.away_ms();
+                self.store.goes_away(until_ms);
+            }
+            Class::DatabaseRefuses => {
+                let until_ms = self.now_ms + self.rng.random_range(AILING_MS);
+                self.store.takes_nothing(until_ms);
+            }
+            Class::DatabaseSlow => {
+                let until_ms = self.now_ms + self.rng.random_range(AILING_MS);
+                self.store.slows_down(until_ms);
+            }
             Class::WriteFails
             | Class::CommitUnknown
             | Class::WriteStalls
             | Class::Poison
             | Class::ByteByByte
             | Class::ConnectFails
-            | Class::Flap => unreachable!("{class:?} does not come by time"),
+            | Class::Flap
+            | Class::SlowReader
+            | Class::Roaming
+            | Class::Clone
+            | Class::Hostile => unreachable!("{class:?} does not come by time"),
         }
         self.schedule_fault(class);
         Ok(())
@@ -146,12 +209,21 @@ impl World {
     pub fn fall_silent(&mut self, stream: Stream) -> Result<(), Broken> {
         let client = self.network.connection(stream).map(|it| it.client);
         self.trace_fault(Some(stream), || format!("stream {} falls silent", stream.0));
-        self.network.silence(stream);
+        self.network.silence(stream, Side::Client);
+        self.network.silence(stream, Side::Server);
         match client {
             Some(network::Client::Device { index, conn }) if self.rng.random_ratio(1, 2) => {
-                self.device_hears(index, conn, network::Arrival::End)
+                self.device_lost(index, conn)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// For seconds, and one time in eight for minutes.
+    fn away_ms(&mut self) -> u64 {
+        match self.rng.random_ratio(1, 8) {
+            true => self.rng.random_range(60_000..=AWAY_MS_MAX),
+            false => self.rng.random_range(AILING_MS),
         }
     }
 
@@ -217,7 +289,7 @@ impl World {
             .collect();
         for stream in streams {
             self.network
-                .reset(stream, self.now_ms, &mut self.deliveries);
+                .orphan(stream, self.now_ms, &mut self.deliveries);
         }
         for (link, _) in self.links.standing_of(process) {
             self.links.cut(link, self.now_ms, &mut self.link_deliveries);
@@ -230,10 +302,15 @@ impl World {
 
     /// A killed process begins anew: nothing in memory, its monotonic clock at 0.
     pub fn restart(&mut self, process: Process) -> Result<(), Broken> {
-        let life = self.life_mut(process);
-        if life.is_up {
+        if self.life(process).is_up {
             return Ok(());
         }
+        if process.tier == Tier::Logic && !self.store.repair(process.index, self.now_ms) {
+            let at_ms = self.now_ms + self.rng.random_range(100..=5_000);
+            self.schedule(at_ms, Event::Restart(process));
+            return Ok(());
+        }
+        let life = self.life_mut(process);
         life.is_up = true;
         life.is_closing = false;
         life.generation += 1;
@@ -281,7 +358,24 @@ impl World {
         let at_ms = self.now_ms + self.network.delay_ms();
         self.schedule(at_ms, Event::Reaches { stream });
         self.network
-            .send(stream, Side::Client, &bytes, at_ms, &mut self.deliveries);
+            .write(stream, Side::Client, &bytes, at_ms, &mut self.deliveries);
+    }
+
+    /// It waits for no answer, and leaves with whoever it talks to.
+    pub fn replayer_ready(&mut self, stream: Stream) {
+        loop {
+            let (now_ms, deliveries) = (self.now_ms, &mut self.deliveries);
+            match self
+                .network
+                .read(stream, Side::Client, 1_024, now_ms, deliveries)
+            {
+                Read::Bytes(_) => {}
+                Read::Nothing => return,
+                Read::End | Read::Reset => {
+                    return self.network.close(stream, Side::Client, now_ms, deliveries);
+                }
+            }
+        }
     }
 
     /// Faults end, devices make no more records: now everything has to come right.
@@ -303,6 +397,6 @@ impl World {
             let ahead_ms = self.rng.random_range(OFF_MS);
             self.set_clock(process, ahead_ms);
         }
-        self.devices_stop_reporting()
+        self.devices_settle()
     }
 }

@@ -9,7 +9,11 @@
 //!   smallest case. [`inquest`]: what is said about a failure. [`regression`]: a case that is kept.
 //!   [`suite`]: many runs, on all cores ([`parallel`]).
 //! - [`process`], [`clock`]: what every process of the cluster is, whichever core runs in it.
-//! - [`network`], [`links`], [`store`], [`accounts`]: the fakes. [`timer`]: how a core is woken.
+//! - [`network`], [`links`], [`store`], [`accounts`]: the fakes. [`timer`]: how a core is woken;
+//!   [`socket`]: how a server reads and writes a stream.
+//! - [`firmware`]: what devices that keep the contract differ in. [`hostile`]: devices that do not
+//!   keep it; [`tricks`]: what they do, and what the contract has them told.
+//! - [`operator`]: who has devices do things, and checks what comes of it.
 //! - [`device`], [`balancer`], [`conn`], [`logic`], [`logic_shell`]: the shells of the cores in this world.
 
 pub mod accounts;
@@ -18,12 +22,15 @@ pub mod clock;
 pub mod conn;
 pub mod device;
 pub mod fault;
+pub mod firmware;
+pub mod hostile;
 pub mod inquest;
 pub mod links;
 pub mod logic;
 pub mod logic_shell;
 pub mod model;
 pub mod network;
+pub mod operator;
 pub mod parallel;
 pub mod people;
 pub mod plan;
@@ -32,9 +39,11 @@ pub mod regression;
 pub mod run;
 pub mod shrink;
 pub mod shutdown;
+pub mod socket;
 pub mod stillness;
 pub mod store;
 pub mod suite;
 pub mod timer;
 pub mod trace;
+pub mod tricks;
 pub mod world;

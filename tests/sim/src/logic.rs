@@ -9,16 +9,21 @@ use common::device::frame::{self, Parsed};
 use common::device::message::FromDevice;
 use common::link::LinkId;
 use logic_server::batch::{Batch, BatchOutcome, Limits};
-use logic_server::gate::{self, READ_BYTES_MAX};
+use logic_server::gate;
 use logic_server::ids::{ConnId, ShardIndex, Slot};
 use logic_server::shard::{self, SessionSeed, Shard};
+use logic_server::wire::goodbye::Lingering;
 use logic_server::writer::{self, Writer};
 use slab::Slab;
 
 use crate::network::Stream;
 use crate::plan::Plan;
 use crate::shutdown::Farewell;
+use crate::socket::Socket;
 use crate::timer::Timer;
+
+/// Connections that the gate refused and that linger; few, so that the limit is met.
+const LINGERING_MAX: usize = 16;
 
 /// To the gate, from a shard.
 pub type GateMail = shard::Ended;
@@ -37,6 +42,9 @@ pub enum ShardMail {
     Shutdown,
     /// The store takes too long for that.
     Abandon,
+    Command {
+        effect: gate::Effect,
+    },
     Finished {
         batch: Box<Batch>,
         outcome: BatchOutcome,
@@ -50,31 +58,25 @@ pub enum Place {
     /// On its way from the gate to a shard: nobody reads it.
     Moving,
     Shard(usize, Slot),
+    /// On its way out, of the gate or of a shard.
+    Leaving(Loop, usize),
+}
+
+/// One thread of a logic server that owns sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loop {
+    Gate,
+    Shard(usize),
 }
 
 /// A connection that the gate has, or that is on its way to a shard.
 #[derive(Debug, Default)]
 pub struct Unattached {
-    /// How much of it the gate has read; it reads no more than it must.
-    pub read: usize,
-    /// What it read, to find the Attach in.
+    /// What the gate has read of it; it reads no more than it must.
     pub heard: Vec<u8>,
-    /// What waits in the kernel.
-    pub waiting: Vec<u8>,
-    pub ended: bool,
 }
 
 impl Unattached {
-    /// What the gate reads of `bytes`; the rest waits.
-    pub fn read(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let most = (READ_BYTES_MAX - self.read).min(bytes.len());
-        let (read, waits) = bytes.split_at(most);
-        self.read += most;
-        self.heard.extend_from_slice(read);
-        self.waiting.extend_from_slice(waits);
-        read.to_vec()
-    }
-
     /// The Attach that it began with.
     pub fn attach(&self) -> Option<Attach> {
         let Ok(Parsed::Frame { frame, .. }) =
@@ -93,7 +95,8 @@ impl Unattached {
 pub struct ShardThread {
     pub core: Shard,
     pub timer: Timer,
-    pub slots: Slab<Stream>,
+    pub slots: Slab<Socket>,
+    pub lingering: Lingering<Stream>,
     pub effects: shard::Effects,
     /// When the last mail on its way arrives: here, at the writer, at the gate.
     last_at_ms: [u64; 3],
@@ -130,6 +133,7 @@ pub struct LogicNode {
     pub gate: gate::Core,
     pub gate_timer: Timer,
     pub conns: Slab<Stream>,
+    pub lingering: Lingering<Stream>,
     pub shards: Vec<ShardThread>,
     pub writer: Writer,
     pub writer_timer: Timer,
@@ -143,7 +147,7 @@ impl LogicNode {
             gate::Settings {
                 shards: plan.shards,
                 places_max: plan.places_max,
-                pending_max: 1_000,
+                pending_max: plan.pending_max,
                 first_frame_ms: 5_000,
                 heartbeat_s: plan.heartbeat_s,
                 advertise: vec![advertise],
@@ -157,7 +161,7 @@ impl LogicNode {
                     shard::Settings {
                         shard: ShardIndex(index),
                         window: plan.window,
-                        unsent_bytes_max: 65_536,
+                        unsent_bytes_max: plan.unsent_bytes_max,
                         batch: Limits {
                             rows_max: plan.batch_rows_max,
                             bytes_max: 1 << 20,
@@ -170,6 +174,7 @@ impl LogicNode {
                 ),
                 timer: Timer::default(),
                 slots: Slab::new(),
+                lingering: Lingering::new(usize::MAX),
                 effects: shard::Effects::default(),
                 last_at_ms: [0; 3],
             })
@@ -180,11 +185,20 @@ impl LogicNode {
             gate,
             gate_timer: Timer::default(),
             conns: Slab::new(),
+            lingering: Lingering::new(LINGERING_MAX),
             shards,
             writer: Writer::new(writer::Settings::default(), !seed),
             writer_timer: Timer::default(),
             places: BTreeMap::new(),
             unattached: BTreeMap::new(),
+        }
+    }
+
+    /// The connections on their way out of one of its threads.
+    pub fn lingering(&mut self, of: Loop) -> &mut Lingering<Stream> {
+        match of {
+            Loop::Gate => &mut self.lingering,
+            Loop::Shard(shard) => &mut self.shards[shard].lingering,
         }
     }
 }

@@ -3,22 +3,30 @@
 use common::device::attach::AttachVerdict;
 use common::device::code::{AckStatus, CloseReason};
 use common::device::frame::{self, Parsed};
+use common::device::kind;
 use common::device::message::FromCluster;
+use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{GrantVerdict, Message};
-use logic_server::gate;
+use logic_server::gate::{self, READ_BYTES_MAX};
 use logic_server::ids::{ConnId, Slot};
 use logic_server::shard;
+use logic_server::wire::goodbye::Goodbye;
 use logic_server::writer::{self, WriteResult};
 use rand::RngExt;
 
+use crate::hostile::Overheard;
 use crate::links::{LinkMail, Part};
-use crate::logic::{GateMail, Place, ShardMail, Unattached};
+use crate::logic::{GateMail, Loop, Place, ShardMail, Unattached};
 use crate::model::Broken;
-use crate::network::{Arrival, Client, Side, Stream};
+use crate::network::{Client, Read, Side, Stream};
 use crate::process::{Mail, Process, Thread};
+use crate::socket::{Kernel, Socket};
 use crate::store::Fate;
-use crate::world::{Event, World, account_of};
+use crate::world::{Event, World};
+
+/// Bytes of one read of a session.
+const READ_BYTES: usize = 16 * 1_024;
 
 impl World {
     // ---- streams ------------------------------------------------------------------------------
@@ -35,71 +43,176 @@ impl World {
         let conn = ConnId(logic.conns.insert(stream) as u32);
         logic.places.insert(stream, Place::Gate(conn));
         logic.unattached.insert(stream, Unattached::default());
-        self.gate(node, gate::Input::Accepted { conn, source })
+        self.gate(node, gate::Input::Accepted { conn, source })?;
+        // It may have said something by now.
+        self.logic_ready(node, stream)
     }
 
-    pub fn logic_hears(
-        &mut self,
-        node: usize,
-        stream: Stream,
-        arrival: Arrival,
-    ) -> Result<(), Broken> {
-        let logic = &mut self.logic[node];
-        let Some(place) = logic.places.get(&stream).copied() else {
-            return Ok(());
-        };
-        match (place, arrival) {
-            (Place::Gate(conn), Arrival::Bytes(bytes)) => {
-                let Some(unattached) = logic.unattached.get_mut(&stream) else {
-                    return Ok(());
-                };
-                let read = unattached.read(&bytes);
-                if read.is_empty() {
-                    return Ok(());
-                }
-                self.gate(node, gate::Input::Received { conn, bytes: &read })
+    /// A server's end of a stream is worth a look.
+    pub fn logic_ready(&mut self, node: usize, stream: Stream) -> Result<(), Broken> {
+        match self.logic[node].places.get(&stream).copied() {
+            Some(Place::Gate(conn)) => self.gate_reads(node, stream, conn),
+            Some(Place::Shard(shard, slot)) => {
+                self.shard_flushes(node, shard, slot)?;
+                self.shard_reads(node, shard, slot, stream)
             }
-            (Place::Gate(conn), Arrival::End) => {
-                self.leave(node, stream);
-                self.gate(node, gate::Input::Disconnected { conn })
-            }
-            (Place::Moving, arrival) => {
-                if let Some(unattached) = logic.unattached.get_mut(&stream) {
-                    match arrival {
-                        Arrival::Bytes(bytes) => unattached.waiting.extend(bytes),
-                        Arrival::End => unattached.ended = true,
-                    }
-                }
+            Some(Place::Leaving(of, key)) => {
+                self.leaves_on(node, of, key);
                 Ok(())
             }
-            (Place::Shard(shard, slot), Arrival::Bytes(bytes)) => self.shard(
-                node,
-                shard,
-                shard::Input::Received {
-                    slot,
-                    bytes: &bytes,
-                },
-            ),
-            (Place::Shard(shard, slot), Arrival::End) => {
-                self.leave(node, stream);
-                self.model.ended(stream);
-                self.shard(node, shard, shard::Input::Disconnected { slot })
-            }
+            // Nobody reads it.
+            Some(Place::Moving) | None => Ok(()),
         }
     }
 
+    /// Reads no more than it must; the rest is the shard's.
+    fn gate_reads(&mut self, node: usize, stream: Stream, conn: ConnId) -> Result<(), Broken> {
+        while let Some(unattached) = self.logic[node].unattached.get(&stream) {
+            let room = READ_BYTES_MAX.saturating_sub(unattached.heard.len());
+            if room == 0 || self.logic[node].places.get(&stream) != Some(&Place::Gate(conn)) {
+                return Ok(());
+            }
+            match self.server_reads(stream, room) {
+                Read::Bytes(bytes) => {
+                    if let Some(unattached) = self.logic[node].unattached.get_mut(&stream) {
+                        unattached.heard.extend_from_slice(&bytes);
+                    }
+                    let bytes = &bytes;
+                    self.gate(node, gate::Input::Received { conn, bytes })?;
+                }
+                Read::Nothing => return Ok(()),
+                Read::End | Read::Reset => {
+                    self.leave(node, stream);
+                    self.close(stream);
+                    return self.gate(node, gate::Input::Disconnected { conn });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn shard_reads(
+        &mut self,
+        node: usize,
+        shard: usize,
+        slot: Slot,
+        stream: Stream,
+    ) -> Result<(), Broken> {
+        while self.logic[node].places.get(&stream) == Some(&Place::Shard(shard, slot)) {
+            match self.server_reads(stream, READ_BYTES) {
+                Read::Bytes(bytes) => {
+                    let bytes = &bytes;
+                    self.shard(node, shard, shard::Input::Received { slot, bytes })?;
+                }
+                Read::Nothing => return Ok(()),
+                Read::End | Read::Reset => return self.gone(node, shard, slot),
+            }
+        }
+        Ok(())
+    }
+
+    fn server_reads(&mut self, stream: Stream, bytes_max: usize) -> Read {
+        let (now_ms, deliveries) = (self.now_ms, &mut self.deliveries);
+        self.network
+            .read(stream, Side::Server, bytes_max, now_ms, deliveries)
+    }
+
+    fn shard_flushes(&mut self, node: usize, shard: usize, slot: Slot) -> Result<(), Broken> {
+        let socket = &mut self.logic[node].shards[shard].slots[slot.0 as usize];
+        let mut kernel = Kernel {
+            network: &mut self.network,
+            deliveries: &mut self.deliveries,
+            stream: socket.stream,
+            now_ms: self.now_ms,
+        };
+        match socket.output.flush(&mut kernel) {
+            Some(()) => Ok(()),
+            None => self.gone(node, shard, slot),
+        }
+    }
+
+    /// The device of a session went.
+    fn gone(&mut self, node: usize, shard: usize, slot: Slot) -> Result<(), Broken> {
+        let slots = &self.logic[node].shards[shard].slots;
+        let Some(stream) = slots.get(slot.0 as usize).map(|socket| socket.stream) else {
+            return Ok(());
+        };
+        self.leave(node, stream);
+        self.close(stream);
+        self.model.ended(stream);
+        self.shard(node, shard, shard::Input::Disconnected { slot })
+    }
+
     /// The server is done with a stream.
-    fn leave(&mut self, node: usize, stream: Stream) {
+    fn leave(&mut self, node: usize, stream: Stream) -> Option<Socket> {
         let logic = &mut self.logic[node];
         logic.unattached.remove(&stream);
-        match logic.places.remove(&stream) {
-            Some(Place::Gate(conn)) => {
+        match logic.places.remove(&stream)? {
+            Place::Gate(conn) => {
                 logic.conns.remove(conn.0 as usize);
+                None
             }
-            Some(Place::Shard(shard, slot)) => {
-                logic.shards[shard].slots.remove(slot.0 as usize);
-            }
-            Some(Place::Moving) | None => {}
+            Place::Shard(shard, slot) => logic.shards[shard].slots.try_remove(slot.0 as usize),
+            Place::Moving | Place::Leaving(..) => None,
+        }
+    }
+
+    fn close(&mut self, stream: Stream) {
+        self.network
+            .close(stream, Side::Server, self.now_ms, &mut self.deliveries);
+    }
+
+    // ---- goodbyes -----------------------------------------------------------------------------
+
+    /// Closes a stream after `unsent`, as the product parts from a device.
+    fn part(&mut self, node: usize, of: Loop, stream: Stream, unsent: Vec<u8>) {
+        let mut goodbye = Goodbye::new(unsent, self.now(Process::logic(node)).ms);
+        let mut kernel = Kernel {
+            network: &mut self.network,
+            deliveries: &mut self.deliveries,
+            stream,
+            now_ms: self.now_ms,
+        };
+        if goodbye.go_on(&mut kernel).is_none() {
+            return self.close(stream);
+        }
+        let lingering = self.logic[node].lingering(of);
+        let key = lingering.insert(stream, goodbye);
+        let surplus = lingering.pop_surplus();
+        self.logic[node]
+            .places
+            .insert(stream, Place::Leaving(of, key));
+        if let Some(surplus) = surplus {
+            self.logic[node].places.remove(&surplus);
+            self.close(surplus);
+        }
+    }
+
+    /// There is room, or something to read away.
+    fn leaves_on(&mut self, node: usize, of: Loop, key: usize) {
+        let Some((stream, goodbye)) = self.logic[node].lingering(of).get_mut(key) else {
+            return;
+        };
+        let stream = *stream;
+        let mut kernel = Kernel {
+            network: &mut self.network,
+            deliveries: &mut self.deliveries,
+            stream,
+            now_ms: self.now_ms,
+        };
+        if goodbye.go_on(&mut kernel).is_none() {
+            self.logic[node].lingering(of).remove(key);
+            self.logic[node].places.remove(&stream);
+            self.close(stream);
+        }
+    }
+
+    /// Closes those whose time is over.
+    fn expire_goodbyes(&mut self, node: usize, of: Loop) {
+        let now_ms = self.now(Process::logic(node)).ms;
+        while let Some(stream) = self.logic[node].lingering(of).pop_late(now_ms) {
+            self.logic[node].places.remove(&stream);
+            self.close(stream);
         }
     }
 
@@ -118,6 +231,7 @@ impl World {
 
     pub fn gate_timer(&mut self, node: usize) -> Result<(), Broken> {
         if self.logic[node].gate_timer.fires(self.now_ms) {
+            self.expire_goodbyes(node, Loop::Gate);
             self.gate(node, gate::Input::Tick)?;
         }
         Ok(())
@@ -127,7 +241,9 @@ impl World {
         let me = Process::logic(node);
         let clock = self.life(me).clock;
         let logic = &mut self.logic[node];
-        let deadline_ms = logic.gate.next_deadline().map(|ms| clock.world_ms(ms));
+        let deadlines = [logic.gate.next_deadline(), logic.lingering.next_deadline()];
+        let deadline_ms = deadlines.into_iter().flatten().min();
+        let deadline_ms = deadline_ms.map(|ms| clock.world_ms(ms));
         if let Some(at_ms) = logic.gate_timer.arm(deadline_ms, self.now_ms) {
             self.mail(me, at_ms, Mail::Wake(Thread::Gate));
         }
@@ -146,18 +262,13 @@ impl World {
         match effect {
             gate::Effect::Refuse { conn, reply } => {
                 let stream = self.logic[node].conns[conn.0 as usize];
+                self.judge_refusal(node, stream, &reply)?;
                 self.leave(node, stream);
-                if !reply.is_empty() {
-                    self.network.send(
-                        stream,
-                        Side::Server,
-                        &reply,
-                        self.now_ms,
-                        &mut self.deliveries,
-                    );
+                if reply.is_empty() {
+                    self.close(stream);
+                } else {
+                    self.part(node, Loop::Gate, stream, reply);
                 }
-                self.network
-                    .close(stream, Side::Server, self.now_ms, &mut self.deliveries);
             }
             gate::Effect::Admit {
                 conn,
@@ -180,7 +291,9 @@ impl World {
             effect @ gate::Effect::EndSession { shard, .. } => {
                 self.mail_shard(node, shard.0.into(), ShardMail::End { effect });
             }
-            gate::Effect::CommandTo { .. } => {}
+            effect @ gate::Effect::CommandTo { shard, .. } => {
+                self.mail_shard(node, shard.0.into(), ShardMail::Command { effect });
+            }
             gate::Effect::Answer {
                 link,
                 request,
@@ -198,6 +311,32 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether a connection that is not admitted should have been.
+    fn judge_refusal(&self, node: usize, stream: Stream, reply: &[u8]) -> Result<(), Broken> {
+        let attach = self.logic[node]
+            .unattached
+            .get(&stream)
+            .and_then(Unattached::attach);
+        let connection = self.network.connection(stream);
+        let (Some(attach), Some(connection)) = (attach, connection) else {
+            return Ok(());
+        };
+        match frame::parse(reply, frame::FRAME_BYTES_MAX) {
+            Ok(Parsed::Frame { frame, .. }) if frame.kind == kind::ATTACH_REPLY => {
+                match FromCluster::decode(&frame) {
+                    Ok(FromCluster::AttachReply(reply))
+                        if reply.verdict == AttachVerdict::NotAdmitted =>
+                    {
+                        self.model
+                            .turned_away(node, connection.source, &attach, self.now_ms)
+                    }
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A used Attach may come again.
@@ -232,6 +371,14 @@ impl World {
                     request: id,
                     check,
                 },
+                (Part::Request { id, deadline_ms }, Message::Command(command)) => {
+                    gate::Input::Command {
+                        link,
+                        request: id,
+                        command,
+                        deadline_ms,
+                    }
+                }
                 (_, Message::End(end)) => gate::Input::End(end),
                 (_, Message::Revoke(revoke)) => {
                     let (account_id, below) = (revoke.account_id, revoke.below_version);
@@ -265,6 +412,13 @@ impl World {
                 if answer.verdict == GrantVerdict::Granted)
         });
         if granted {
+            if let Some(source) = grant.source {
+                self.overhear(Overheard {
+                    node,
+                    source,
+                    ticket: grant.ticket,
+                });
+            }
             self.model.granted(node, &grant, self.now_ms)?;
         }
         for effect in effects {
@@ -312,6 +466,27 @@ impl World {
             }
             ShardMail::Shutdown => self.shard(node, shard, shard::Input::Shutdown),
             ShardMail::Abandon => self.shard(node, shard, shard::Input::Abandon),
+            ShardMail::Command { effect } => {
+                let gate::Effect::CommandTo {
+                    session,
+                    link,
+                    request,
+                    order,
+                    deadline_at_ms,
+                    ..
+                } = effect
+                else {
+                    return Ok(());
+                };
+                let command = shard::Input::Command {
+                    session,
+                    link,
+                    request,
+                    order,
+                    deadline_at_ms,
+                };
+                self.shard(node, shard, command)
+            }
             ShardMail::Finished { batch, outcome } => {
                 let batch = *batch;
                 self.shard(node, shard, shard::Input::Finished { batch, outcome })
@@ -328,20 +503,12 @@ impl World {
         unread: &[u8],
     ) -> Result<(), Broken> {
         let logic = &mut self.logic[node];
-        let slot = Slot(logic.shards[shard].slots.insert(stream) as u32);
+        let slot = Slot(logic.shards[shard].slots.insert(Socket::new(stream)) as u32);
         logic.places.insert(stream, Place::Shard(shard, slot));
         self.shard(node, shard, shard::Input::Adopt { slot, seed, unread })?;
+        self.logic[node].unattached.remove(&stream);
         // What came while it moved waits in the kernel.
-        let Some(unattached) = self.logic[node].unattached.remove(&stream) else {
-            return Ok(());
-        };
-        if !unattached.waiting.is_empty() {
-            self.logic_hears(node, stream, Arrival::Bytes(unattached.waiting))?;
-        }
-        if unattached.ended {
-            self.logic_hears(node, stream, Arrival::End)?;
-        }
-        Ok(())
+        self.logic_ready(node, stream)
     }
 
     pub fn shard(
@@ -374,7 +541,12 @@ impl World {
         effects.clear();
         let thread = &mut self.logic[node].shards[shard];
         thread.effects = effects;
-        let deadline_ms = thread.core.next_deadline().map(|ms| clock.world_ms(ms));
+        let deadlines = [
+            thread.core.next_deadline(),
+            thread.lingering.next_deadline(),
+        ];
+        let deadline_ms = deadlines.into_iter().flatten().min();
+        let deadline_ms = deadline_ms.map(|ms| clock.world_ms(ms));
         if let Some(at_ms) = thread.timer.arm(deadline_ms, self.now_ms) {
             self.mail(me, at_ms, Mail::Wake(Thread::Shard(shard)));
         }
@@ -383,6 +555,7 @@ impl World {
 
     pub fn shard_timer(&mut self, node: usize, shard: usize) -> Result<(), Broken> {
         if self.logic[node].shards[shard].timer.fires(self.now_ms) {
+            self.expire_goodbyes(node, Loop::Shard(shard));
             let life = self.life(Process::logic(node));
             let read_until_ms = life.clock.ms(life.read_until_ms(self.now_ms));
             self.shard(node, shard, shard::Input::Tick { read_until_ms })?;
@@ -396,24 +569,20 @@ impl World {
         shard: usize,
         effects: &mut shard::Effects,
     ) -> Result<(), Broken> {
+        let mut back = vec![];
         for send in &effects.sends {
-            let stream = self.logic[node].shards[shard].slots[send.slot.0 as usize];
             let bytes = &effects.out[send.bytes.clone()];
-            self.judge_what_leaves(node, stream, bytes)?;
-            self.network.send(
-                stream,
-                Side::Server,
-                bytes,
-                self.now_ms,
-                &mut self.deliveries,
-            );
+            back.extend(self.shard_sends(node, shard, send.slot, bytes)?);
         }
         for slot in &effects.closes {
-            let stream = self.logic[node].shards[shard].slots[slot.0 as usize];
-            self.leave(node, stream);
+            let slots = &self.logic[node].shards[shard].slots;
+            let Some(stream) = slots.get(slot.0 as usize).map(|socket| socket.stream) else {
+                continue;
+            };
+            let socket = self.leave(node, stream);
             self.model.ended(stream);
-            self.network
-                .close(stream, Side::Server, self.now_ms, &mut self.deliveries);
+            let unsent = socket.map(|socket| socket.output.into_rest());
+            self.part(node, Loop::Shard(shard), stream, unsent.unwrap_or_default());
         }
         let me = Process::logic(node);
         for batch in effects.batches.drain(..) {
@@ -426,7 +595,68 @@ impl World {
             let at_ms = self.logic[node].shards[shard].gate_at(soon);
             self.mail(me, at_ms, Mail::Gate(ended));
         }
+        for answer in effects.answers.drain(..) {
+            let part = Part::Answer { id: answer.request };
+            self.says(answer.link, me, part, answer.answer.into());
+        }
+        // What came of it: output that the kernel does not take, devices that are found gone.
+        for input in back {
+            match input {
+                shard::Input::Disconnected { slot } => self.gone(node, shard, slot)?,
+                shard::Input::Unsent { slot, bytes } => {
+                    if self.waiting(node, shard, slot).is_some() {
+                        self.shard(node, shard, shard::Input::Unsent { slot, bytes })?;
+                    }
+                    self.judge_what_waits(node, shard, slot)?;
+                }
+                _ => unreachable!("a write tells nothing else"),
+            }
+        }
         Ok(())
+    }
+
+    /// Output of the session in a slot that its kernel has not taken; `None`: nobody is there.
+    fn waiting(&self, node: usize, shard: usize, slot: Slot) -> Option<usize> {
+        let socket = self.logic[node].shards[shard].slots.get(slot.0 as usize);
+        socket.map(|socket| socket.output.waiting())
+    }
+
+    /// A reader that stops costs the server its high-water mark and no more.
+    fn judge_what_waits(&self, node: usize, shard: usize, slot: Slot) -> Result<(), Broken> {
+        let most = self.plan.unsent_bytes_max;
+        match self.waiting(node, shard, slot) {
+            Some(waiting) if waiting > most => Err(Broken(format!(
+                "P6: a session has {waiting} bytes unsent, beyond {most}, and is not closed"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the core has to be told of it: that the kernel did not take all, or that the device went.
+    fn shard_sends(
+        &mut self,
+        node: usize,
+        shard: usize,
+        slot: Slot,
+        bytes: &[u8],
+    ) -> Result<Option<shard::Input<'static>>, Broken> {
+        let slots = &self.logic[node].shards[shard].slots;
+        let Some(stream) = slots.get(slot.0 as usize).map(|socket| socket.stream) else {
+            return Ok(None);
+        };
+        self.judge_what_leaves(node, stream, bytes)?;
+        let socket = &mut self.logic[node].shards[shard].slots[slot.0 as usize];
+        let mut kernel = Kernel {
+            network: &mut self.network,
+            deliveries: &mut self.deliveries,
+            stream,
+            now_ms: self.now_ms,
+        };
+        Ok(match socket.output.send(bytes, &mut kernel) {
+            Some(0) => None,
+            Some(bytes) => Some(shard::Input::Unsent { slot, bytes }),
+            None => Some(shard::Input::Disconnected { slot }),
+        })
     }
 
     /// Reads what a shard sends as the device will.
@@ -446,39 +676,35 @@ impl World {
             bytes = &bytes[consumed..];
             let message = FromCluster::decode(&frame)
                 .map_err(|error| Broken(format!("the cluster sent nonsense: {error}")))?;
-            match (message, client) {
-                (FromCluster::AttachReply(reply), client)
+            let account_id = self.account_of(client);
+            match (message, account_id) {
+                (FromCluster::AttachReply(reply), account_id)
                     if matches!(reply.verdict, AttachVerdict::Ok { .. }) =>
                 {
-                    let Client::Device { index, .. } = client else {
+                    let Some(account_id) = account_id else {
                         return Err(Broken("P4: a replayer was admitted".into()));
                     };
                     let attach = self.logic[node]
                         .unattached
                         .get(&stream)
                         .and_then(Unattached::attach);
-                    self.model.attached(
-                        stream,
-                        node,
-                        account_of(index),
-                        attach.as_ref(),
-                        self.now_ms,
-                    )?;
+                    self.model
+                        .attached(stream, node, account_id, attach.as_ref(), self.now_ms)?;
                     self.may_flap(stream);
                 }
-                (FromCluster::TelemetryAck(ack), Client::Device { index, .. })
+                (FromCluster::Command(command), _) => {
+                    self.judge_command(node, command.deadline_ms)?
+                }
+                (FromCluster::TelemetryAck(ack), Some(account_id))
                     if ack.status == AckStatus::Stored =>
                 {
-                    self.model.ack_leaves(
-                        account_of(index),
-                        ack.base_seq,
-                        ack.count,
-                        &self.store,
-                    )?;
+                    self.model
+                        .ack_leaves(account_id, ack.base_seq, ack.count, &self.store)?;
                 }
                 (FromCluster::Close(close), _)
                     if close.reason == CloseReason::Idle
-                        && self.life(Process::logic(node)).holds(stream) =>
+                        && self.life(Process::logic(node)).holds(stream)
+                        && self.network.has_unread(stream, Side::Server) =>
                 {
                     let what = format!("L1: {stream:?} is closed as idle, and its bytes wait");
                     return Err(Broken(what));
@@ -496,6 +722,15 @@ impl World {
         }
     }
 
+    /// Whose device made a connection; a replayer is nobody's.
+    fn account_of(&self, client: Client) -> Option<AccountId> {
+        match client {
+            Client::Device { index, .. } => Some(self.devices[index].account_id()),
+            Client::Hostile { index, .. } => Some(self.hostile[index].account_id()),
+            Client::Replayer => None,
+        }
+    }
+
     // ---- the writer ---------------------------------------------------------------------------
 
     pub fn submit(&mut self, node: usize, batch: logic_server::batch::Batch) {
@@ -510,11 +745,11 @@ impl World {
         for effect in effects {
             match effect {
                 writer::Effect::Write(work) => {
-                    let (fate, stall_ms) = self.store.fate();
-                    let took_ms = self.rng.random_range(self.plan.store_ms.clone());
+                    let usual_ms = self.rng.random_range(self.plan.store_ms.clone());
+                    let (fate, took_ms) = self.store.fate(usual_ms, self.now_ms);
                     let work = Box::new(work);
                     self.schedule(
-                        self.now_ms + took_ms + stall_ms,
+                        self.now_ms + took_ms,
                         Event::Written {
                             to: me,
                             generation: self.life(me).generation,
@@ -545,9 +780,14 @@ impl World {
     }
 
     /// What the database does with a transaction.
-    pub fn write(&mut self, work: &writer::Work, fate: Fate) -> Result<WriteResult, Broken> {
+    pub fn write(
+        &mut self,
+        node: usize,
+        work: &writer::Work,
+        fate: Fate,
+    ) -> Result<WriteResult, Broken> {
         let mut new = vec![];
-        let result = self.store.write(work, fate, &mut new);
+        let result = self.store.write(node, work, fate, &mut new)?;
         for (key, stored) in new {
             self.model.row_stored(key, stored, &self.store)?;
         }

@@ -12,6 +12,7 @@
 //! | P9 capacity | sessions and open grants of a node, by account, never exceed its places |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 
 use common::device::attach::Attach;
 use common::epoch::Epoch;
@@ -46,6 +47,8 @@ struct GrantSeen {
     node: usize,
     account_id: AccountId,
     session_key: SessionKey,
+    /// `None`: it admits from anywhere.
+    source: Option<IpAddr>,
     epoch: Epoch,
     account_version: u32,
     /// Counts grants in the order in which nodes acknowledged them.
@@ -78,6 +81,8 @@ pub struct Model {
     places_max: usize,
     /// Per account: every record that was ever sent, by sequence number.
     sent: HashMap<AccountId, BTreeMap<u64, SentRecord>>,
+    /// Records of devices that may be gone before they are acknowledged.
+    uncertain: BTreeSet<(AccountId, u64)>,
     /// Per account: sequence numbers that the device was told are stored.
     acknowledged: HashMap<AccountId, BTreeSet<u64>>,
     grants: HashMap<[u8; 16], GrantSeen>,
@@ -123,6 +128,13 @@ impl Model {
             before.is_none(),
             "the simulated device used a sequence number twice"
         );
+    }
+
+    /// The same of a device that may be gone, or sent away, before its record is acknowledged: if
+    /// it is stored it is what was sent, and nobody waits for it.
+    pub fn record_sent_in_vain(&mut self, account_id: AccountId, record: SentRecord) {
+        self.uncertain.insert((account_id, record.seq));
+        self.record_sent(account_id, record);
     }
 
     /// A row is new in the store.
@@ -245,6 +257,7 @@ impl Model {
                 node,
                 account_id: grant.account_id,
                 session_key: grant.session_key,
+                source: grant.source,
                 epoch: grant.epoch,
                 account_version: grant.account_version,
                 order: self.granted,
@@ -275,6 +288,51 @@ impl Model {
         if epoch > newest.0 {
             *newest = (epoch, now_ms);
         }
+    }
+
+    /// Whether a node holds an open grant that admits from there.
+    pub fn admits_from(&self, node: usize, source: IpAddr, now_ms: u64) -> bool {
+        let is_open = |grant: &GrantSeen| {
+            grant.node == node && !grant.is_used && now_ms < grant.expires_at_ms
+        };
+        let admits = |grant: &GrantSeen| grant.source.is_none_or(|it| it == source);
+        self.grants
+            .values()
+            .any(|grant| is_open(grant) && admits(grant))
+    }
+
+    /// A stream is told `not_admitted` for this Attach.
+    ///
+    /// # Errors
+    /// It was right in every part: somebody else used its ticket up.
+    pub fn turned_away(
+        &self,
+        node: usize,
+        source: IpAddr,
+        attach: &Attach,
+        now_ms: u64,
+    ) -> Result<(), Broken> {
+        let Some(grant) = self.grants.get(ticket_bytes(&attach.ticket)) else {
+            return Ok(());
+        };
+        // The gate has used a newer grant up already when its shard says so.
+        let newest = self.newest.get(&grant.account_id);
+        let is_newest = newest.is_none_or(|(epoch, _)| *epoch <= grant.epoch);
+        let is_right = grant.node == node
+            && !grant.is_used
+            && now_ms < grant.expires_at_ms
+            && grant.source.is_none_or(|it| it == source)
+            && attach.verify(&grant.session_key);
+        if is_right && is_newest {
+            return Err(Broken::new(
+                "P4",
+                format_args!(
+                    "{} is not admitted with its own unused ticket",
+                    grant.account_id
+                ),
+            ));
+        }
+        Ok(())
     }
 
     /// A stream is told `ok`; `attach` is what the server had read of it.
@@ -548,6 +606,10 @@ impl Model {
                     seq: *seq,
                     recorded_at_ms: record.recorded_at_ms,
                 };
+                if self.uncertain.contains(&(*account_id, *seq)) {
+                    rows += usize::from(store.row(&key).is_some());
+                    continue;
+                }
                 if self.removed.contains(account_id) {
                     // It was not let in any more to send the rest.
                     rows += usize::from(store.row(&key).is_some());
@@ -575,6 +637,32 @@ impl Model {
             ));
         }
         Ok(())
+    }
+
+    /// Whether the table `sessions` shows as present what is attached, of the accounts up to this
+    /// one, and nothing else.
+    ///
+    /// # Errors
+    /// Where they differ.
+    pub fn check_presence(&self, last: AccountId, store: &Store) -> Result<(), Broken> {
+        let attached: BTreeSet<_> = self
+            .sessions
+            .values()
+            .map(|session| (session.account_id, session.epoch, session.node))
+            .filter(|(account_id, ..)| *account_id <= last)
+            .collect();
+        let present: BTreeSet<_> = store
+            .present()
+            .filter(|(account_id, ..)| *account_id <= last)
+            .collect();
+        if attached == present {
+            return Ok(());
+        }
+        let differ: Vec<_> = attached.symmetric_difference(&present).collect();
+        Err(Broken::new(
+            "presence",
+            format_args!("attached and table differ in {differ:?}"),
+        ))
     }
 
     /// Records that were sent in all.

@@ -19,12 +19,12 @@ const REMOVED_OF: usize = 4;
 impl World {
     /// Somebody changes an account, if the database is there.
     pub fn change_an_account(&mut self) {
-        let index = self.rng.random_range(0..self.devices.len());
+        let index = self.rng.random_range(0..self.plan.devices as usize);
         let Some(account) = self.accounts.of_device(index) else {
             return;
         };
         let is_enabled = account.enabled;
-        let may_remove = (self.model.removed() + 1) * REMOVED_OF <= self.devices.len();
+        let may_remove = (self.model.removed() + 1) * REMOVED_OF <= self.plan.devices as usize;
         let kind = match self.rng.random_range(0..8) {
             0 if may_remove => ChangeKind::Removed,
             0..3 => ChangeKind::KeyRotated,
@@ -67,7 +67,7 @@ impl World {
 
     /// Every account that there is can log in again.
     pub fn enable_everybody(&mut self) -> Result<(), Broken> {
-        for index in 0..self.devices.len() {
+        for index in 0..self.plan.devices as usize {
             if self.accounts.of_device(index).is_some_and(|it| !it.enabled) {
                 self.change_account(index, ChangeKind::Enabled);
             }

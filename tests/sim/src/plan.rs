@@ -30,14 +30,29 @@ pub struct Plan {
     pub conn_servers: u16,
     pub logic_servers: u16,
     pub shards: u16,
-    /// Places of each logic server. Together they are never fewer than the devices.
+    /// Places of each logic server. Together they are never fewer than the accounts.
     pub places_max: u32,
+    /// Connections that a logic server and the balancer keep that are not attached, or not answered.
+    #[serde(default = "pending_ample")]
+    pub pending_max: usize,
+    /// Whether a ticket admits only from the address that logged in.
+    #[serde(default = "yes")]
+    pub source_exact: bool,
     pub heartbeat_s: u16,
     pub window: u16,
     pub grant_ttl_s: u16,
     pub report_interval_ms: u32,
     pub batch_rows_max: usize,
+    /// Output of a session that may wait for the kernel.
+    #[serde(default = "ample_bytes")]
+    pub unsent_bytes_max: usize,
 
+    /// What a kernel keeps of a stream's output.
+    #[serde(default = "ample_bytes")]
+    pub send_bytes: usize,
+    /// What a kernel keeps of a stream until it is read.
+    #[serde(default = "ample_bytes")]
+    pub receive_bytes: usize,
     /// One-way delay of a piece of a TCP stream.
     pub network_ms: RangeInclusive<u64>,
     /// One-way delay of a link message.
@@ -64,6 +79,10 @@ pub enum Class {
     Silence,
     /// Connections are lost soon after their devices attached; the servers are not told.
     Flap,
+    /// The same, in one direction.
+    SilenceOneWay,
+    /// Nothing of a device's connection arrives for a while; then all of it does.
+    Stall,
     /// A link between two tiers breaks and is dialled again.
     Link,
     /// A logic server is killed and starts again, empty.
@@ -98,10 +117,32 @@ pub enum Class {
     WriteStalls,
     /// The store refuses the row of a record, always the same ones.
     Poison,
+    /// The database crashes: of each write under way nobody hears whether it was committed.
+    DatabaseCrash,
+    /// The database cannot be reached, or answers nothing, for seconds or for the rest of the run.
+    DatabaseAway,
+    /// The database is there and takes nothing: read-only, full, too many connections.
+    DatabaseRefuses,
+    /// The database takes many times as long.
+    DatabaseSlow,
     /// Pieces of a stream come byte by byte.
     ByteByByte,
     /// Connections are refused although the server lives.
     ConnectFails,
+    /// A server is out of file descriptors for a while, and closes what it accepts.
+    Descriptors,
+    /// A device loses power, and its other side is told nothing.
+    PowerCut,
+    /// Devices that read late.
+    SlowReader,
+    /// Devices whose address changes between two connections.
+    Roaming,
+    /// Accounts that two devices use, both with the right key.
+    Clone,
+    /// Devices that do not keep the contract, beside the others.
+    Hostile,
+    /// No fault: an operator has devices do things.
+    Commands,
 }
 
 /// How the rate of a class is counted, and from which it is drawn.
@@ -117,7 +158,9 @@ impl Class {
     pub fn rate(self) -> Rate {
         match self {
             Self::Reset => Rate::EveryMs(300..=20_000),
-            Self::Silence => Rate::EveryMs(1_000..=60_000),
+            Self::Silence | Self::SilenceOneWay => Rate::EveryMs(1_000..=60_000),
+            Self::Stall => Rate::EveryMs(300..=20_000),
+            Self::Descriptors => Rate::EveryMs(10_000..=60_000),
             Self::Link => Rate::EveryMs(3_000..=60_000),
             Self::KillLogic | Self::KillConn | Self::KillBalancer => {
                 Rate::EveryMs(20_000..=120_000)
@@ -132,8 +175,15 @@ impl Class {
             Self::Replay => Rate::EveryMs(500..=10_000),
             Self::WriteFails | Self::CommitUnknown | Self::ByteByByte => Rate::Of1000(1..=300),
             Self::WriteStalls => Rate::Of1000(1..=50),
+            Self::DatabaseCrash | Self::DatabaseAway => Rate::EveryMs(5_000..=120_000),
+            Self::DatabaseRefuses | Self::DatabaseSlow => Rate::EveryMs(5_000..=60_000),
             Self::Poison => Rate::Of1000(1..=20),
             Self::ConnectFails | Self::Flap => Rate::Of1000(1..=200),
+            Self::PowerCut => Rate::EveryMs(1_000..=60_000),
+            Self::SlowReader | Self::Roaming => Rate::Of1000(10..=500),
+            Self::Clone => Rate::Of1000(1..=100),
+            Self::Commands => Rate::EveryMs(100..=10_000),
+            Self::Hostile => Rate::Of1000(1..=300),
         }
     }
 }
@@ -226,10 +276,11 @@ impl Plan {
         let drawn_devices = rng.random_range(2..=60);
         let devices = overrides.devices.unwrap_or(drawn_devices);
         let logic_servers: u16 = rng.random_range(1..=3);
-        let fair = devices.div_ceil(logic_servers.into());
         let slow_links = rng.random_ratio(1, 4);
         let faults = Faults::draw(&mut rng, overrides.classes.as_deref());
         let drawn_faults_ms = rng.random_range(30_000..=240_000);
+        let accounts = devices + hostiles(devices, &faults);
+        let fair = accounts.div_ceil(logic_servers.into());
         Self {
             seed,
             devices,
@@ -240,11 +291,19 @@ impl Plan {
             logic_servers,
             shards: rng.random_range(1..=3),
             places_max: rng.random_range(fair..=2 * fair.max(1)),
+            pending_max: match rng.random_ratio(1, 3) {
+                true => accounts as usize + rng.random_range(0..=16),
+                false => PENDING_AMPLE,
+            },
+            source_exact: rng.random_ratio(3, 4),
             heartbeat_s: rng.random_range(5..=30),
             window: rng.random_range(1..=8),
             grant_ttl_s: rng.random_range(5..=30),
             report_interval_ms: rng.random_range(200..=10_000),
             batch_rows_max: rng.random_range(1..=5_000),
+            unsent_bytes_max: 1 << rng.random_range(8..=16),
+            send_bytes: 1 << rng.random_range(10..=16),
+            receive_bytes: 1 << rng.random_range(10..=16),
             network_ms: 1..=rng.random_range(2..=800),
             link_ms: 0..=if slow_links {
                 rng.random_range(1..=400)
@@ -254,6 +313,40 @@ impl Plan {
             store_ms: 1..=rng.random_range(2..=200),
             faults,
         }
+    }
+}
+
+fn pending_ample() -> usize {
+    PENDING_AMPLE
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn ample_bytes() -> usize {
+    64 * 1_024
+}
+
+/// More connections than ever wait in a run.
+const PENDING_AMPLE: usize = 10_000;
+
+/// Devices that do not keep the contract, beside so many that do.
+fn hostiles(devices: u32, faults: &Faults) -> u32 {
+    match faults.of_1000(Class::Hostile) {
+        0 => 0,
+        of_1000 => (devices * of_1000).div_ceil(1_000),
+    }
+}
+
+impl Plan {
+    pub fn hostiles(&self) -> u32 {
+        hostiles(self.devices, &self.faults)
+    }
+
+    /// Whether a connection that says nothing wrong may have to go because there are too many.
+    pub fn sheds(&self) -> bool {
+        self.pending_max < PENDING_AMPLE
     }
 }
 
@@ -279,6 +372,22 @@ impl fmt::Display for Plan {
             self.grant_ttl_s,
             self.report_interval_ms,
             self.batch_rows_max
+        )?;
+        writeln!(
+            f,
+            "  {} hostile devices, {} connections may wait, tickets admit from {}",
+            self.hostiles(),
+            self.pending_max,
+            if self.source_exact {
+                "one address"
+            } else {
+                "anywhere"
+            }
+        )?;
+        writeln!(
+            f,
+            "  kernels keep {} bytes to send and {} to read, sessions {} unsent",
+            self.send_bytes, self.receive_bytes, self.unsent_bytes_max
         )?;
         writeln!(
             f,

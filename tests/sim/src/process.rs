@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::conn::ConnMail;
 use crate::links::LinkMail;
 use crate::logic::{GateMail, ShardMail};
-use crate::network::{Arrival, Stream};
+use crate::network::Stream;
 use crate::shutdown::Ending;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,14 +105,14 @@ impl Life {
         self.pause.is_none() && went_on
     }
 
-    /// Whether bytes of this connection wait until the process goes on.
+    /// Whether news of this connection waits until the process goes on.
     pub fn holds(&self, of: Stream) -> bool {
         let held = self.pause.iter().flat_map(|pause| &pause.held);
         let mut streams = held.filter_map(|mail| match mail {
-            Mail::Stream { stream, arrival } => Some((*stream, arrival)),
+            Mail::Stream { stream } => Some(*stream),
             _ => None,
         });
-        streams.any(|(stream, arrival)| stream == of && matches!(arrival, Arrival::Bytes(_)))
+        streams.any(|stream| stream == of)
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -148,9 +148,9 @@ pub enum Mail {
     Accept {
         stream: Stream,
     },
+    /// Its end of a stream is worth a look.
     Stream {
         stream: Stream,
-        arrival: Arrival,
     },
     Link {
         link: LinkId,

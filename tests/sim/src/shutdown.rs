@@ -55,6 +55,8 @@ impl World {
 
     pub fn end(&mut self, process: Process, ending: Ending) -> Result<(), Broken> {
         let index = process.index;
+        // What still waits there may be let go without a word.
+        self.network.hurt_all(process);
         match (ending, process.tier) {
             (Ending::Asked, _) if self.life(process).is_closing => {}
             (Ending::Asked, Tier::Logic) => {
@@ -116,7 +118,9 @@ impl World {
         let logic = &mut self.logic[node];
         let is_done = |farewell: &mut Farewell| farewell.done.iter().all(|done| *done);
         if logic.writer.is_idle() && logic.farewell.take_if(is_done).is_some() {
-            self.mail(Process::logic(node), self.now_ms, Mail::End(Ending::Over));
+            // Its last words linger.
+            let at_ms = self.now_ms + LAST_ANSWERS_MS;
+            self.mail(Process::logic(node), at_ms, Mail::End(Ending::Over));
         }
     }
 

@@ -49,6 +49,8 @@ impl World {
             held: VecDeque::new(),
         });
         self.trace_fault(None, || format!("{process} is stopped for {for_ms} ms"));
+        self.network.hurt_all(process);
+        self.operator.excuse(process);
         for (link, ends) in self.links.standing_of(process) {
             let by = ends[usize::from(ends[0] == process)];
             self.watch(link, by, Silence::Stopped { since_ms });

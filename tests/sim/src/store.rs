@@ -1,13 +1,19 @@
 //! The fake database: rows behind a primary key, and the ways in which a write can go wrong.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::RangeInclusive;
 
+use common::epoch::Epoch;
 use common::ids::AccountId;
+use logic_server::batch::Presence;
+use logic_server::store::refusal::SqliteCode;
 use logic_server::writer::{Work, WriteResult};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use simulator::digest::digest;
 
+use crate::model::Broken;
 use crate::plan::{Class, Faults};
 
 /// The primary key of every telemetry table.
@@ -25,12 +31,45 @@ pub struct Stored {
     pub is_dead_letter: bool,
 }
 
+/// A line of `sessions`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub node: usize,
+    pub is_over: bool,
+}
+
 /// What a write will do, drawn when it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub struct Fate {
+    outcome: Outcome,
+    /// How often the database had crashed.
+    crashes: u32,
+}
+
+impl Fate {
+    /// Nothing goes wrong, but for what the database refuses.
+    pub fn commits(self) -> bool {
+        self.outcome == Outcome::Commit
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
     Commit,
-    FailBefore,
-    FailAfterCommit,
+    /// The database says this, and nothing is stored.
+    Refuse(SqliteCode),
+    /// It is committed, and nobody hears of it.
+    Unheard,
+}
+
+/// What ails the database for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ailment {
+    Says(SqliteCode),
+    /// It answers nothing at all.
+    Mute,
+    /// It takes so many times as long.
+    Slow(u64),
 }
 
 #[derive(Debug)]
@@ -38,10 +77,31 @@ pub struct Store {
     faults: Faults,
     rng: SmallRng,
     rows: BTreeMap<Key, Stored>,
+    sessions: BTreeMap<(AccountId, Epoch), Session>,
+    crashes: u32,
+    ailment: Option<(Ailment, u64)>,
 }
 
 /// A stalled write takes this long.
-const STALL_MS: std::ops::RangeInclusive<u64> = 1_000..=30_000;
+const STALL_MS: RangeInclusive<u64> = 1_000..=30_000;
+
+/// An attempt is given up after so long; what becomes of it nobody knows.
+const WRITE_DEADLINE_MS: u64 = 2_000;
+
+/// How long a database that crashed is not there.
+const RECOVERY_MS: RangeInclusive<u64> = 100..=20_000;
+
+/// What it says when it is there and takes nothing.
+const PASSING: [SqliteCode; 7] = [
+    SqliteCode::BUSY,
+    SqliteCode::READONLY,
+    SqliteCode::IO_ERROR,
+    SqliteCode::FULL,
+    SqliteCode::CANNOT_OPEN,
+    // Another row has the key: that is no fault of the value's.
+    SqliteCode::CONSTRAINT_PRIMARY_KEY,
+    SqliteCode::CONSTRAINT_UNIQUE,
+];
 
 impl Store {
     pub fn new(faults: Faults, rng: SmallRng) -> Self {
@@ -49,46 +109,128 @@ impl Store {
             faults,
             rng,
             rows: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            crashes: 0,
+            ailment: None,
         }
     }
 
     /// From now on every write commits. What the store refuses to take it still refuses.
     pub fn heal(&mut self) {
         self.faults.keep(&[Class::Poison]);
+        self.ailment = None;
     }
 
-    /// What the next write will do, and what it takes longer than usual.
-    pub fn fate(&mut self) -> (Fate, u64) {
-        let stall_ms = if self.rng.random_range(0..1_000) < self.faults.of_1000(Class::WriteStalls)
-        {
-            self.rng.random_range(STALL_MS)
-        } else {
-            0
-        };
-        let draw = self.rng.random_range(0..1_000);
-        let fails = self.faults.of_1000(Class::WriteFails);
-        let fate = if draw < fails {
-            Fate::FailBefore
-        } else if draw < fails + self.faults.of_1000(Class::CommitUnknown) {
-            Fate::FailAfterCommit
-        } else {
-            Fate::Commit
-        };
-        (fate, stall_ms)
+    /// Every write under way fails; whether it was committed is drawn for each.
+    pub fn crash(&mut self, now_ms: u64) {
+        self.crashes += 1;
+        let until_ms = now_ms + self.rng.random_range(RECOVERY_MS);
+        self.ailment = Some((Ailment::Says(SqliteCode::CANNOT_OPEN), until_ms));
     }
 
-    /// Carries out a transaction. Rows that are new are appended to `new`.
-    pub fn write(&mut self, work: &Work, fate: Fate, new: &mut Vec<(Key, Stored)>) -> WriteResult {
-        if fate == Fate::FailBefore {
-            return WriteResult::Failed;
+    pub fn goes_away(&mut self, until_ms: u64) {
+        let ailment = match self.rng.random_ratio(1, 2) {
+            true => Ailment::Mute,
+            false => Ailment::Says(SqliteCode::CANNOT_OPEN),
+        };
+        self.ailment = Some((ailment, until_ms));
+    }
+
+    /// It is read-only, full, busy with others.
+    pub fn takes_nothing(&mut self, until_ms: u64) {
+        let code = self.passing();
+        self.ailment = Some((Ailment::Says(code), until_ms));
+    }
+
+    pub fn slows_down(&mut self, until_ms: u64) {
+        let times = 1 << self.rng.random_range(1..=6);
+        self.ailment = Some((Ailment::Slow(times), until_ms));
+    }
+
+    fn passing(&mut self) -> SqliteCode {
+        PASSING[self.rng.random_range(0..PASSING.len())]
+    }
+
+    fn ailment(&self, now_ms: u64) -> Option<Ailment> {
+        let (ailment, until_ms) = self.ailment?;
+        (now_ms < until_ms).then_some(ailment)
+    }
+
+    fn draw(&mut self, class: Class) -> bool {
+        self.rng.random_range(0..1_000) < self.faults.of_1000(class)
+    }
+
+    /// What the next write will do, and how long it takes where it takes `usual_ms` usually.
+    pub fn fate(&mut self, usual_ms: u64, now_ms: u64) -> (Fate, u64) {
+        let mut took_ms = usual_ms;
+        if self.draw(Class::WriteStalls) {
+            took_ms += self.rng.random_range(STALL_MS);
         }
-        if work
+        let mut outcome = if self.draw(Class::WriteFails) {
+            Outcome::Refuse(self.passing())
+        } else if self.draw(Class::CommitUnknown) {
+            Outcome::Unheard
+        } else {
+            Outcome::Commit
+        };
+        match self.ailment(now_ms) {
+            Some(Ailment::Says(code)) => outcome = Outcome::Refuse(code),
+            Some(Ailment::Mute) => took_ms = u64::MAX,
+            Some(Ailment::Slow(times)) => took_ms = took_ms.saturating_mul(times),
+            None => {}
+        }
+        if took_ms > WRITE_DEADLINE_MS {
+            took_ms = WRITE_DEADLINE_MS;
+            outcome = self.unheard();
+        }
+        let crashes = self.crashes;
+        (Fate { outcome, crashes }, took_ms)
+    }
+
+    /// Nobody hears what became of it.
+    fn unheard(&mut self) -> Outcome {
+        match self.rng.random_ratio(1, 2) {
+            true => Outcome::Unheard,
+            false => Outcome::Refuse(SqliteCode::IO_ERROR),
+        }
+    }
+
+    /// Carries out a transaction of a node. Rows that are new are appended to `new`.
+    ///
+    /// # Errors
+    /// P3: a record is set aside that was never refused.
+    pub fn write(
+        &mut self,
+        node: usize,
+        work: &Work,
+        fate: Fate,
+        new: &mut Vec<(Key, Stored)>,
+    ) -> Result<WriteResult, Broken> {
+        let mut outcome = fate.outcome;
+        if fate.crashes != self.crashes && outcome == Outcome::Commit {
+            outcome = self.unheard();
+        }
+        let is_refused = |store: &Self, seq| store.refuses(millis(seq));
+        let poison = work
             .rows()
-            .any(|(row, _)| row.flaw.is_none() && self.refuses(millis(row.seq)))
+            .any(|(row, _)| row.flaw.is_none() && is_refused(self, row.seq));
+        if poison && !matches!(outcome, Outcome::Refuse(_)) {
+            outcome = Outcome::Refuse(SqliteCode::CONSTRAINT_CHECK);
+        }
+        if let Outcome::Refuse(code) = outcome {
+            return Ok(match code.refuses_the_value() {
+                true => WriteResult::Refused {
+                    why: format!("{code:?}"),
+                },
+                false => WriteResult::Failed,
+            });
+        }
+        if let Some((row, ..)) = work.set_aside()
+            && !is_refused(self, row.seq)
         {
-            return WriteResult::Refused {
-                why: "poison".into(),
-            };
+            return Err(Broken(format!(
+                "P3: {row:?} is set aside, and nobody refused it"
+            )));
         }
         let rows = work
             .rows()
@@ -107,15 +249,61 @@ impl Store {
                 is_dead_letter,
             };
             // ON CONFLICT DO NOTHING: the first is kept.
-            if let std::collections::btree_map::Entry::Vacant(entry) = self.rows.entry(key) {
+            if let Entry::Vacant(entry) = self.rows.entry(key) {
                 entry.insert(stored);
                 new.push((key, stored));
             }
         }
-        match fate {
-            Fate::Commit => WriteResult::Committed,
-            Fate::FailBefore | Fate::FailAfterCommit => WriteResult::Failed,
+        self.write_sessions(node, work);
+        Ok(match outcome {
+            Outcome::Commit => WriteResult::Committed,
+            Outcome::Refuse(_) | Outcome::Unheard => WriteResult::Failed,
+        })
+    }
+
+    /// All that attached, then all that ended, as the statements have it: of a key that is there the
+    /// first is kept, and what is not there is not ended.
+    fn write_sessions(&mut self, node: usize, work: &Work) {
+        for line in work.presence() {
+            if let Presence::Attached {
+                account_id, epoch, ..
+            } = *line
+            {
+                let is_over = false;
+                self.sessions
+                    .entry((account_id, epoch))
+                    .or_insert(Session { node, is_over });
+            }
         }
+        for line in work.presence() {
+            if let Presence::Ended {
+                account_id, epoch, ..
+            } = *line
+                && let Some(session) = self.sessions.get_mut(&(account_id, epoch))
+            {
+                session.is_over = true;
+            }
+        }
+    }
+
+    /// A node starts: the sessions that its last run left open are over. `false`: the database is
+    /// not there, and the node cannot start.
+    pub fn repair(&mut self, node: usize, now_ms: u64) -> bool {
+        if matches!(self.ailment(now_ms), Some(Ailment::Says(_) | Ailment::Mute)) {
+            return false;
+        }
+        for session in self.sessions.values_mut() {
+            session.is_over |= session.node == node;
+        }
+        true
+    }
+
+    /// Sessions that the table shows as present.
+    pub fn present(&self) -> impl Iterator<Item = (AccountId, Epoch, usize)> {
+        self.sessions
+            .iter()
+            .filter(|(_, session)| !session.is_over)
+            .map(|((account_id, epoch), session)| (*account_id, *epoch, session.node))
     }
 
     pub fn row(&self, key: &Key) -> Option<&Stored> {

@@ -23,10 +23,12 @@ use crate::accounts::{Accounts, Request};
 use crate::balancer::BalancerNode;
 use crate::conn::{ConnMail, ConnNode};
 use crate::device::DeviceNode;
+use crate::hostile::{self, HostileNode, Overheard};
 use crate::links::{self, LinkMail, Links, Part};
 use crate::logic::LogicNode;
 use crate::model::{Broken, Model};
-use crate::network::{self, Arrival, Network, Side, Stream};
+use crate::network::{self, Network, Side, Stream};
+use crate::operator::Operator;
 use crate::plan::{Class, Plan};
 use crate::process::{Life, Mail, Process, Thread, Tier};
 use crate::stillness::Silence;
@@ -39,10 +41,14 @@ const EVENTS_AT_ONCE_MAX: u64 = 5_000_000;
 /// How far a wall clock is off that is kept.
 pub const OFF_MS: RangeInclusive<i64> = -500..=500;
 
+/// Once everything is quiet the table of sessions is right within so long.
+const PRESENCE_MS: u64 = 10_000;
+
 /// Everything that can happen in the world.
 #[derive(Debug)]
 pub enum Event {
     WakeDevice(usize),
+    WakeHostile(usize),
     /// The answer to a device's look-up of the cluster's name.
     Resolved {
         device: usize,
@@ -55,10 +61,10 @@ pub enum Event {
     Reaches {
         stream: Stream,
     },
+    /// An end of a stream is worth a look.
     Arrives {
         stream: Stream,
         to: Side,
-        arrival: Arrival,
     },
     Link {
         link: LinkId,
@@ -92,7 +98,7 @@ pub enum Event {
         mail: Mail,
     },
     /// A transaction ends. Of one whose process died meanwhile nobody hears, but it may have been
-    /// committed all the same.
+    /// committed all the same, until the process starts again.
     Written {
         to: Process,
         generation: u32,
@@ -158,6 +164,10 @@ pub struct World {
     pub model: Model,
     pub accounts: Accounts,
     pub devices: Vec<DeviceNode>,
+    pub hostile: Vec<HostileNode>,
+    pub operator: Operator,
+    /// Tickets that others saw.
+    pub overheard: Vec<Overheard>,
     pub balancers: Vec<BalancerNode>,
     pub conns: Vec<ConnNode>,
     pub logic: Vec<LogicNode>,
@@ -182,16 +192,19 @@ impl World {
     pub fn new(plan: Plan) -> Self {
         let mut rng = SmallRng::seed_from_u64(plan.seed ^ 0x5EED);
         let mut fork = || SmallRng::seed_from_u64(rng.random());
-        let network = Network::new(
-            plan.network_ms.clone(),
-            plan.faults.of_1000(Class::ByteByByte),
-            fork(),
-        );
+        let network = Network::new(&plan, fork());
         let links = Links::new(plan.link_ms.clone(), fork());
         let store = Store::new(plan.faults.clone(), fork());
-        let devices = (0..plan.devices as usize)
-            .map(|index| DeviceNode::new(&plan, index, fork()))
+        let mut devices: Vec<_> = (0..plan.devices as usize)
+            .map(|account| DeviceNode::new(&plan, account, fork()))
             .collect();
+        for account in 0..plan.devices as usize {
+            let mut rng = fork();
+            if rng.random_range(0..1_000) < plan.faults.of_1000(Class::Clone) {
+                devices.push(DeviceNode::clone_of(&plan, account, rng));
+            }
+        }
+        let hostile = hostile::hostiles(&plan, &mut fork);
         let balancers = (0..plan.balancers.into())
             .map(|_| BalancerNode::start(&plan, fork().random()))
             .collect();
@@ -215,8 +228,11 @@ impl World {
             links,
             store,
             model: Model::new(plan.places_max),
-            accounts: Accounts::new(plan.devices as usize),
+            accounts: Accounts::new((plan.devices + plan.hostiles()) as usize),
             devices,
+            hostile,
+            operator: Operator::new(fork()),
+            overheard: vec![],
             balancers,
             conns,
             logic,
@@ -245,6 +261,10 @@ impl World {
             let at_ms = self.rng.random_range(0..5_000);
             self.schedule(at_ms, Event::WakeDevice(device));
         }
+        for index in 0..self.hostile.len() {
+            let at_ms = self.rng.random_range(0..5_000);
+            self.schedule(at_ms, Event::WakeHostile(index));
+        }
         self.begin_faults();
         self.schedule(self.plan.faults_ms, Event::Heal);
         self.flush();
@@ -257,6 +277,7 @@ impl World {
     pub fn run(&mut self) -> Result<(), Broken> {
         let end_ms = self.plan.faults_ms + self.plan.heal_ms;
         let mut at_once = 0;
+        let mut rest_ms = None;
         while let Some(scheduled) = self.heap.pop() {
             at_once = if scheduled.at_ms == self.now_ms {
                 at_once + 1
@@ -282,7 +303,11 @@ impl World {
             (self.now_ms, std::mem::discriminant(&scheduled.event)).hash(&mut self.trace);
             self.happen(scheduled.event)?;
             self.model.check(self.now_ms, self.healed_at_ms)?;
-            if self.is_healed && self.is_at_rest() {
+            if !self.is_healed || !self.is_at_rest() {
+                rest_ms = None;
+            } else if self.operator.has_open() {
+                self.check_answered()?;
+            } else if self.has_presence(&mut rest_ms)? {
                 return self.model.check_at_rest(&self.store);
             }
         }
@@ -299,6 +324,17 @@ impl World {
     /// Every device is attached and has no record that waits for an acknowledgement.
     fn is_at_rest(&self) -> bool {
         self.devices.iter().all(DeviceNode::is_at_rest)
+    }
+
+    /// Whether the table of sessions has come right; it follows a while after the last one.
+    fn has_presence(&self, rest_ms: &mut Option<u64>) -> Result<bool, Broken> {
+        let since_ms = *rest_ms.get_or_insert(self.now_ms);
+        let last = account_of(self.plan.devices as usize - 1);
+        match self.model.check_presence(last, &self.store) {
+            Ok(()) => Ok(true),
+            Err(broken) if self.now_ms > since_ms + PRESENCE_MS => Err(broken),
+            Err(_) => Ok(false),
+        }
     }
 
     /// The time as a process sees it.
@@ -337,18 +373,16 @@ impl World {
         self.trace_event(&event);
         match event {
             Event::WakeDevice(device) => self.wake_device(device)?,
+            Event::WakeHostile(index) => self.wake_hostile(index)?,
             Event::Resolved { device } => self.resolved(device)?,
             Event::Flaps { stream } => self.fall_silent(stream)?,
             Event::Reaches { stream } => self.reaches(stream)?,
-            Event::Arrives {
-                stream,
-                to,
-                arrival,
-            } => {
-                let parties = self.network.arrives(stream, to, &arrival);
-                self.trace_arrival(stream, to, &arrival, parties.is_some());
-                if let Some((client, server)) = parties {
-                    self.arrives(stream, to, client, server, arrival)?;
+            Event::Arrives { stream, to } => {
+                let whose = self
+                    .network
+                    .arrives(stream, to, self.now_ms, &mut self.deliveries);
+                if let Some((client, server)) = whose {
+                    self.arrives(stream, to, client, server)?;
                 }
             }
             Event::Link { link, to, mail } => self.deliver(to, Mail::Link { link, mail })?,
@@ -370,9 +404,11 @@ impl World {
                 work,
                 fate,
             } => {
-                let result = self.write(&work, fate)?;
-                self.trace_write(to, generation, &work, fate, &result);
-                self.deliver_to(to, generation, Mail::Written { work, result })?;
+                if self.life(to).generation == generation {
+                    let result = self.write(to.index, &work, fate)?;
+                    self.trace_write(to, generation, &work, fate, &result);
+                    self.deliver_to(to, generation, Mail::Written { work, result })?;
+                }
             }
             Event::Asked {
                 to,
@@ -476,16 +512,12 @@ impl World {
             (_, Mail::End(ending)) => self.end(to, ending)?,
             (_, Mail::Dial { to: lower }) => self.dial(to, lower),
             (Tier::Balancer, Mail::Accept { stream }) => self.balancer_accepts(index, stream),
-            (Tier::Balancer, Mail::Stream { stream, arrival }) => {
-                self.balancer_hears(index, stream, arrival);
-            }
+            (Tier::Balancer, Mail::Stream { stream }) => self.balancer_ready(index, stream),
             (Tier::Balancer, Mail::Wake(_)) => self.balancer_timer(index),
             (Tier::Conn, Mail::Conn(mail)) => self.conn_mail(index, mail)?,
             (Tier::Conn, Mail::Wake(_)) => self.conn_timer(index)?,
             (Tier::Logic, Mail::Accept { stream }) => self.logic_accepts(index, stream)?,
-            (Tier::Logic, Mail::Stream { stream, arrival }) => {
-                self.logic_hears(index, stream, arrival)?;
-            }
+            (Tier::Logic, Mail::Stream { stream }) => self.logic_ready(index, stream)?,
             (Tier::Logic, Mail::Wake(Thread::Shard(shard))) => self.shard_timer(index, shard)?,
             (Tier::Logic, Mail::Wake(Thread::Writer)) => self.writer_timer(index),
             (Tier::Logic, Mail::Wake(_)) => self.gate_timer(index)?,
@@ -502,20 +534,8 @@ impl World {
     pub fn flush(&mut self) {
         self.trace_sent();
         for delivery in std::mem::take(&mut self.deliveries) {
-            let network::Delivery {
-                at_ms,
-                stream,
-                to,
-                arrival,
-            } = delivery;
-            self.schedule(
-                at_ms,
-                Event::Arrives {
-                    stream,
-                    to,
-                    arrival,
-                },
-            );
+            let network::Delivery { at_ms, stream, to } = delivery;
+            self.schedule(at_ms, Event::Arrives { stream, to });
         }
         for delivery in std::mem::take(&mut self.link_deliveries) {
             let links::Delivery {
@@ -544,14 +564,27 @@ impl World {
                 && self.rng.random_range(0..1_000) < self.plan.faults.of_1000(Class::ConnectFails))
         {
             self.network
-                .reset(stream, self.now_ms, &mut self.deliveries);
+                .refuse(stream, self.now_ms, &mut self.deliveries);
             return Ok(());
         }
-        self.deliver(server, Mail::Accept { stream })?;
-        if let network::Client::Device { index, conn } = client {
-            self.device_connected(index, conn)?;
+        if self.network.is_exhausted(server, self.now_ms) {
+            self.network
+                .refuse(stream, self.now_ms, &mut self.deliveries);
+            if server.tier == Tier::Balancer {
+                self.balancer_turns_away_unseen(server.index);
+            }
+            return Ok(());
         }
-        Ok(())
+        let life = self.life(server);
+        if life.pause.is_some() || life.is_closing {
+            self.network.hurt(stream);
+        }
+        self.deliver(server, Mail::Accept { stream })?;
+        match client {
+            network::Client::Device { index, conn } => self.device_connected(index, conn),
+            network::Client::Hostile { index, visit } => self.hostile_connected(index, visit),
+            network::Client::Replayer => Ok(()),
+        }
     }
 
     fn arrives(
@@ -560,14 +593,19 @@ impl World {
         to: Side,
         client: network::Client,
         server: Process,
-        arrival: Arrival,
     ) -> Result<(), Broken> {
         match (to, client) {
             (Side::Client, network::Client::Device { index, conn }) => {
-                self.device_hears(index, conn, arrival)
+                self.device_ready(index, conn, stream)
             }
-            (Side::Client, network::Client::Replayer) => Ok(()),
-            (Side::Server, _) => self.deliver(server, Mail::Stream { stream, arrival }),
+            (Side::Client, network::Client::Hostile { index, visit }) => {
+                self.hostile_ready(index, visit)
+            }
+            (Side::Client, network::Client::Replayer) => {
+                self.replayer_ready(stream);
+                Ok(())
+            }
+            (Side::Server, _) => self.deliver(server, Mail::Stream { stream }),
         }
     }
 

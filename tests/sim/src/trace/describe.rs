@@ -113,9 +113,9 @@ pub(super) fn of_write(
     if let Some((row, _, reason)) = work.set_aside() {
         rows = format!("account {} seq {} aside: {reason}", row.account_id, row.seq);
     }
-    let as_drawn = match fate {
-        Fate::Commit => String::new(),
-        fate => format!(" ({fate:?})"),
+    let as_drawn = match fate.commits() {
+        true => String::new(),
+        false => format!(" ({fate:?})"),
     };
     Line {
         who: format!("{by}.writer"),

@@ -30,7 +30,7 @@ use logic_server::writer::{Work, WriteResult};
 
 use self::pieces::Pieces;
 use crate::links::{self, LinkMail, Part};
-use crate::network::{self, Arrival, Client, Side, Stream};
+use crate::network::{Arrival, Client, Side, Stream};
 use crate::process::{Mail, Process};
 use crate::store::Fate;
 use crate::world::{Event, World};
@@ -237,8 +237,7 @@ impl Tracer {
                 0 => vec!["end of stream".into()],
                 rest => vec![format!("end of stream, after {rest} bytes of half a frame")],
             },
-            #[allow(unreachable_patterns, reason = "the network may learn more")]
-            other => vec![words::cut(&format!("{other:?}"))],
+            Arrival::Reset => vec!["reset".into()],
         };
         let (who, whom) = if is_sent {
             (sender, receiver)
@@ -328,14 +327,6 @@ impl World {
         }
     }
 
-    /// `is_heard`: by a side that is still there.
-    pub fn trace_arrival(&mut self, stream: Stream, to: Side, arrival: &Arrival, is_heard: bool) {
-        if let Some(mut tracer) = self.tracer.take() {
-            tracer.stream(self, stream, to, arrival, Leg::of_arrival(is_heard));
-            self.tracer = Some(tracer);
-        }
-    }
-
     pub fn trace_link(&mut self, link: LinkId, to: Process, mail: &LinkMail, is_heard: bool) {
         // A link that was known to be gone is found broken once more: no news.
         let is_news = is_heard || matches!(mail, LinkMail::Said { .. });
@@ -345,20 +336,16 @@ impl World {
         }
     }
 
-    /// What the fake networks took, before it goes into the heap.
+    /// What streams carried, and what the fake links took, before it goes into the heap.
     pub fn trace_sent(&mut self) {
         if let Some(mut tracer) = self.tracer.take() {
-            for delivery in &self.deliveries {
-                let network::Delivery {
-                    at_ms,
-                    stream,
-                    to,
-                    arrival,
-                } = delivery;
-                let leg = Leg::Sent {
-                    arrives_at_ms: *at_ms,
+            self.network.is_watched = true;
+            for seen in std::mem::take(&mut self.network.seen) {
+                let leg = match seen.arrives_at_ms {
+                    Some(arrives_at_ms) => Leg::Sent { arrives_at_ms },
+                    None => Leg::of_arrival(seen.is_heard),
                 };
-                tracer.stream(self, *stream, *to, arrival, leg);
+                tracer.stream(self, seen.stream, seen.to, &seen.arrival, leg);
             }
             for links::Delivery {
                 at_ms,
