@@ -499,7 +499,6 @@ mod tests {
             .into_iter()
             .filter(|trick| !answered.contains_key(trick))
             .collect();
-        println!("{answered:?}");
         assert!(never.is_empty(), "never answered: {never:?}");
     }
 }
