@@ -261,7 +261,10 @@ impl World {
         let me = Process::logic(node);
         match effect {
             gate::Effect::Refuse { conn, reply } => {
-                let stream = self.logic[node].conns[conn.0 as usize];
+                // One that went is let go by the core a moment later.
+                let Some(stream) = self.logic[node].conns.get(conn.0 as usize).copied() else {
+                    return Ok(());
+                };
                 self.judge_refusal(node, stream, &reply)?;
                 self.leave(node, stream);
                 if reply.is_empty() {

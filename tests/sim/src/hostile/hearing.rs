@@ -165,8 +165,9 @@ impl World {
             Heard::Close(CloseReason::AttachTimeout) => {
                 visit.connected_at_ms? + limit::FIRST_FRAME_MS
             }
-            // It knows of its AttachReply later than the server does.
-            Heard::Close(CloseReason::Idle) => {
+            // It knows of its AttachReply later than the server does, and much later where the network
+            // held that back.
+            Heard::Close(CloseReason::Idle) if !self.network.is_hurt(visit.stream) => {
                 let idle_ms = limit::SILENT_HEARTBEATS * u64::from(self.plan.heartbeat_s) * 1_000;
                 (visit.attached_at_ms + idle_ms).saturating_sub(LATE_MS)
             }
