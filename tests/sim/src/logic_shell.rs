@@ -10,7 +10,7 @@ use common::link::LinkId;
 use common::link::message::{GrantVerdict, Message};
 use logic_server::gate::{self, READ_BYTES_MAX};
 use logic_server::ids::{ConnId, Slot};
-use logic_server::shard;
+use logic_server::shard::{self, SessionSeed};
 use logic_server::wire::goodbye::Goodbye;
 use logic_server::writer::{self, WriteResult};
 use rand::RngExt;
@@ -282,7 +282,13 @@ impl World {
                 let logic = &mut self.logic[node];
                 let stream = logic.conns.remove(conn.0 as usize);
                 logic.places.insert(stream, Place::Moving);
-                self.model.proven(seed.account_id, seed.epoch, self.now_ms);
+                let SessionSeed {
+                    ticket,
+                    account_id,
+                    epoch,
+                    ..
+                } = &seed;
+                self.model.proven(ticket, *account_id, *epoch, self.now_ms);
                 self.note_attach(node, stream);
                 let mail = ShardMail::Adopt {
                     stream,
@@ -672,7 +678,7 @@ impl World {
         let Some(connection) = self.network.connection(stream) else {
             return Ok(());
         };
-        let client = connection.client;
+        let (client, source) = (connection.client, connection.source);
         while let Ok(Parsed::Frame { frame, consumed }) =
             frame::parse(bytes, frame::FRAME_BYTES_MAX)
         {
@@ -691,8 +697,10 @@ impl World {
                         .unattached
                         .get(&stream)
                         .and_then(Unattached::attach);
+                    let now_ms = self.now_ms;
+                    let visit = (stream, source);
                     self.model
-                        .attached(stream, node, account_id, attach.as_ref(), self.now_ms)?;
+                        .attached(visit, node, account_id, attach.as_ref(), now_ms)?;
                     self.may_flap(stream);
                 }
                 (FromCluster::Command(command), _) => {

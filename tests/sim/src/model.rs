@@ -54,6 +54,8 @@ struct GrantSeen {
     /// Counts grants in the order in which nodes acknowledged them.
     order: u64,
     expires_at_ms: u64,
+    /// When the gate took an Attach with it; its shard tells the device later.
+    proven_at_ms: Option<u64>,
     is_used: bool,
 }
 
@@ -262,6 +264,7 @@ impl Model {
                 account_version: grant.account_version,
                 order: self.granted,
                 expires_at_ms: now_ms + u64::from(grant.ttl_ms),
+                proven_at_ms: None,
                 is_used: false,
             },
         );
@@ -283,7 +286,10 @@ impl Model {
     }
 
     /// An Attach was proven: now its epoch takes effect, before its device is told so.
-    pub fn proven(&mut self, account_id: AccountId, epoch: Epoch, now_ms: u64) {
+    pub fn proven(&mut self, ticket: &Ticket, account_id: AccountId, epoch: Epoch, now_ms: u64) {
+        if let Some(grant) = self.grants.get_mut(ticket_bytes(ticket)) {
+            grant.proven_at_ms.get_or_insert(now_ms);
+        }
         let newest = self.newest.entry(account_id).or_default();
         if epoch > newest.0 {
             *newest = (epoch, now_ms);
@@ -341,7 +347,7 @@ impl Model {
     /// P4 is broken.
     pub fn attached(
         &mut self,
-        stream: Stream,
+        (stream, source): (Stream, IpAddr),
         node: usize,
         account_id: AccountId,
         attach: Option<&Attach>,
@@ -365,10 +371,13 @@ impl Model {
         if grant.account_id != account_id {
             return broken("with another account's ticket");
         }
+        if grant.source.is_some_and(|granted| granted != source) {
+            return broken("from another address");
+        }
         if grant.is_used {
             return broken("with a used ticket");
         }
-        if now_ms > grant.expires_at_ms {
+        if grant.proven_at_ms.unwrap_or(now_ms) > grant.expires_at_ms {
             return broken("with an expired ticket");
         }
         if !attach.verify(&grant.session_key) {
@@ -513,11 +522,12 @@ impl Model {
         self.removed.len()
     }
 
-    /// A node was told: the grants are gone.
+    /// A node was told: the grants are gone. A session that it has admitted begins and ends.
     pub fn grants_revoked(&mut self, node: usize, account_id: AccountId, below_version: u32) {
         self.grants.retain(|_, grant| {
             (grant.node, grant.account_id) != (node, account_id)
                 || grant.account_version >= below_version
+                || grant.proven_at_ms.is_some()
         });
     }
 
