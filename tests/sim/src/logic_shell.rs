@@ -720,6 +720,13 @@ impl World {
                     let what = format!("L1: {stream:?} is closed as idle, and its bytes wait");
                     return Err(Broken(what));
                 }
+                (FromCluster::Close(close), Some(account_id))
+                    if close.reason == CloseReason::ProtocolError
+                        && matches!(client, Client::Device { .. }) =>
+                {
+                    let what = "keeps the contract, and is told protocol_error";
+                    return Err(Broken(format!("contract: {account_id} {what}")));
+                }
                 (FromCluster::Close(close), _) if close.reason == CloseReason::Replaced => {
                     self.model.replaced(stream)?;
                 }
