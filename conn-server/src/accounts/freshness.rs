@@ -1,7 +1,7 @@
 //! Pure. How long what was looked up may be used.
 //!
 //! An entry is as good as the table while the changes are followed, since each change drops its
-//! entry. When following stalls, an entry is used for [`ALONE_MS`] at most: the bound within which a
+//! entry. When following stalls, an entry is used for `ALONE_MS` at most: the bound within which a
 //! change is in effect everywhere.
 
 /// The changes count as followed for so long after they were last read.

@@ -394,7 +394,7 @@ fn telemetry_head(seq: u64, time_ms: u64, count: u8) -> Vec<u8> {
     body
 }
 
-/// The kind of [`record`].
+/// The kind of what `record` makes.
 pub const RECORD_KIND: u8 = 5;
 
 fn record(payload: &[u8]) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! Devices that do not keep the contract, each with an account and its right key.
 //!
 //! One of them plays one trick after the other, and judges what it is told by what the contract has
-//! due ([`tricks`](crate::tricks)): another answer breaks the run, and so does none on a connection
+//! due ([`tricks`]): another answer breaks the run, and so does none on a connection
 //! that nothing happened to. It is nobody's friend: the others must come right beside it, and it may
 //! take its one place and no more.
 //!
