@@ -7,13 +7,16 @@ use balancer::pending::ConnectionId;
 use balancer::route::{Core as Decisions, Effect, Input, Now, RouteSettings};
 use balancer::visit::{Step, Visit};
 use common::config::Policy;
+use common::device::frame::{self, Parsed};
 use common::device::limit;
+use common::device::message::FromCluster;
 use common::link::message::Message;
 use common::link::{LinkEvent, LinkId, Peer, Role};
 use common::pacing::Rate;
 use logic_server::wire::{Sink as _, Wire as _};
 
 use crate::links::{LinkMail, Part};
+use crate::model::Keeper;
 use crate::network::{Read, Side, Stream};
 use crate::plan::Plan;
 use crate::process::{Mail, Process, Thread};
@@ -31,11 +34,15 @@ struct Front {
     unsaid: Option<Vec<u8>>,
 }
 
+/// Logins that are being decided.
+pub const LOGINS_OPEN_MAX: usize = 10_000;
+
 #[derive(Debug)]
 pub struct BalancerNode {
     core: Decisions,
     timer: Timer,
     fronts: BTreeMap<ConnectionId, Front>,
+    connection_of: BTreeMap<Stream, ConnectionId>,
     connections: u64,
 }
 
@@ -47,7 +54,7 @@ impl BalancerNode {
             policy: Policy::LeastLoaded,
             connections_max: plan.pending_max,
             connections_per_source_max: 10_000,
-            logins_open_max: 10_000,
+            logins_open_max: LOGINS_OPEN_MAX,
             logins_at_full_max: 64,
             in_all: Rate::UNLIMITED,
             per_source: Rate::UNLIMITED,
@@ -57,15 +64,15 @@ impl BalancerNode {
             core: Decisions::new(settings, seed),
             timer: Timer::default(),
             fronts: BTreeMap::new(),
+            connection_of: BTreeMap::new(),
             connections: 0,
         }
     }
 
-    fn connection_of(&self, stream: Stream) -> Option<ConnectionId> {
-        let mut fronts = self.fronts.iter();
-        fronts
-            .find(|(_, front)| front.stream == stream)
-            .map(|(connection, _)| *connection)
+    fn forget(&mut self, connection: ConnectionId) -> Option<Front> {
+        let front = self.fronts.remove(&connection)?;
+        self.connection_of.remove(&front.stream);
+        Some(front)
     }
 
     /// The core's deadline, or the first of a connection.
@@ -88,6 +95,9 @@ impl World {
         let deadline_ms = self.now(Process::balancer(index)).ms + limit::FIRST_FRAME_MS;
         self.balancers[index].connections += 1;
         let connection = ConnectionId(self.balancers[index].connections);
+        self.balancers[index]
+            .connection_of
+            .insert(stream, connection);
         self.balancers[index].fronts.insert(
             connection,
             Front {
@@ -113,7 +123,8 @@ impl World {
 
     /// The front door's end of a stream is worth a look.
     pub fn balancer_ready(&mut self, index: usize, stream: Stream) {
-        if let Some(connection) = self.balancers[index].connection_of(stream) {
+        let connection = self.balancers[index].connection_of.get(&stream);
+        if let Some(connection) = connection.copied() {
             self.balancer_says(index, connection);
             self.balancer_reads(index, connection);
         }
@@ -152,6 +163,7 @@ impl World {
                 let bytes = front.visit.bytes();
                 let (source, login) = (front.source, bytes[..body.end].to_vec());
                 let body = bytes[body].to_vec();
+                self.model.login_read(index, front.stream, self.now_ms);
                 self.recorded
                     .push((Process::balancer(index), source, login));
                 self.balancer_apply(
@@ -171,7 +183,8 @@ impl World {
             }
             Step::Over(how) => {
                 let stream = front.stream;
-                self.balancers[index].fronts.remove(&connection);
+                self.balancers[index].forget(connection);
+                self.model.login_gone(index, stream);
                 self.network
                     .close(stream, Side::Server, self.now_ms, &mut self.deliveries);
                 self.balancer_apply(index, Input::Ended { connection, how });
@@ -209,6 +222,16 @@ impl World {
         front.unsaid = None;
         self.balancer_steps(index, connection, step);
         self.balancer_reads(index, connection);
+    }
+
+    fn judge_login_reply(&mut self, index: usize, stream: Stream, bytes: &[u8]) {
+        let Ok(Parsed::Frame { frame, .. }) = frame::parse(bytes, frame::FRAME_BYTES_MAX) else {
+            return;
+        };
+        if let Ok(FromCluster::LoginReply(reply)) = FromCluster::decode(&frame) {
+            self.model
+                .login_answered(index, stream, reply.status(), reply.retry_after_ms);
+        }
     }
 
     pub fn balancer_link(&mut self, index: usize, link: LinkId, mail: LinkMail) {
@@ -286,6 +309,8 @@ impl World {
         for effect in effects {
             self.balancer_effect(index, effect);
         }
+        self.model
+            .note_held(Keeper::Balancer, &self.balancers[index].core.held());
         self.arm_balancer(index);
     }
 
@@ -302,14 +327,17 @@ impl World {
     fn balancer_effect(&mut self, index: usize, effect: Effect) {
         match effect {
             Effect::Drop { connection } => {
-                if let Some(Front { stream, .. }) = self.balancers[index].fronts.remove(&connection)
-                {
+                if let Some(Front { stream, .. }) = self.balancers[index].forget(connection) {
+                    self.model.login_gone(index, stream);
                     self.network
                         .close(stream, Side::Server, self.now_ms, &mut self.deliveries);
                 }
             }
             Effect::Reply { connection, frame } => {
                 let ms = self.now(Process::balancer(index)).ms;
+                if let Some(front) = self.balancers[index].fronts.get(&connection) {
+                    self.judge_login_reply(index, front.stream, &frame);
+                }
                 if let Some(front) = self.balancers[index].fronts.get_mut(&connection) {
                     let step = front.visit.replied(Some(frame), ms);
                     self.balancer_steps(index, connection, step);

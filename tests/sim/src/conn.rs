@@ -28,7 +28,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::accounts::{Reply, Request};
 use crate::links::{LinkMail, Part};
-use crate::model::Broken;
+use crate::model::{Broken, Keeper};
 use crate::operator::OPERATOR;
 use crate::plan::Plan;
 use crate::process::{Mail, Process, Thread, Tier};
@@ -45,6 +45,12 @@ pub enum ConnMail {
     /// The second of the one that notes last logins.
     Note,
 }
+
+/// What a conn server keeps at most.
+pub const LOGINS_OPEN_MAX: usize = 10_000;
+pub const NONCES_MAX: usize = 100_000;
+pub const SOURCES_MAX: usize = 10_000;
+pub const GUESSES_MAX: usize = 10_000;
 
 /// Errands that may wait for the task that writes; notes that find no room wait and are merged.
 const ERRANDS_MAX: usize = 2;
@@ -89,8 +95,8 @@ impl ConnNode {
         let limits = Limits {
             in_all: wide,
             per_source: wide,
-            sources_max: 10_000,
-            guesses_max: 10_000,
+            sources_max: SOURCES_MAX,
+            guesses_max: GUESSES_MAX,
         };
         let desk = Desk {
             rules: Rules {
@@ -100,7 +106,7 @@ impl ConnNode {
                 heartbeat_s: None,
             },
             throttle: Throttle::new(limits, seed),
-            nonces: Nonces::new(100_000),
+            nonces: Nonces::new(NONCES_MAX),
             pool: NodePool::new(Policy::LeastLoaded, plan.logic_servers),
             directory: Directory::new(plan.logic_servers),
             epochs: Epochs::new(NodeNumber::new(node_number(index)).expect("small"), mark),
@@ -112,7 +118,7 @@ impl ConnNode {
             .map(|node| logic_address(node).to_string())
             .collect();
         Self {
-            core: Decisions::new(desk, logic_servers, 10_000),
+            core: Decisions::new(desk, logic_servers, LOGINS_OPEN_MAX),
             timer: Timer::default(),
             cache: BTreeMap::new(),
             freshness: Freshness::default(),
@@ -158,7 +164,7 @@ impl World {
             }
         }
         self.conns[index] = conn;
-        self.mail(me, self.now_ms, Mail::Conn(ConnMail::Follow));
+        self.mail(me, self.now_ms, Mail::Conn(Box::new(ConnMail::Follow)));
         self.conn_apply(index, Input::Tick)?;
         Ok(true)
     }
@@ -257,7 +263,7 @@ impl World {
                 self.conns[index].inquiries.follow();
                 self.inquire(index);
                 let at_ms = self.now_ms + FOLLOWED_EVERY_MS;
-                self.mail(me, at_ms, Mail::Conn(ConnMail::Follow));
+                self.mail(me, at_ms, Mail::Conn(Box::new(ConnMail::Follow)));
             }
             ConnMail::Note => self.note_last_logins(index),
             ConnMail::Reply(Reply::Read(answer)) => {
@@ -334,7 +340,11 @@ impl World {
             self.write_errand(index);
         } else {
             let at_ms = self.now_ms + NOTED_EVERY_MS;
-            self.mail(Process::conn(index), at_ms, Mail::Conn(ConnMail::Note));
+            self.mail(
+                Process::conn(index),
+                at_ms,
+                Mail::Conn(Box::new(ConnMail::Note)),
+            );
         }
     }
 
@@ -362,6 +372,9 @@ impl World {
             let unix_ms = self.now(Process::conn(index)).unix_ms;
             let skew_ms = login.sent_at_ms.abs_diff(unix_ms);
             self.conns[index].asked.insert((link, id), skew_ms);
+        }
+        if let Message::Login(_) = message {
+            self.model.decision_asked(index, link, id, self.now_ms);
         }
         link
     }
@@ -411,6 +424,8 @@ impl World {
         for effect in effects {
             self.conn_effect(index, effect)?;
         }
+        self.model
+            .holds(Keeper::Conn, &self.conns[index].core.held())?;
         let clock = self.life(me).clock;
         let conn = &mut self.conns[index];
         let deadline_ms = Some(clock.world_ms(conn.core.next_deadline()));
@@ -439,6 +454,8 @@ impl World {
                     {
                         self.model.check_version(grant, ALONE_MS_MAX, now_ms)?;
                     }
+                    self.model
+                        .grant_asked(index, self.links.broke_at_ms(link), now_ms)?;
                 }
                 self.says(
                     link,
@@ -459,9 +476,13 @@ impl World {
                 if let Message::LoginAnswer(answer) = &message {
                     self.judge_reply(index, link, id, &answer.body)?;
                 }
+                self.model.decided(index, link, id);
                 self.says(link, Process::conn(index), Part::Answer { id }, message);
             }
             Effect::Notice { link, message } => {
+                if let Message::End(end) = &message {
+                    self.model.ends_below(end.account_id, end.below)?;
+                }
                 self.says(link, Process::conn(index), Part::Notice, message);
             }
             Effect::CloseLink { link, why } => panic!("a conn server closes {link}: {why}"),
@@ -488,7 +509,11 @@ impl World {
                 conn.last_logins.note(login);
                 if is_first {
                     let at_ms = self.now_ms + NOTED_EVERY_MS;
-                    self.mail(Process::conn(index), at_ms, Mail::Conn(ConnMail::Note));
+                    self.mail(
+                        Process::conn(index),
+                        at_ms,
+                        Mail::Conn(Box::new(ConnMail::Note)),
+                    );
                 }
             }
         }

@@ -16,8 +16,8 @@ use simulator::device::{
 use crate::clock::{Clock, true_unix_ms};
 use crate::fault::CLOCK_STEP_MS;
 use crate::firmware::Firmware;
-use crate::model::Broken;
-use crate::network::{Client, Delivery, Read, Side, Stream};
+use crate::model::{Broken, Keeper, Standing};
+use crate::network::{Client, Connection, Delivery, Read, Side, Stream};
 use crate::plan::{Class, Plan};
 use crate::process::Process;
 use crate::timer::Timer;
@@ -41,6 +41,10 @@ pub struct DeviceNode {
     is_clone: bool,
     /// Its account was removed, and it will never come in again.
     pub is_removed: bool,
+    /// When anything was heard on the present connection.
+    heard_at_ms: u64,
+    /// Counted among the restless.
+    is_restless: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +109,8 @@ impl DeviceNode {
             moves: 0,
             is_clone: false,
             is_removed: false,
+            heard_at_ms: 0,
+            is_restless: true,
         }
     }
 
@@ -233,6 +239,8 @@ impl World {
         self.device(index, Input::PowerCut)?;
         let device = &mut self.devices[index];
         device.power = power;
+        self.note_rest(index);
+        let device = &mut self.devices[index];
         let answers_at_ms = match power {
             Power::Off { until_ms } => until_ms,
             Power::On | Power::OffForGood => self.now_ms,
@@ -282,6 +290,7 @@ impl World {
             match read {
                 Read::Bytes(bytes) => {
                     let bytes = &bytes;
+                    self.devices[index].heard_at_ms = self.now_ms;
                     self.device(index, Input::Received { conn, bytes })?;
                 }
                 Read::Nothing => break,
@@ -335,6 +344,43 @@ impl World {
                 deliveries,
             );
             socket.unsent.drain(..taken.unwrap_or_default());
+        }
+    }
+
+    /// Keeps count of the devices that are not at rest: called whenever one may have changed.
+    pub fn note_rest(&mut self, index: usize) {
+        let device = &mut self.devices[index];
+        let is_restless = !device.is_at_rest();
+        if std::mem::replace(&mut device.is_restless, is_restless) != is_restless {
+            match is_restless {
+                true => self.restless += 1,
+                false => self.restless -= 1,
+            }
+            self.model.device_rests(index, !is_restless);
+        }
+    }
+
+    /// How things stand with it at the heal.
+    pub fn standing(&self, index: usize) -> Standing {
+        let device = &self.devices[index];
+        if device.is_removed || device.power == Power::OffForGood {
+            return Standing::Gone;
+        }
+        if !device.core.is_attached() {
+            return Standing::Away;
+        }
+        let mut sockets = device.streams.values();
+        let is_whole = sockets.any(|socket| {
+            let connection = self.network.connection(socket.stream);
+            connection.is_some_and(Connection::is_whole) && self.model.has_session(socket.stream)
+        });
+        if is_whole {
+            Standing::Whole
+        } else {
+            let silence_ms = 3_000 * u64::from(self.plan.heartbeat_s);
+            Standing::Deaf {
+                notices_at_ms: device.heard_at_ms + silence_ms,
+            }
         }
     }
 
@@ -402,6 +448,7 @@ impl World {
                 }
                 Effect::Tell(told) => {
                     self.trace_device(index, || format!("{told:?}"));
+                    self.model.device_told(index, &told, self.now_ms)?;
                     self.device_obeys(index, &told, unix_ms)?;
                 }
             }
@@ -424,6 +471,9 @@ impl World {
                 },
             )?;
         }
+        self.model
+            .note_held(Keeper::Device, &self.devices[index].core.held());
+        self.note_rest(index);
         let device = &mut self.devices[index];
         let deadline_ms = device.core.next_deadline(device.clock.ms(self.now_ms));
         let deadline_ms = deadline_ms.map(|ms| device.clock.world_ms(ms));

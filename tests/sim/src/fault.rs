@@ -100,6 +100,7 @@ impl World {
                     let (link, _) = standing[self.rng.random_range(0..standing.len())];
                     self.trace_fault(None, || format!("link {} is cut", link.0));
                     self.links.cut(link, self.now_ms, &mut self.link_deliveries);
+                    self.model.link_gone(link);
                     self.note_health();
                 }
             }
@@ -279,6 +280,7 @@ impl World {
         let life = self.life_mut(process);
         life.is_up = false;
         life.pause = None;
+        self.model.died(process);
         if process.tier == Tier::Logic {
             self.model.node_died(process.index);
         }
@@ -293,6 +295,7 @@ impl World {
         }
         for (link, _) in self.links.standing_of(process) {
             self.links.cut(link, self.now_ms, &mut self.link_deliveries);
+            self.model.link_gone(link);
         }
         self.links.forget(process);
         self.note_health();

@@ -18,6 +18,9 @@ pub struct Firmware {
     pub burst_max: usize,
 }
 
+/// Records that a device keeps at most.
+pub const RECORDS_MAX: usize = 2_048;
+
 impl Firmware {
     pub fn draw(plan: &Plan, rng: &mut SmallRng) -> Self {
         let has = |class: Class, rng: &mut SmallRng| {
@@ -37,7 +40,7 @@ impl Firmware {
                 report_interval_ms: u32::try_from(interval_ms).unwrap_or(u32::MAX),
                 frame_records_max: rng.random_range(1..=20),
                 frames_open_max: 1 << rng.random_range(0..=6),
-                records_max: 1 << rng.random_range(6..=11),
+                records_max: 1 << rng.random_range(6..=RECORDS_MAX.ilog2()),
                 boot_ms: rng.random_range(0..=2_000),
                 battery_clock: rng.random_ratio(3, 4),
                 ..Settings::default()

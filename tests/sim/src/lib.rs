@@ -4,7 +4,8 @@
 //! heap over a fake internet, fake links and a fake database that delay, cut, repeat and fail as the
 //! [`plan`] has drawn it. After every event the [`model`] checks the promises of docs/promises.md.
 //!
-//! - [`plan`]: what a run consists of. [`fault`], [`stillness`], [`shutdown`], [`people`]: what goes wrong. [`world`]: the heap, and who gets what.
+//! - [`plan`]: what a run consists of. [`fault`], [`stillness`], [`shutdown`], [`people`]: what goes wrong. [`world`]: who gets what, from one [`heap`] of events.
+//! - [`fingerprint`]: what happened, as one number.
 //! - [`run`]: one run, and its failure. [`trace`]: what happened, for people. [`shrink`]: the
 //!   smallest case. [`inquest`]: what is said about a failure. [`regression`]: a case that is kept.
 //!   [`suite`]: many runs, on all cores ([`parallel`]).
@@ -22,7 +23,9 @@ pub mod clock;
 pub mod conn;
 pub mod device;
 pub mod fault;
+pub mod fingerprint;
 pub mod firmware;
+pub mod heap;
 pub mod hostile;
 pub mod inquest;
 pub mod links;

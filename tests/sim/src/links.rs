@@ -43,6 +43,7 @@ struct Link {
     /// What waits for its way to be open again, by receiving end.
     stalled: [Vec<LinkMail>; 2],
     is_broken: bool,
+    broke_at_ms: Option<u64>,
     /// Which ends were told that it stands, and not yet that it is broken.
     is_up: [bool; 2],
     /// Which ends need not be told any more that it is broken: they were, or are dead.
@@ -148,6 +149,7 @@ impl Links {
                 last_at_ms: [[0; 2]; 2],
                 stalled: [vec![], vec![]],
                 is_broken: false,
+                broke_at_ms: None,
                 is_up: [false; 2],
                 is_told: [false; 2],
                 since_ms: now_ms,
@@ -253,6 +255,11 @@ impl Links {
 
     // ---- messages -----------------------------------------------------------------------------
 
+    /// When it broke. One that nobody knows of any more broke long ago.
+    pub fn broke_at_ms(&self, link: LinkId) -> Option<u64> {
+        self.links.get(&link).map_or(Some(0), |it| it.broke_at_ms)
+    }
+
     pub fn say(
         &mut self,
         link: LinkId,
@@ -283,7 +290,7 @@ impl Links {
     pub fn cut(&mut self, link: LinkId, now_ms: u64, deliveries: &mut Vec<Delivery>) {
         for to in self.ends(link).into_iter().flatten() {
             let at_ms = now_ms + self.rng.random_range(NOTICED_MS);
-            self.down(link, to, at_ms, deliveries);
+            self.down(link, to, [now_ms, at_ms], deliveries);
         }
     }
 
@@ -295,16 +302,23 @@ impl Links {
         now_ms: u64,
         deliveries: &mut Vec<Delivery>,
     ) {
-        self.down(link, by, now_ms, deliveries);
+        self.down(link, by, [now_ms; 2], deliveries);
         if let Some(other) = self.other_end(link, by) {
             let at_ms = now_ms + self.rng.random_range(NOTICED_MS);
-            self.down(link, other, at_ms, deliveries);
+            self.down(link, other, [now_ms, at_ms], deliveries);
         }
     }
 
-    fn down(&mut self, link: LinkId, to: Process, at_ms: u64, deliveries: &mut Vec<Delivery>) {
+    fn down(
+        &mut self,
+        link: LinkId,
+        to: Process,
+        [now_ms, at_ms]: [u64; 2],
+        deliveries: &mut Vec<Delivery>,
+    ) {
         if let Some(link) = self.links.get_mut(&link) {
             link.is_broken = true;
+            link.broke_at_ms.get_or_insert(now_ms);
             link.stalled = [vec![], vec![]];
         }
         deliveries.push(Delivery {

@@ -37,7 +37,7 @@ pub enum ShardMail {
         unread: Vec<u8>,
     },
     End {
-        effect: gate::Effect,
+        effect: Box<gate::Effect>,
     },
     Shutdown,
     /// The store takes too long for that.

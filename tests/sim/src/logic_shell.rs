@@ -5,12 +5,13 @@ use common::device::code::{AckStatus, CloseReason};
 use common::device::frame::{self, Parsed};
 use common::device::kind;
 use common::device::message::FromCluster;
+use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{GrantVerdict, Message};
 use logic_server::gate::{self, READ_BYTES_MAX};
 use logic_server::ids::{ConnId, Slot};
-use logic_server::shard::{self, SessionSeed};
+use logic_server::shard;
 use logic_server::wire::goodbye::Goodbye;
 use logic_server::writer::{self, WriteResult};
 use rand::RngExt;
@@ -18,7 +19,7 @@ use rand::RngExt;
 use crate::hostile::Overheard;
 use crate::links::{LinkMail, Part};
 use crate::logic::{GateMail, Loop, Place, ShardMail, Unattached};
-use crate::model::Broken;
+use crate::model::{Admission, Broken, Keeper};
 use crate::network::{Client, Read, Side, Stream};
 use crate::process::{Mail, Process, Thread};
 use crate::socket::{Kernel, Socket};
@@ -27,6 +28,9 @@ use crate::world::{Event, World};
 
 /// Bytes of one read of a session.
 const READ_BYTES: usize = 16 * 1_024;
+
+/// A shard goes through its sessions to say what it keeps: not after every event.
+const SHARD_LOOKED_AT_EACH: u64 = 16;
 
 impl World {
     // ---- streams ------------------------------------------------------------------------------
@@ -101,6 +105,7 @@ impl World {
         while self.logic[node].places.get(&stream) == Some(&Place::Shard(shard, slot)) {
             match self.server_reads(stream, READ_BYTES) {
                 Read::Bytes(bytes) => {
+                    self.model.session_reads(stream, &bytes, self.now_ms);
                     let bytes = &bytes;
                     self.shard(node, shard, shard::Input::Received { slot, bytes })?;
                 }
@@ -225,6 +230,8 @@ impl World {
         for effect in effects {
             self.gate_effect(node, effect)?;
         }
+        self.model
+            .holds(Keeper::Gate, &self.logic[node].gate.held())?;
         self.arm_gate(node);
         Ok(())
     }
@@ -282,13 +289,7 @@ impl World {
                 let logic = &mut self.logic[node];
                 let stream = logic.conns.remove(conn.0 as usize);
                 logic.places.insert(stream, Place::Moving);
-                let SessionSeed {
-                    ticket,
-                    account_id,
-                    epoch,
-                    ..
-                } = &seed;
-                self.model.proven(ticket, *account_id, *epoch, self.now_ms);
+                self.judge_admission(node, stream, seed.account_id, seed.epoch)?;
                 self.note_attach(node, stream);
                 let mail = ShardMail::Adopt {
                     stream,
@@ -298,7 +299,13 @@ impl World {
                 self.mail_shard(node, shard.0.into(), mail);
             }
             effect @ gate::Effect::EndSession { shard, .. } => {
-                self.mail_shard(node, shard.0.into(), ShardMail::End { effect });
+                self.mail_shard(
+                    node,
+                    shard.0.into(),
+                    ShardMail::End {
+                        effect: Box::new(effect),
+                    },
+                );
             }
             effect @ gate::Effect::CommandTo { shard, .. } => {
                 self.mail_shard(node, shard.0.into(), ShardMail::Command { effect });
@@ -320,6 +327,37 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether a connection that is admitted may be.
+    fn judge_admission(
+        &mut self,
+        node: usize,
+        stream: Stream,
+        admitted: AccountId,
+        epoch: Epoch,
+    ) -> Result<(), Broken> {
+        let Some(connection) = self.network.connection(stream) else {
+            return Err(Broken(format!("P4: {stream:?} is admitted and gone")));
+        };
+        let source = connection.source;
+        let Some(account_id) = self.account_of(connection.client) else {
+            return Err(Broken("P4: a replayer was admitted".into()));
+        };
+        if account_id != admitted {
+            let what = format!("P4: {stream:?} of {account_id} is admitted as {admitted}");
+            return Err(Broken(what));
+        }
+        let unattached = self.logic[node].unattached.get(&stream);
+        let attach = unattached.and_then(Unattached::attach);
+        let who = Admission {
+            stream,
+            node,
+            account_id,
+            source,
+            epoch,
+        };
+        self.model.admitted(who, attach.as_ref(), self.now_ms)
     }
 
     /// Whether a connection that is not admitted should have been.
@@ -433,6 +471,8 @@ impl World {
         for effect in effects {
             self.gate_effect(node, effect)?;
         }
+        self.model
+            .holds(Keeper::Gate, &self.logic[node].gate.held())?;
         self.arm_gate(node);
         Ok(())
     }
@@ -443,7 +483,14 @@ impl World {
         // A mailbox keeps its order: what is posted later does not arrive earlier.
         let soon = self.soon();
         let at_ms = self.logic[node].shards[shard].mailbox_at(soon);
-        self.mail(Process::logic(node), at_ms, Mail::Shard { shard, mail });
+        self.mail(
+            Process::logic(node),
+            at_ms,
+            Mail::Shard {
+                shard,
+                mail: Box::new(mail),
+            },
+        );
     }
 
     pub fn shard_mail(&mut self, node: usize, shard: usize, mail: ShardMail) -> Result<(), Broken> {
@@ -459,7 +506,7 @@ impl World {
                     reason,
                     retry_after_ms,
                     ..
-                } = effect
+                } = *effect
                 else {
                     return Ok(());
                 };
@@ -515,6 +562,7 @@ impl World {
         let slot = Slot(logic.shards[shard].slots.insert(Socket::new(stream)) as u32);
         logic.places.insert(stream, Place::Shard(shard, slot));
         self.shard(node, shard, shard::Input::Adopt { slot, seed, unread })?;
+        self.model.session_reads(stream, unread, self.now_ms);
         self.logic[node].unattached.remove(&stream);
         // What came while it moved waits in the kernel.
         self.logic_ready(node, stream)
@@ -545,6 +593,9 @@ impl World {
         let thread = &mut self.logic[node].shards[shard];
         let mut effects = std::mem::take(&mut thread.effects);
         thread.core.apply(input, now, &mut effects);
+        if self.events.is_multiple_of(SHARD_LOOKED_AT_EACH) {
+            self.model.holds(Keeper::Shard, &thread.core.held())?;
+        }
         let carried_out = self.shard_effects(node, shard, &mut effects);
         let is_done = effects.done;
         effects.clear();
@@ -678,7 +729,7 @@ impl World {
         let Some(connection) = self.network.connection(stream) else {
             return Ok(());
         };
-        let (client, source) = (connection.client, connection.source);
+        let client = connection.client;
         while let Ok(Parsed::Frame { frame, consumed }) =
             frame::parse(bytes, frame::FRAME_BYTES_MAX)
         {
@@ -687,21 +738,12 @@ impl World {
                 .map_err(|error| Broken(format!("the cluster sent nonsense: {error}")))?;
             let account_id = self.account_of(client);
             match (message, account_id) {
-                (FromCluster::AttachReply(reply), account_id)
-                    if matches!(reply.verdict, AttachVerdict::Ok { .. }) =>
-                {
-                    let Some(account_id) = account_id else {
-                        return Err(Broken("P4: a replayer was admitted".into()));
-                    };
-                    let attach = self.logic[node]
-                        .unattached
-                        .get(&stream)
-                        .and_then(Unattached::attach);
-                    let now_ms = self.now_ms;
-                    let visit = (stream, source);
-                    self.model
-                        .attached(visit, node, account_id, attach.as_ref(), now_ms)?;
-                    self.may_flap(stream);
+                (FromCluster::AttachReply(reply), _) => {
+                    if let AttachVerdict::Ok { terms, .. } = &reply.verdict {
+                        self.model
+                            .attached(stream, terms.heartbeat_s, self.now_ms)?;
+                        self.may_flap(stream);
+                    }
                 }
                 (FromCluster::Command(command), _) => {
                     self.judge_command(node, command.deadline_ms)?
@@ -727,8 +769,8 @@ impl World {
                     let what = "keeps the contract, and is told protocol_error";
                     return Err(Broken(format!("contract: {account_id} {what}")));
                 }
-                (FromCluster::Close(close), _) if close.reason == CloseReason::Replaced => {
-                    self.model.replaced(stream)?;
+                (FromCluster::Close(close), _) => {
+                    self.model.closes(stream, close.reason, self.now_ms)?;
                 }
                 _ => {}
             }
@@ -783,6 +825,8 @@ impl World {
                 }
             }
         }
+        self.model
+            .note_held(Keeper::Writer, &self.logic[node].writer.held());
         let clock = self.life(me).clock;
         let logic = &mut self.logic[node];
         let deadline_ms = logic.writer.next_deadline().map(|ms| clock.world_ms(ms));
@@ -806,6 +850,9 @@ impl World {
     ) -> Result<WriteResult, Broken> {
         let mut new = vec![];
         let result = self.store.write(node, work, fate, &mut new)?;
+        if let WriteResult::Refused { .. } = &result {
+            self.model.store_refused(self.now_ms);
+        }
         for (key, stored) in new {
             self.model.row_stored(key, stored, &self.store)?;
         }

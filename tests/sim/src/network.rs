@@ -20,6 +20,7 @@ use std::ops::RangeInclusive;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
+use crate::fingerprint::Fingerprint;
 use crate::plan::{Class, Plan};
 use crate::process::Process;
 
@@ -96,6 +97,14 @@ pub struct Connection {
     is_hurt: bool,
 }
 
+impl Connection {
+    /// Both sides listen, and hear each other.
+    pub fn is_whole(&self) -> bool {
+        let is_whole = |lane: &Lane| !lane.is_silent && lane.fin == Fin::No && lane.end.is_none();
+        self.ends == [End::Open; 2] && self.lanes.iter().all(is_whole)
+    }
+}
+
 /// One side of a stream, as its kernel has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -158,6 +167,8 @@ pub struct Network {
     rng: SmallRng,
     next: u64,
     connections: BTreeMap<Stream, Connection>,
+    /// What was read of it all, by whom.
+    pub passed: Fingerprint,
     /// Until when a server is out of file descriptors.
     exhausted: BTreeMap<Process, u64>,
     /// Whether what travels is noted, and what was noted since somebody looked.
@@ -175,6 +186,7 @@ impl Network {
             rng,
             next: 0,
             connections: BTreeMap::new(),
+            passed: Fingerprint::default(),
             exhausted: BTreeMap::new(),
             is_watched: false,
             seen: vec![],
@@ -274,7 +286,8 @@ impl Network {
             return lane.end.clone().unwrap_or(Read::Nothing);
         }
         let count = bytes_max.min(lane.arrived.len());
-        let bytes = lane.arrived.drain(..count).collect();
+        let bytes: Vec<_> = lane.arrived.drain(..count).collect();
+        self.passed.bytes(stream, side, &bytes);
         // The window opens.
         self.pump(stream, side, now_ms, deliveries);
         Read::Bytes(bytes)

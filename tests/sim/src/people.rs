@@ -52,7 +52,10 @@ impl World {
                 let at_ms = self.now_ms + self.rng.random_range(KEY_GIVEN_MS);
                 self.schedule(at_ms, Event::KeyGiven { device: index });
             }
-            ChangeKind::Removed => self.devices[index].is_removed = true,
+            ChangeKind::Removed => {
+                self.devices[index].is_removed = true;
+                self.note_rest(index);
+            }
             ChangeKind::Added | ChangeKind::Enabled | ChangeKind::Disabled => {}
         }
     }

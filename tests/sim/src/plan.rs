@@ -350,6 +350,34 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// A fleet as it is on most days, by which the speed of the simulation is judged: nothing fails,
+    /// every device reports each 30 s and is asked for a heartbeat each 60 s, on three logic servers.
+    pub fn fleet(seed: u64, devices: u32, for_ms: u64) -> Self {
+        let quiet = Overrides {
+            devices: Some(devices),
+            faults_ms: Some(for_ms),
+            classes: Some(vec![]),
+        };
+        Self {
+            balancers: 2,
+            conn_servers: 2,
+            logic_servers: 3,
+            shards: 2,
+            places_max: devices,
+            heartbeat_s: 60,
+            window: 8,
+            grant_ttl_s: 30,
+            report_interval_ms: 30_000,
+            batch_rows_max: 5_000,
+            network_ms: 1..=80,
+            link_ms: 0..=5,
+            store_ms: 1..=20,
+            ..Self::draw(seed, &quiet)
+        }
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(

@@ -154,7 +154,7 @@ pub enum Mail {
     },
     Link {
         link: LinkId,
-        mail: LinkMail,
+        mail: Box<LinkMail>,
     },
     /// Time to link to this process.
     Dial {
@@ -163,12 +163,12 @@ pub enum Mail {
     /// It is told to end, or has had the time for it.
     End(Ending),
     /// From the database, to a conn server.
-    Conn(ConnMail),
+    Conn(Box<ConnMail>),
     /// Between the threads of a logic server.
     Gate(GateMail),
     Shard {
         shard: usize,
-        mail: ShardMail,
+        mail: Box<ShardMail>,
     },
     Batch(Box<Batch>),
     /// From the database, to the writer of a logic server.

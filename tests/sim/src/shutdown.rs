@@ -142,11 +142,13 @@ impl World {
         for (link, _) in self.links.standing_of(process) {
             let (now_ms, deliveries) = (self.now_ms, &mut self.link_deliveries);
             self.links.give_up(link, process, now_ms, deliveries);
+            self.model.link_gone(link);
         }
         self.links.forget(process);
         let life = self.life_mut(process);
         life.is_up = false;
         life.pause = None;
+        self.model.died(process);
         self.note_health();
         let at_ms = self.now_ms + self.rng.random_range(AWAY_MS);
         self.schedule(at_ms, Event::Restart(process));

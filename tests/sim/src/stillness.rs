@@ -51,6 +51,7 @@ impl World {
         self.trace_fault(None, || format!("{process} is stopped for {for_ms} ms"));
         self.network.hurt_all(process);
         self.operator.excuse(process);
+        self.model.stopped(process);
         for (link, ends) in self.links.standing_of(process) {
             let by = ends[usize::from(ends[0] == process)];
             self.watch(link, by, Silence::Stopped { since_ms });
@@ -76,7 +77,7 @@ impl World {
         if self.now_ms - since_ms >= PAUSE_MS_MAX {
             // It knows that it is taken for dead, before it reads what was said to it.
             held.retain(|mail| match mail {
-                Mail::Link { mail, .. } => matches!(mail, LinkMail::Down),
+                Mail::Link { mail, .. } => matches!(**mail, LinkMail::Down),
                 _ => true,
             });
             for (link, _) in self.links.standing_of(process) {
@@ -110,6 +111,7 @@ impl World {
             };
             let Some(mail) = pause.held.pop_front() else {
                 life.pause = None;
+                self.model.went_on(process, self.now_ms);
                 self.note_health();
                 return Ok(());
             };

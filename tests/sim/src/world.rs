@@ -4,9 +4,6 @@
 //! put there first comes first. All randomness comes from the plan's seed. The modules beside this
 //! one carry out what the cores ask for: they are the shells of this world.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
@@ -23,6 +20,8 @@ use crate::accounts::{Accounts, Request};
 use crate::balancer::BalancerNode;
 use crate::conn::{ConnMail, ConnNode};
 use crate::device::DeviceNode;
+use crate::fingerprint::Fingerprint;
+use crate::heap::Heap;
 use crate::hostile::{self, HostileNode, Overheard};
 use crate::links::{self, LinkMail, Links, Part};
 use crate::logic::LogicNode;
@@ -40,6 +39,8 @@ const EVENTS_AT_ONCE_MAX: u64 = 5_000_000;
 
 /// How far a wall clock is off that is kept.
 pub const OFF_MS: RangeInclusive<i64> = -500..=500;
+// An event is moved into its place and out of it; a large one has a box.
+const _: () = assert!(size_of::<Event>() <= 128);
 
 /// Once everything is quiet the table of sessions is right within so long.
 const PRESENCE_MS: u64 = 10_000;
@@ -69,7 +70,7 @@ pub enum Event {
     Link {
         link: LinkId,
         to: Process,
-        mail: LinkMail,
+        mail: Box<LinkMail>,
     },
     /// An end of a link has heard nothing for too long, if the reason lasts.
     Silent {
@@ -124,39 +125,10 @@ pub enum Event {
 }
 
 #[derive(Debug)]
-struct Scheduled {
-    at_ms: u64,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// The earliest is the greatest, because the heap gives the greatest first.
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at_ms, other.order).cmp(&(self.at_ms, self.order))
-    }
-}
-
-#[derive(Debug)]
 pub struct World {
     pub plan: Plan,
     pub now_ms: u64,
-    heap: BinaryHeap<Scheduled>,
-    order: u64,
+    heap: Heap<Event>,
     pub rng: SmallRng,
     pub network: Network,
     pub links: Links,
@@ -181,7 +153,9 @@ pub struct World {
     pub healed_at_ms: Option<u64>,
     pub is_healed: bool,
     pub events: u64,
-    trace: DefaultHasher,
+    trace: Fingerprint,
+    /// Devices that are not at rest.
+    pub restless: usize,
     /// Whoever wants to read what happens.
     pub tracer: Option<Box<Tracer>>,
     pub deliveries: Vec<network::Delivery>,
@@ -204,6 +178,7 @@ impl World {
                 devices.push(DeviceNode::clone_of(&plan, account, rng));
             }
         }
+        let devices_in_all = devices.len();
         let hostile = hostile::hostiles(&plan, &mut fork);
         let balancers = (0..plan.balancers.into())
             .map(|_| BalancerNode::start(&plan, fork().random()))
@@ -221,13 +196,12 @@ impl World {
         });
         let mut world = Self {
             now_ms: 0,
-            heap: BinaryHeap::new(),
-            order: 0,
+            heap: Heap::default(),
             rng: fork(),
             network,
             links,
             store,
-            model: Model::new(plan.places_max),
+            model: Model::new(&plan, devices_in_all),
             accounts: Accounts::new((plan.devices + plan.hostiles()) as usize),
             devices,
             hostile,
@@ -242,7 +216,8 @@ impl World {
             healed_at_ms: None,
             is_healed: false,
             events: 0,
-            trace: DefaultHasher::new(),
+            trace: Fingerprint::default(),
+            restless: devices_in_all,
             tracer: None,
             deliveries: vec![],
             link_deliveries: vec![],
@@ -278,18 +253,14 @@ impl World {
         let end_ms = self.plan.faults_ms + self.plan.heal_ms;
         let mut at_once = 0;
         let mut rest_ms = None;
-        while let Some(scheduled) = self.heap.pop() {
-            at_once = if scheduled.at_ms == self.now_ms {
-                at_once + 1
-            } else {
-                0
-            };
+        while let Some((at_ms, event)) = self.heap.pop() {
+            at_once = if at_ms == self.now_ms { at_once + 1 } else { 0 };
             if at_once > EVENTS_AT_ONCE_MAX {
                 return Err(Broken(
                     "time stands still: cores wake one another for ever".into(),
                 ));
             }
-            self.now_ms = scheduled.at_ms;
+            self.now_ms = at_ms;
             if self.now_ms > end_ms {
                 let restless = self.devices.iter().filter(|device| !device.is_at_rest());
                 let restless: Vec<_> = restless.map(DeviceNode::state).collect();
@@ -300,10 +271,10 @@ impl World {
                 )));
             }
             self.events += 1;
-            (self.now_ms, std::mem::discriminant(&scheduled.event)).hash(&mut self.trace);
-            self.happen(scheduled.event)?;
+            self.trace.event(self.now_ms, &event);
+            self.happen(event)?;
             self.model.check(self.now_ms, self.healed_at_ms)?;
-            if !self.is_healed || !self.is_at_rest() {
+            if self.restless > 0 || !self.is_healed {
                 rest_ms = None;
             } else if self.operator.has_open() {
                 self.check_answered()?;
@@ -318,12 +289,9 @@ impl World {
 
     /// The same for the same seed and the same code.
     pub fn trace_hash(&self) -> u64 {
-        self.trace.finish()
-    }
-
-    /// Every device is attached and has no record that waits for an acknowledgement.
-    fn is_at_rest(&self) -> bool {
-        self.devices.iter().all(DeviceNode::is_at_rest)
+        let mut trace = self.trace;
+        trace.join(self.network.passed);
+        trace.value()
     }
 
     /// Whether the table of sessions has come right; it follows a while after the last one.
@@ -349,12 +317,7 @@ impl World {
     /// `at_ms` is not in the past.
     pub fn schedule(&mut self, at_ms: u64, event: Event) {
         debug_assert!(at_ms >= self.now_ms);
-        self.heap.push(Scheduled {
-            at_ms,
-            order: self.order,
-            event,
-        });
-        self.order += 1;
+        self.heap.push(at_ms, event);
     }
 
     /// A process says something on a link.
@@ -416,7 +379,7 @@ impl World {
                 request,
             } => {
                 let reply = ConnMail::Reply(self.accounts.answer(to.index, request));
-                self.deliver_to(to, generation, Mail::Conn(reply))?;
+                self.deliver_to(to, generation, Mail::Conn(Box::new(reply)))?;
             }
             Event::AccountsBack => self.accounts_back(),
             Event::KeyGiven { device } => self.give_key(device)?,
@@ -493,19 +456,19 @@ impl World {
                 let ends = self.links.ends(link);
                 let is_heard = self.links.arrives(link, to, &mail, self.now_ms);
                 self.trace_link(link, to, &mail, is_heard);
-                if !matches!(mail, LinkMail::Said { .. }) {
+                if !matches!(*mail, LinkMail::Said { .. }) {
                     self.note_health();
                 }
-                if matches!(mail, LinkMail::Down)
+                if matches!(*mail, LinkMail::Down)
                     && let Some(ends) = ends.filter(|ends| ends[0] == to)
                 {
                     self.redial(ends);
                 }
                 if is_heard {
                     match tier {
-                        Tier::Balancer => self.balancer_link(index, link, mail),
-                        Tier::Conn => self.conn_link(index, link, mail)?,
-                        Tier::Logic => self.logic_link(index, link, mail)?,
+                        Tier::Balancer => self.balancer_link(index, link, *mail),
+                        Tier::Conn => self.conn_link(index, link, *mail)?,
+                        Tier::Logic => self.logic_link(index, link, *mail)?,
                     }
                 }
             }
@@ -514,7 +477,7 @@ impl World {
             (Tier::Balancer, Mail::Accept { stream }) => self.balancer_accepts(index, stream),
             (Tier::Balancer, Mail::Stream { stream }) => self.balancer_ready(index, stream),
             (Tier::Balancer, Mail::Wake(_)) => self.balancer_timer(index),
-            (Tier::Conn, Mail::Conn(mail)) => self.conn_mail(index, mail)?,
+            (Tier::Conn, Mail::Conn(mail)) => self.conn_mail(index, *mail)?,
             (Tier::Conn, Mail::Wake(_)) => self.conn_timer(index)?,
             (Tier::Logic, Mail::Accept { stream }) => self.logic_accepts(index, stream)?,
             (Tier::Logic, Mail::Stream { stream }) => self.logic_ready(index, stream)?,
@@ -522,7 +485,7 @@ impl World {
             (Tier::Logic, Mail::Wake(Thread::Writer)) => self.writer_timer(index),
             (Tier::Logic, Mail::Wake(_)) => self.gate_timer(index)?,
             (Tier::Logic, Mail::Gate(mail)) => self.gate_mail(index, mail)?,
-            (Tier::Logic, Mail::Shard { shard, mail }) => self.shard_mail(index, shard, mail)?,
+            (Tier::Logic, Mail::Shard { shard, mail }) => self.shard_mail(index, shard, *mail)?,
             (Tier::Logic, Mail::Batch(batch)) => self.submit(index, *batch),
             (Tier::Logic, Mail::Written { work, result }) => self.written(index, *work, result),
             (tier, mail) => unreachable!("{mail:?} came to a {tier:?}"),
@@ -533,19 +496,24 @@ impl World {
     /// Puts what the fake networks took into the heap.
     pub fn flush(&mut self) {
         self.trace_sent();
-        for delivery in std::mem::take(&mut self.deliveries) {
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        for delivery in deliveries.drain(..) {
             let network::Delivery { at_ms, stream, to } = delivery;
             self.schedule(at_ms, Event::Arrives { stream, to });
         }
-        for delivery in std::mem::take(&mut self.link_deliveries) {
+        self.deliveries = deliveries;
+        let mut link_deliveries = std::mem::take(&mut self.link_deliveries);
+        for delivery in link_deliveries.drain(..) {
             let links::Delivery {
                 at_ms,
                 link,
                 to,
                 mail,
             } = delivery;
+            let mail = Box::new(mail);
             self.schedule(at_ms, Event::Link { link, to, mail });
         }
+        self.link_deliveries = link_deliveries;
     }
 
     // ---- the internet -------------------------------------------------------------------------
@@ -623,6 +591,14 @@ impl World {
 
     /// Keeps `healed_at_ms` true: called when a process or a link goes or comes.
     pub fn note_health(&mut self) {
+        for conn in 0..self.conns.len() {
+            for node in 0..self.logic.len() {
+                let ends = [Process::conn(conn), Process::logic(node)];
+                let are_up = ends.iter().all(|end| self.life(*end).runs());
+                let is_linked = are_up && self.links.stands(ends[0], ends[1]);
+                self.model.linked(conn, node, is_linked, self.now_ms);
+            }
+        }
         let is_whole = self.accounts.is_there()
             && self.lives.iter().flatten().all(Life::runs)
             && self

@@ -75,8 +75,10 @@ pub(super) fn of_mail(to: Process, mail: &Mail, leg: Leg) -> Option<Line> {
         | Mail::Stream { .. }
         | Mail::Link { .. }
         | Mail::Written { .. } => None,
-        Mail::Conn(ConnMail::Reply(said)) => line(String::new(), "database", reply(said)),
-        Mail::Conn(_) => None,
+        Mail::Conn(mail) => match mail.as_ref() {
+            ConnMail::Reply(said) => line(String::new(), "database", reply(said)),
+            ConnMail::Follow | ConnMail::Note => None,
+        },
         Mail::Gate(ended) => {
             let what = format!(
                 "session {} of account {} ended: {}",

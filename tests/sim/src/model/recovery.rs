@@ -1,0 +1,350 @@
+//! L2: after the heal every device attaches again, and what it sent is acknowledged.
+//!
+//! All of it is seen from the devices' side: what they tell of their waits, of their sessions and of
+//! what is not acknowledged. Their waits are held to the contract (section 5) on the way, so that a
+//! device that waits longer than it may is found out, and none is excused by it.
+
+use std::collections::BTreeSet;
+
+use common::device::code::AttachStatus;
+use simulator::device::{Event, Wait};
+
+use super::Broken;
+
+/// From the end of the longest step in force until it is attached; from there until all is acknowledged.
+const ATTACHED_WITHIN_MS: u64 = 60_000;
+const ACKNOWLEDGED_WITHIN_MS: u64 = 60_000;
+/// A device that was without a session for less than this is back without waiting out a step.
+const SHORT_FAULT_MS: u64 = 10_000;
+/// After so long on one connection a device's failed tries count no more.
+const SETTLED_MS: u64 = 60_000;
+const STEP_MS: u64 = 1_000;
+const STEP_MS_MAX: u64 = 300_000;
+const TOLD_MS_MAX: u64 = 3_600_000;
+
+/// How things stand with a device's connection at the heal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A session that both sides have, and nothing wrong with what joins them.
+    Whole,
+    /// It believes that it is attached; it will notice that it is not, at the latest then.
+    Deaf { notices_at_ms: u64 },
+    /// It knows that it has to come back.
+    Away,
+    /// It will not come back, and nobody waits for it.
+    Gone,
+}
+
+/// What a device tells of itself.
+#[derive(Clone, Debug, Default)]
+struct Device {
+    /// Failed tries in a row.
+    attempt: u32,
+    attached_at_ms: Option<u64>,
+    /// Since when it has been without a session, and how many tries had failed before.
+    away: Option<(u64, u32)>,
+    /// The longest that the present wait, or the next after one more failure, can take.
+    step_ms: u64,
+    is_at_rest: bool,
+    /// At the heal it had not noticed that its session was gone.
+    is_deaf: bool,
+    /// From the heal on.
+    due_ms: Option<u64>,
+}
+
+impl Device {
+    fn step_limit_ms(&self) -> u64 {
+        (STEP_MS << self.attempt.min(9)).min(STEP_MS_MAX)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Recovery {
+    devices: Vec<Device>,
+    healed_at_ms: Option<u64>,
+    /// When the store last refused a record: until it has found the last one, faults go on.
+    refused_at_ms: u64,
+    /// Of devices that have still to attach or to come to rest.
+    due: BTreeSet<(u64, usize)>,
+}
+
+impl Recovery {
+    pub(super) fn new(devices: usize) -> Self {
+        Self {
+            devices: vec![Device::default(); devices],
+            healed_at_ms: None,
+            refused_at_ms: 0,
+            due: BTreeSet::new(),
+        }
+    }
+
+    /// A device tells what happened to it.
+    pub(super) fn told(&mut self, index: usize, told: &Event, now_ms: u64) -> Result<(), Broken> {
+        let device = &mut self.devices[index];
+        match told {
+            Event::Waits { ms, why } => {
+                let ms = *ms;
+                let (least_ms, most_ms) = match why {
+                    Wait::Told => (0, TOLD_MS_MAX),
+                    Wait::Backoff => (0, device.step_limit_ms()),
+                    Wait::Longest => (STEP_MS_MAX / 2, STEP_MS_MAX),
+                    Wait::Overloaded => return Ok(()),
+                };
+                if ms < least_ms || ms > most_ms {
+                    return Err(Broken::new(
+                        "contract, section 5",
+                        format_args!(
+                            "device {index} waits {ms} ms ({why:?}) after {} failed tries",
+                            device.attempt
+                        ),
+                    ));
+                }
+                device.step_ms = match why {
+                    Wait::Told => ms,
+                    _ => most_ms,
+                };
+                if *why != Wait::Told {
+                    device.attempt = device.attempt.saturating_add(1);
+                }
+                Ok(())
+            }
+            Event::AttachAnswered {
+                status: AttachStatus::Ok,
+                ..
+            } => {
+                device.attached_at_ms = Some(now_ms);
+                device.away = None;
+                self.expect(index, now_ms + ACKNOWLEDGED_WITHIN_MS);
+                Ok(())
+            }
+            Event::Ended { .. } | Event::Restarted { .. } => self.lost(index, told, now_ms),
+            _ => Ok(()),
+        }
+    }
+
+    fn lost(&mut self, index: usize, told: &Event, now_ms: u64) -> Result<(), Broken> {
+        let device = &mut self.devices[index];
+        device.is_deaf = false;
+        if let Some(attached_at_ms) = device.attached_at_ms.take() {
+            if now_ms >= attached_at_ms + SETTLED_MS {
+                device.attempt = 0;
+            }
+            device.away = Some((now_ms, device.attempt));
+            device.step_ms = device.step_limit_ms();
+        }
+        let Some(due_ms) = device.due_ms else {
+            return Ok(());
+        };
+        if now_ms > due_ms {
+            return Err(Broken::new(
+                "L2",
+                format_args!("device {index} lost its session long after the heal: {told:?}"),
+            ));
+        }
+        self.expect(index, due_ms);
+        Ok(())
+    }
+
+    /// Whether it is attached and waits for no acknowledgement.
+    pub(super) fn rests(&mut self, index: usize, is_at_rest: bool) {
+        let device = &mut self.devices[index];
+        device.is_at_rest = is_at_rest;
+        if is_at_rest && !device.is_deaf {
+            self.due.retain(|(_, other)| *other != index);
+        }
+    }
+
+    /// Everything stands again.
+    pub(super) fn healed(&mut self, now_ms: u64, standing: impl Fn(usize) -> Standing) {
+        self.healed_at_ms = Some(now_ms);
+        for index in 0..self.devices.len() {
+            let standing = standing(index);
+            let device = &mut self.devices[index];
+            let attached_due_ms = match standing {
+                Standing::Whole => now_ms,
+                Standing::Gone => continue,
+                Standing::Deaf { notices_at_ms } => {
+                    now_ms.max(notices_at_ms) + device.step_limit_ms() + ATTACHED_WITHIN_MS
+                }
+                Standing::Away => {
+                    let was_short = device.away.is_some_and(|(since_ms, failed)| {
+                        failed == 0 && now_ms - since_ms < SHORT_FAULT_MS
+                    });
+                    // What it waits at present, or the step after the try that is under way.
+                    let step_ms = if was_short {
+                        0
+                    } else {
+                        device.step_ms.max(device.step_limit_ms())
+                    };
+                    now_ms + step_ms + ATTACHED_WITHIN_MS
+                }
+            };
+            device.due_ms = Some(attached_due_ms);
+            device.is_deaf = matches!(standing, Standing::Deaf { .. });
+            let is_at_rest = device.is_at_rest;
+            match standing {
+                Standing::Whole if is_at_rest => {}
+                Standing::Whole => self.expect(index, now_ms + ACKNOWLEDGED_WITHIN_MS),
+                Standing::Deaf { .. } | Standing::Away => self.expect(index, attached_due_ms),
+                Standing::Gone => {}
+            }
+        }
+    }
+
+    /// Nothing is expected of any device any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.healed_at_ms.is_some() && self.due.is_empty()
+    }
+
+    /// The store refused a write for what is in it.
+    pub(super) fn refused(&mut self, now_ms: u64) {
+        self.refused_at_ms = now_ms;
+    }
+
+    pub(super) fn check(&mut self, now_ms: u64) -> Result<(), Broken> {
+        let Some((due_ms, index)) = self.due.first().copied() else {
+            return Ok(());
+        };
+        if now_ms <= due_ms {
+            return Ok(());
+        }
+        let device = &self.devices[index];
+        let put_off_ms = self.refused_at_ms + ACKNOWLEDGED_WITHIN_MS;
+        if device.attached_at_ms.is_some() && put_off_ms >= now_ms {
+            self.expect(index, put_off_ms);
+            return Ok(());
+        }
+        let is_what = match device.attached_at_ms {
+            Some(at_ms) => format!("has records unacknowledged, attached at {at_ms} ms"),
+            None => format!("is not attached, {} failed tries", device.attempt),
+        };
+        Err(Broken::new(
+            "L2",
+            format_args!(
+                "device {index} {is_what}, all stands since {} ms",
+                self.healed_at_ms.unwrap_or_default()
+            ),
+        ))
+    }
+
+    /// Before the heal nothing is expected.
+    fn expect(&mut self, index: usize, due_ms: u64) {
+        if self.healed_at_ms.is_some() {
+            self.due.retain(|(_, other)| *other != index);
+            self.due.insert((due_ms, index));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use simulator::device::Fault;
+
+    use super::*;
+
+    const OK: Event = Event::AttachAnswered {
+        status: AttachStatus::Ok,
+        resumed: false,
+    };
+    const LOST: Event = Event::Ended { why: Fault::Lost };
+
+    fn one() -> Recovery {
+        Recovery::new(1)
+    }
+
+    fn backoff(ms: u64) -> Event {
+        Event::Waits {
+            ms,
+            why: Wait::Backoff,
+        }
+    }
+
+    /// When the check fails first, if it held before.
+    fn due_at(recovery: &mut Recovery) -> Option<u64> {
+        let due_ms = recovery.due.first().map(|(due_ms, _)| *due_ms)?;
+        assert!(recovery.check(due_ms).is_ok());
+        assert!(recovery.check(due_ms + 1).is_err());
+        Some(due_ms)
+    }
+
+    #[test]
+    fn a_wait_is_held_to_the_number_of_failed_tries() {
+        let mut recovery = one();
+        assert!(recovery.told(0, &backoff(1_000), 0).is_ok());
+        assert!(recovery.told(0, &backoff(2_000), 0).is_ok());
+        assert!(recovery.told(0, &backoff(4_001), 0).is_err());
+        // A minute attached: the next failure is the first.
+        let mut recovery = one();
+        (0..5).for_each(|_| assert!(recovery.told(0, &backoff(5), 0).is_ok()));
+        assert!(recovery.told(0, &OK, 10).is_ok());
+        assert!(recovery.told(0, &LOST, 60_010).is_ok());
+        assert!(recovery.told(0, &backoff(1_001), 60_010).is_err());
+    }
+
+    #[test]
+    fn after_a_long_fault_a_device_has_its_longest_step_and_a_minute() {
+        let mut recovery = one();
+        assert!(recovery.told(0, &OK, 0).is_ok());
+        assert!(recovery.told(0, &LOST, 100_000).is_ok());
+        for ms in [900, 1_500, 3_000, 7_000] {
+            assert!(recovery.told(0, &backoff(ms), 100_000).is_ok());
+        }
+        recovery.healed(120_000, |_| Standing::Away);
+        // The wait of 8 s is under way; the step after one more failure would be 16 s.
+        assert_eq!(due_at(&mut recovery), Some(120_000 + 16_000 + 60_000));
+        // Attached, it has a minute for what is not acknowledged.
+        assert!(recovery.told(0, &OK, 130_000).is_ok());
+        assert_eq!(due_at(&mut recovery), Some(190_000));
+        assert!(!recovery.is_over());
+        recovery.rests(0, true);
+        assert!(recovery.is_over());
+    }
+
+    #[test]
+    fn after_a_short_fault_it_has_a_minute() {
+        let mut recovery = one();
+        assert!(recovery.told(0, &OK, 0).is_ok());
+        assert!(recovery.told(0, &LOST, 100_000).is_ok());
+        assert!(recovery.told(0, &backoff(800), 100_000).is_ok());
+        recovery.healed(109_000, |_| Standing::Away);
+        assert_eq!(due_at(&mut recovery), Some(169_000));
+    }
+
+    #[test]
+    fn while_the_store_still_finds_records_that_it_refuses_nobody_is_late() {
+        let mut recovery = one();
+        recovery.healed(0, |_| Standing::Away);
+        assert!(recovery.told(0, &OK, 5_000).is_ok());
+        recovery.refused(30_000);
+        assert!(recovery.check(65_001).is_ok());
+        assert_eq!(due_at(&mut recovery), Some(90_000));
+        // Whoever is not attached does not wait for the store.
+        let mut recovery = one();
+        recovery.healed(0, |_| Standing::Away);
+        recovery.refused(60_500);
+        assert_eq!(due_at(&mut recovery), Some(61_000));
+    }
+
+    #[test]
+    fn one_that_is_deaf_has_until_it_notices() {
+        let mut recovery = one();
+        assert!(recovery.told(0, &OK, 0).is_ok());
+        recovery.rests(0, true);
+        recovery.healed(100_000, |_| Standing::Deaf {
+            notices_at_ms: 115_000,
+        });
+        assert_eq!(due_at(&mut recovery), Some(115_000 + 1_000 + 60_000));
+        assert!(recovery.told(0, &LOST, 112_000).is_ok());
+        assert_eq!(due_at(&mut recovery), Some(176_000));
+    }
+
+    #[test]
+    fn a_session_that_is_lost_when_all_should_be_well_is_an_error() {
+        let mut recovery = one();
+        assert!(recovery.told(0, &OK, 0).is_ok());
+        recovery.rests(0, true);
+        recovery.healed(100_000, |_| Standing::Whole);
+        assert!(recovery.is_over());
+        assert!(recovery.told(0, &LOST, 100_001).is_err());
+    }
+}
