@@ -16,7 +16,7 @@ use simulator::device::{
 use crate::clock::{Clock, true_unix_ms};
 use crate::fault::CLOCK_STEP_MS;
 use crate::firmware::Firmware;
-use crate::model::{Broken, Keeper, Standing};
+use crate::model::{Broken, Keeper, OLDER_SESSION_AFTER_HEAL_MS, Situation, Standing};
 use crate::network::{Client, Connection, Delivery, Read, Side, Stream};
 use crate::plan::{Class, Plan};
 use crate::process::Process;
@@ -69,6 +69,9 @@ const CLONE_BOOT_COUNTER: u32 = 1 << 20;
 
 /// How long a device is without power.
 const OFF_MS: RangeInclusive<u64> = 100..=30_000;
+
+/// From a server to a device, when no fault is in the way.
+const ON_ITS_WAY_MS: u64 = 100;
 
 /// What a device reads at a time.
 const READ_BYTES: usize = 1_024;
@@ -306,6 +309,18 @@ impl World {
         self.device(index, Input::Disconnected { conn })
     }
 
+    /// It reads what it left for later.
+    fn device_catches_up(&mut self, index: usize) -> Result<(), Broken> {
+        let sockets = self.devices[index].streams.iter_mut();
+        let late: Vec<_> = sockets
+            .filter_map(|(conn, socket)| socket.reads_at_ms.take().map(|_| (*conn, socket.stream)))
+            .collect();
+        for (conn, stream) in late {
+            self.device_ready(index, conn, stream)?;
+        }
+        Ok(())
+    }
+
     /// Of a device that reads late: not now.
     fn reads_later(&mut self, index: usize, conn: ConnId) -> bool {
         let device = &mut self.devices[index];
@@ -361,7 +376,46 @@ impl World {
     }
 
     /// How things stand with it at the heal.
-    pub fn standing(&self, index: usize) -> Standing {
+    pub fn situation(&self, index: usize) -> Situation {
+        let now_ms = self.now_ms;
+        let device = &self.devices[index];
+        let connections = || {
+            let sockets = device.streams.values();
+            sockets.filter_map(|socket| self.network.connection(socket.stream))
+        };
+        let stalled_until_ms = connections().map(Connection::arrives_by_ms).max();
+        let account_id = device.account_id();
+        let in_doubt_until_ms = self.model.in_doubt_until_ms(account_id, now_ms);
+        let has_clone = self
+            .devices
+            .iter()
+            .any(|it| it.is_clone && it.account == device.account);
+        let hurt_until_ms = [
+            stalled_until_ms,
+            in_doubt_until_ms.map(|ms| ms + ON_ITS_WAY_MS),
+            has_clone.then_some(now_ms + OLDER_SESSION_AFTER_HEAL_MS + ON_ITS_WAY_MS),
+        ];
+        let hurt_until_ms = hurt_until_ms.into_iter().flatten().max().unwrap_or(now_ms);
+        Situation {
+            standing: self.standing(index, hurt_until_ms),
+            hurt_until_ms,
+            backlog_ms: self.backlog_ms(index),
+        }
+    }
+
+    /// What a device has still to send, if each frame carries one record and waits for the write
+    /// that is under way and for its own.
+    fn backlog_ms(&self, index: usize) -> u64 {
+        let core = &self.devices[index].core;
+        let window = self
+            .plan
+            .window
+            .min(self.devices[index].firmware.settings.frames_open_max);
+        let rounds = core.unacknowledged().div_ceil(window.max(1).into()) as u64;
+        rounds * (2 * self.plan.store_ms.end() + ON_ITS_WAY_MS)
+    }
+
+    fn standing(&self, index: usize, hurt_until_ms: u64) -> Standing {
         let device = &self.devices[index];
         if device.is_removed || device.power == Power::OffForGood {
             return Standing::Gone;
@@ -375,12 +429,12 @@ impl World {
             connection.is_some_and(Connection::is_whole) && self.model.has_session(socket.stream)
         });
         if is_whole {
-            Standing::Whole
-        } else {
-            let silence_ms = 3_000 * u64::from(self.plan.heartbeat_s);
-            Standing::Deaf {
-                notices_at_ms: device.heard_at_ms + silence_ms,
-            }
+            return Standing::Whole;
+        }
+        // What is on its way to it may be the last that it hears.
+        let heard_ms = device.heard_at_ms.max(hurt_until_ms);
+        Standing::Deaf {
+            notices_at_ms: heard_ms + 3_000 * u64::from(self.plan.heartbeat_s),
         }
     }
 
@@ -406,6 +460,7 @@ impl World {
                 self.device_goes_off(index, Power::OffForGood)?;
             } else {
                 self.device(index, Input::StopReporting)?;
+                self.device_catches_up(index)?;
             }
         }
         Ok(())

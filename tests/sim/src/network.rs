@@ -98,6 +98,12 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// When the last of what is on its way has arrived; a stall holds it up.
+    pub fn arrives_by_ms(&self) -> u64 {
+        let last = self.lanes.iter().map(|lane| lane.last_at_ms);
+        last.max().unwrap_or_default()
+    }
+
     /// Both sides listen, and hear each other.
     pub fn is_whole(&self) -> bool {
         let is_whole = |lane: &Lane| !lane.is_silent && lane.fin == Fin::No && lane.end.is_none();

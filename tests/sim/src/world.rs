@@ -152,6 +152,8 @@ pub struct World {
     /// Since when every process and every link stands.
     pub healed_at_ms: Option<u64>,
     pub is_healed: bool,
+    /// The judge has been told that everything stands.
+    is_recovering: bool,
     pub events: u64,
     trace: Fingerprint,
     /// Devices that are not at rest.
@@ -215,6 +217,7 @@ impl World {
             recorded: vec![],
             healed_at_ms: None,
             is_healed: false,
+            is_recovering: false,
             events: 0,
             trace: Fingerprint::default(),
             restless: devices_in_all,
@@ -274,7 +277,7 @@ impl World {
             self.trace.event(self.now_ms, &event);
             self.happen(event)?;
             self.model.check(self.now_ms, self.healed_at_ms)?;
-            if self.restless > 0 || !self.is_healed {
+            if self.restless > 0 || !self.model.is_recovered() {
                 rest_ms = None;
             } else if self.operator.has_open() {
                 self.check_answered()?;
@@ -338,6 +341,7 @@ impl World {
             Event::WakeDevice(device) => self.wake_device(device)?,
             Event::WakeHostile(index) => self.wake_hostile(index)?,
             Event::Resolved { device } => self.resolved(device)?,
+            Event::Flaps { .. } if self.is_healed => {}
             Event::Flaps { stream } => self.fall_silent(stream)?,
             Event::Reaches { stream } => self.reaches(stream)?,
             Event::Arrives { stream, to } => {
@@ -388,6 +392,12 @@ impl World {
             Event::Heal => self.heal()?,
         }
         self.flush();
+        if self.is_healed && !self.is_recovering && self.healed_at_ms.is_some() {
+            self.is_recovering = true;
+            let devices = 0..self.devices.len();
+            let situations: Vec<_> = devices.map(|index| self.situation(index)).collect();
+            self.model.healed(self.now_ms, |index| situations[index]);
+        }
         Ok(())
     }
 

@@ -42,6 +42,11 @@ impl Accounts {
         }
     }
 
+    /// Whether a change of it may not be in effect everywhere.
+    pub(super) fn is_in_doubt(&self, account_id: AccountId) -> bool {
+        self.in_doubt.contains_key(&account_id)
+    }
+
     /// Those that are gone for good.
     pub(super) fn removed(&self) -> &BTreeSet<AccountId> {
         &self.removed

@@ -48,7 +48,8 @@ use memory::Memory;
 use places::Places;
 use records::Records;
 use recovery::Recovery;
-pub use recovery::Standing;
+pub use recovery::{Situation, Standing};
+pub use sessions::OLDER_SESSION_AFTER_HEAL_MS;
 use sessions::{Session, Sessions};
 use silence::Silence;
 use stillness::Stillness;
@@ -478,6 +479,12 @@ impl Model {
         self.accounts.changed(account_id, below_version, now_ms);
     }
 
+    /// Until when a change of an account may still come into effect somewhere, from this heal.
+    pub fn in_doubt_until_ms(&self, account_id: AccountId, healed_at_ms: u64) -> Option<u64> {
+        let is_in_doubt = self.accounts.is_in_doubt(account_id);
+        is_in_doubt.then_some(healed_at_ms + REVOKED_MS)
+    }
+
     /// Accounts that are gone for good.
     pub fn removed(&self) -> usize {
         self.accounts.removed().len()
@@ -587,8 +594,8 @@ impl Model {
     }
 
     /// Faults are over, and every process and every link stands.
-    pub fn healed(&mut self, now_ms: u64, standing: impl Fn(usize) -> Standing) {
-        self.recovery.healed(now_ms, standing);
+    pub fn healed(&mut self, now_ms: u64, situation: impl Fn(usize) -> Situation) {
+        self.recovery.healed(now_ms, situation);
     }
 
     /// Every device has come back and is at rest.

@@ -3,11 +3,23 @@
 //! All of it is seen from the devices' side: what they tell of their waits, of their sessions and of
 //! what is not acknowledged. Their waits are held to the contract (section 5) on the way, so that a
 //! device that waits longer than it may is found out, and none is excused by it.
+//!
+//! Beyond the bound of the promise a device has time for what the heal does not end at once:
+//!
+//! | what | how long |
+//! | --- | --- |
+//! | its session is gone and it has not noticed | until its own time of silence is over |
+//! | its stream stalls | until what is on its way has arrived |
+//! | its account was changed, and that is not in effect everywhere | 5 s, in which its session may still end and it may be told `disabled`: then its longest wait |
+//! | another device had its account | 5 s, in which the older session ends |
+//! | its clock was set by a conn server whose own was wrong | once more a step: the right one sets it again, and the contract has it back off from the second `clock_skew` in a row |
+//! | it sends what it has kept | as long as that takes by its window |
+//! | the store finds records that it refuses | from the last of them on |
 
 use std::collections::BTreeSet;
 
-use common::device::code::AttachStatus;
-use simulator::device::{Event, Wait};
+use common::device::code::{AttachStatus, LoginStatus};
+use simulator::device::{Event, Fault, Wait};
 
 use super::Broken;
 
@@ -22,7 +34,23 @@ const STEP_MS: u64 = 1_000;
 const STEP_MS_MAX: u64 = 300_000;
 const TOLD_MS_MAX: u64 = 3_600_000;
 
-/// How things stand with a device's connection at the heal.
+/// A login that a conn server judged before the heal is answered by then, and a change of an account
+/// is in effect.
+const SETTLES_MS: u64 = 11_000;
+
+/// How things stand with a device at the heal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Situation {
+    pub standing: Standing,
+    /// Until when something that began before the heal may still end its session: what its stream
+    /// still stalls, a change of its account that is not in effect everywhere, another device with
+    /// its account.
+    pub hurt_until_ms: u64,
+    /// What it takes at least to send what is not acknowledged, a window at a time.
+    pub backlog_ms: u64,
+}
+
+/// How things stand with its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// A session that both sides have, and nothing wrong with what joins them.
@@ -45,11 +73,28 @@ struct Device {
     away: Option<(u64, u32)>,
     /// The longest that the present wait, or the next after one more failure, can take.
     step_ms: u64,
+    /// Since it was attached last it was told how long to stay away, or that it is not wanted.
+    is_sent_away: bool,
     is_at_rest: bool,
     /// At the heal it had not noticed that its session was gone.
     is_deaf: bool,
+    /// The last answer to a login was that its clock is off.
+    is_skewed: bool,
     /// From the heal on.
-    due_ms: Option<u64>,
+    healed: Option<Healed>,
+}
+
+/// What a device may still meet of what was before the heal.
+#[derive(Clone, Copy, Debug)]
+struct Healed {
+    loses_until_ms: u64,
+    settles_ms: u64,
+    backlog_ms: u64,
+    /// Its clock was set by a conn server whose own was wrong. The right one sets it once more, and
+    /// of two in a row the contract has it back off from the second.
+    may_be_skewed: bool,
+    /// That has happened: the wait that comes now counts from here.
+    waits_for_skew: bool,
 }
 
 impl Device {
@@ -103,8 +148,25 @@ impl Recovery {
                     Wait::Told => ms,
                     _ => most_ms,
                 };
+                let step_ms = device.step_ms;
+                device.is_sent_away |= matches!(why, Wait::Told | Wait::Longest);
                 if *why != Wait::Told {
                     device.attempt = device.attempt.saturating_add(1);
+                }
+                if let Some(healed) = &mut device.healed {
+                    // Whether it is wanted again shows after its longest wait only.
+                    let is_unwanted = *why == Wait::Longest && now_ms <= healed.settles_ms;
+                    if std::mem::take(&mut healed.waits_for_skew) || is_unwanted {
+                        self.expect(index, now_ms + step_ms + ATTACHED_WITHIN_MS);
+                    }
+                }
+                Ok(())
+            }
+            Event::LoginAnswered { status, .. } => {
+                device.is_skewed = *status == LoginStatus::ClockSkew;
+                if let Some(healed) = &mut device.healed {
+                    healed.waits_for_skew = device.is_skewed && healed.may_be_skewed;
+                    healed.may_be_skewed = device.is_skewed && now_ms <= healed.settles_ms;
                 }
                 Ok(())
             }
@@ -114,7 +176,9 @@ impl Recovery {
             } => {
                 device.attached_at_ms = Some(now_ms);
                 device.away = None;
-                self.expect(index, now_ms + ACKNOWLEDGED_WITHIN_MS);
+                device.is_sent_away = false;
+                let backlog_ms = device.healed.map_or(0, |healed| healed.backlog_ms);
+                self.expect(index, now_ms + ACKNOWLEDGED_WITHIN_MS + backlog_ms);
                 Ok(())
             }
             Event::Ended { .. } | Event::Restarted { .. } => self.lost(index, told, now_ms),
@@ -132,15 +196,24 @@ impl Recovery {
             device.away = Some((now_ms, device.attempt));
             device.step_ms = device.step_limit_ms();
         }
-        let Some(due_ms) = device.due_ms else {
+        let Some(healed) = device.healed else {
             return Ok(());
         };
-        if now_ms > due_ms {
+        // One that starts again was told to.
+        let was_told = matches!(
+            told,
+            Event::Restarted { .. }
+                | Event::Ended {
+                    why: Fault::Restarted
+                }
+        );
+        if now_ms > healed.loses_until_ms && !was_told {
             return Err(Broken::new(
                 "L2",
                 format_args!("device {index} lost its session long after the heal: {told:?}"),
             ));
         }
+        let due_ms = now_ms + device.step_limit_ms() + ATTACHED_WITHIN_MS;
         self.expect(index, due_ms);
         Ok(())
     }
@@ -155,20 +228,25 @@ impl Recovery {
     }
 
     /// Everything stands again.
-    pub(super) fn healed(&mut self, now_ms: u64, standing: impl Fn(usize) -> Standing) {
+    pub(super) fn healed(&mut self, now_ms: u64, situation: impl Fn(usize) -> Situation) {
         self.healed_at_ms = Some(now_ms);
         for index in 0..self.devices.len() {
-            let standing = standing(index);
+            let Situation {
+                standing,
+                hurt_until_ms,
+                backlog_ms,
+            } = situation(index);
+            let hurt_until_ms = hurt_until_ms.max(now_ms);
             let device = &mut self.devices[index];
             let attached_due_ms = match standing {
-                Standing::Whole => now_ms,
+                Standing::Whole => hurt_until_ms,
                 Standing::Gone => continue,
                 Standing::Deaf { notices_at_ms } => {
                     now_ms.max(notices_at_ms) + device.step_limit_ms() + ATTACHED_WITHIN_MS
                 }
                 Standing::Away => {
                     let was_short = device.away.is_some_and(|(since_ms, failed)| {
-                        failed == 0 && now_ms - since_ms < SHORT_FAULT_MS
+                        failed == 0 && !device.is_sent_away && now_ms - since_ms < SHORT_FAULT_MS
                     });
                     // What it waits at present, or the step after the try that is under way.
                     let step_ms = if was_short {
@@ -179,12 +257,20 @@ impl Recovery {
                     now_ms + step_ms + ATTACHED_WITHIN_MS
                 }
             };
-            device.due_ms = Some(attached_due_ms);
+            device.healed = Some(Healed {
+                loses_until_ms: attached_due_ms,
+                settles_ms: hurt_until_ms.max(now_ms + SETTLES_MS),
+                backlog_ms,
+                may_be_skewed: device.is_skewed,
+                waits_for_skew: false,
+            });
             device.is_deaf = matches!(standing, Standing::Deaf { .. });
             let is_at_rest = device.is_at_rest;
             match standing {
                 Standing::Whole if is_at_rest => {}
-                Standing::Whole => self.expect(index, now_ms + ACKNOWLEDGED_WITHIN_MS),
+                Standing::Whole => {
+                    self.expect(index, hurt_until_ms + ACKNOWLEDGED_WITHIN_MS + backlog_ms);
+                }
                 Standing::Deaf { .. } | Standing::Away => self.expect(index, attached_due_ms),
                 Standing::Gone => {}
             }
@@ -227,9 +313,9 @@ impl Recovery {
         ))
     }
 
-    /// Before the heal nothing is expected.
+    /// Before the heal nothing is expected, and never of one that is gone.
     fn expect(&mut self, index: usize, due_ms: u64) {
-        if self.healed_at_ms.is_some() {
+        if self.devices[index].healed.is_some() {
             self.due.retain(|(_, other)| *other != index);
             self.due.insert((due_ms, index));
         }
@@ -238,8 +324,6 @@ impl Recovery {
 
 #[cfg(test)]
 mod tests {
-    use simulator::device::Fault;
-
     use super::*;
 
     const OK: Event = Event::AttachAnswered {
@@ -250,6 +334,15 @@ mod tests {
 
     fn one() -> Recovery {
         Recovery::new(1)
+    }
+
+    /// Nothing that began before the heal hurts it any more.
+    fn only(standing: Standing) -> impl Fn(usize) -> Situation {
+        move |_| Situation {
+            standing,
+            hurt_until_ms: 0,
+            backlog_ms: 0,
+        }
     }
 
     fn backoff(ms: u64) -> Event {
@@ -289,7 +382,7 @@ mod tests {
         for ms in [900, 1_500, 3_000, 7_000] {
             assert!(recovery.told(0, &backoff(ms), 100_000).is_ok());
         }
-        recovery.healed(120_000, |_| Standing::Away);
+        recovery.healed(120_000, only(Standing::Away));
         // The wait of 8 s is under way; the step after one more failure would be 16 s.
         assert_eq!(due_at(&mut recovery), Some(120_000 + 16_000 + 60_000));
         // Attached, it has a minute for what is not acknowledged.
@@ -306,21 +399,35 @@ mod tests {
         assert!(recovery.told(0, &OK, 0).is_ok());
         assert!(recovery.told(0, &LOST, 100_000).is_ok());
         assert!(recovery.told(0, &backoff(800), 100_000).is_ok());
-        recovery.healed(109_000, |_| Standing::Away);
+        recovery.healed(109_000, only(Standing::Away));
         assert_eq!(due_at(&mut recovery), Some(169_000));
+    }
+
+    #[test]
+    fn one_that_was_sent_away_has_its_wait_however_short_the_fault() {
+        let mut recovery = one();
+        assert!(recovery.told(0, &OK, 0).is_ok());
+        assert!(recovery.told(0, &LOST, 100_000).is_ok());
+        let longest = Event::Waits {
+            ms: 242_127,
+            why: Wait::Longest,
+        };
+        assert!(recovery.told(0, &longest, 100_000).is_ok());
+        recovery.healed(104_000, only(Standing::Away));
+        assert_eq!(due_at(&mut recovery), Some(104_000 + 300_000 + 60_000));
     }
 
     #[test]
     fn while_the_store_still_finds_records_that_it_refuses_nobody_is_late() {
         let mut recovery = one();
-        recovery.healed(0, |_| Standing::Away);
+        recovery.healed(0, only(Standing::Away));
         assert!(recovery.told(0, &OK, 5_000).is_ok());
         recovery.refused(30_000);
         assert!(recovery.check(65_001).is_ok());
         assert_eq!(due_at(&mut recovery), Some(90_000));
         // Whoever is not attached does not wait for the store.
         let mut recovery = one();
-        recovery.healed(0, |_| Standing::Away);
+        recovery.healed(0, only(Standing::Away));
         recovery.refused(60_500);
         assert_eq!(due_at(&mut recovery), Some(61_000));
     }
@@ -330,12 +437,108 @@ mod tests {
         let mut recovery = one();
         assert!(recovery.told(0, &OK, 0).is_ok());
         recovery.rests(0, true);
-        recovery.healed(100_000, |_| Standing::Deaf {
-            notices_at_ms: 115_000,
-        });
+        recovery.healed(
+            100_000,
+            only(Standing::Deaf {
+                notices_at_ms: 115_000,
+            }),
+        );
         assert_eq!(due_at(&mut recovery), Some(115_000 + 1_000 + 60_000));
         assert!(recovery.told(0, &LOST, 112_000).is_ok());
-        assert_eq!(due_at(&mut recovery), Some(176_000));
+        assert_eq!(due_at(&mut recovery), Some(173_000));
+    }
+
+    #[test]
+    fn until_what_began_before_the_heal_is_over_a_session_may_be_lost() {
+        let hurt = |_| Situation {
+            standing: Standing::Whole,
+            hurt_until_ms: 105_000,
+            backlog_ms: 0,
+        };
+        let mut recovery = one();
+        assert!(recovery.told(0, &OK, 0).is_ok());
+        recovery.rests(0, true);
+        recovery.healed(100_000, hurt);
+        assert!(recovery.told(0, &LOST, 105_000).is_ok());
+        assert_eq!(due_at(&mut recovery), Some(105_000 + 1_000 + 60_000));
+        let mut recovery = one();
+        assert!(recovery.told(0, &OK, 0).is_ok());
+        recovery.healed(100_000, hurt);
+        assert!(recovery.told(0, &LOST, 105_001).is_err());
+    }
+
+    #[test]
+    fn of_one_that_is_gone_nothing_is_expected() {
+        let mut recovery = one();
+        recovery.healed(0, only(Standing::Gone));
+        assert!(recovery.told(0, &OK, 5_000).is_ok());
+        assert!(recovery.told(0, &LOST, 6_000).is_ok());
+        assert_eq!(due_at(&mut recovery), None);
+    }
+
+    #[test]
+    fn one_that_restarts_was_told_to() {
+        let mut recovery = one();
+        assert!(recovery.told(0, &OK, 0).is_ok());
+        recovery.rests(0, true);
+        recovery.healed(100_000, only(Standing::Whole));
+        let restarts = Event::Ended {
+            why: Fault::Restarted,
+        };
+        assert!(recovery.told(0, &restarts, 150_000).is_ok());
+        assert_eq!(due_at(&mut recovery), Some(150_000 + 1_000 + 60_000));
+    }
+
+    #[test]
+    fn who_is_told_soon_after_the_heal_that_it_is_unwanted_has_its_longest_wait() {
+        let longest = Event::Waits {
+            ms: 200_000,
+            why: Wait::Longest,
+        };
+        let mut recovery = one();
+        recovery.healed(0, only(Standing::Away));
+        assert!(recovery.told(0, &longest, 11_000).is_ok());
+        assert_eq!(due_at(&mut recovery), Some(11_000 + 300_000 + 60_000));
+        let mut recovery = one();
+        recovery.healed(0, only(Standing::Away));
+        assert!(recovery.told(0, &longest, 11_001).is_ok());
+        assert_eq!(due_at(&mut recovery), Some(1_000 + 60_000));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_wrong_before_the_heal_costs_one_more_step() {
+        let skewed = Event::LoginAnswered {
+            status: LoginStatus::ClockSkew,
+            after_ms: 5,
+        };
+        let mut recovery = one();
+        assert!(recovery.told(0, &skewed, 0).is_ok());
+        recovery.healed(10_000, only(Standing::Away));
+        assert!(recovery.told(0, &skewed, 40_000).is_ok());
+        assert!(recovery.told(0, &backoff(900), 40_000).is_ok());
+        assert_eq!(due_at(&mut recovery), Some(40_000 + 1_000 + 60_000));
+        // By then its clock is right.
+        assert!(recovery.told(0, &skewed, 41_000).is_ok());
+        assert!(recovery.told(0, &backoff(900), 41_000).is_ok());
+        assert_eq!(due_at(&mut recovery), Some(40_000 + 1_000 + 60_000));
+        // Whose clock was not set wrong before has no such step.
+        let mut recovery = one();
+        recovery.healed(10_000, only(Standing::Away));
+        assert!(recovery.told(0, &skewed, 40_000).is_ok());
+        assert!(recovery.told(0, &backoff(900), 40_000).is_ok());
+        assert_eq!(due_at(&mut recovery), Some(10_000 + 1_000 + 60_000));
+    }
+
+    #[test]
+    fn what_it_has_kept_is_acknowledged_as_fast_as_it_sends_it() {
+        let mut recovery = one();
+        recovery.healed(0, |_| Situation {
+            standing: Standing::Away,
+            hurt_until_ms: 0,
+            backlog_ms: 7_000,
+        });
+        assert!(recovery.told(0, &OK, 5_000).is_ok());
+        assert_eq!(due_at(&mut recovery), Some(5_000 + 60_000 + 7_000));
     }
 
     #[test]
@@ -343,7 +546,7 @@ mod tests {
         let mut recovery = one();
         assert!(recovery.told(0, &OK, 0).is_ok());
         recovery.rests(0, true);
-        recovery.healed(100_000, |_| Standing::Whole);
+        recovery.healed(100_000, only(Standing::Whole));
         assert!(recovery.is_over());
         assert!(recovery.told(0, &LOST, 100_001).is_err());
     }

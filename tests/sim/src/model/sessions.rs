@@ -15,7 +15,7 @@ use crate::network::Stream;
 /// An older session may live so long beside a newer one whose node can be reached.
 const OLDER_SESSION_MS: u64 = 1_000;
 /// The same, from the heal of a cut.
-const OLDER_SESSION_AFTER_HEAL_MS: u64 = 5_000;
+pub const OLDER_SESSION_AFTER_HEAL_MS: u64 = 5_000;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session {
