@@ -1,4 +1,6 @@
-//! How settings are written in a configuration file.
+//! How settings are written in a configuration file, and how that is read ([`file`]).
+
+pub mod file;
 
 use std::fmt;
 use std::marker::PhantomData;
