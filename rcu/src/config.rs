@@ -1,8 +1,8 @@
 //! The configuration file of `rcu up`: one table per tier, with the keys of the tiers' own files.
 
-use std::fs;
 use std::path::Path;
 
+use common::config::file::{self, ConfigError};
 use serde::Deserialize;
 
 /// What the three tiers are told. Every key has a default, so an empty file is a whole configuration.
@@ -14,43 +14,13 @@ pub(crate) struct Config {
     pub(crate) logic_server: logic_server::Settings,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
-    #[error("cannot read the configuration {path}")]
-    Read {
-        path: String,
-        source: std::io::Error,
-    },
-    #[error("{path}: {why}")]
-    Parse { path: String, why: String },
-    #[error("{path} has {} {}:\n  {}", mistakes.len(), if mistakes.len() == 1 { "mistake" } else { "mistakes" }, mistakes.join("\n  "))]
-    Mistakes { path: String, mistakes: Vec<String> },
-}
-
 impl Config {
-    /// Reads and checks the file.
+    /// What `rcu up` runs with: the file (`None`: every default), overridden by the environment.
     ///
     /// # Errors
-    /// It cannot be read or parsed (with line and key), or values in it are wrong (all of them at once).
-    pub(crate) fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let name = || path.display().to_string();
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: name(),
-            source,
-        })?;
-        let config: Self = toml::from_str(&text).map_err(|error| ConfigError::Parse {
-            path: name(),
-            why: error.to_string().trim_end().into(),
-        })?;
-        let mistakes = config.mistakes();
-        if mistakes.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError::Mistakes {
-                path: name(),
-                mistakes,
-            })
-        }
+    /// The file cannot be read; or all mistakes in it and in the environment.
+    pub(crate) fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        file::load(path, file::environment(), Self::mistakes)
     }
 
     fn mistakes(&self) -> Vec<String> {
@@ -89,6 +59,8 @@ impl Config {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const DOCUMENTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/up.toml");
@@ -96,15 +68,17 @@ mod tests {
     fn written(text: &str) -> Result<Config, ConfigError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
-        Config::from_file(file.path())
+        load(file.path())
+    }
+
+    /// Whatever this process's own environment says.
+    fn load(path: &Path) -> Result<Config, ConfigError> {
+        file::load(Some(path), [], Config::mistakes)
     }
 
     #[test]
     fn the_documented_file_states_every_default() {
-        assert_eq!(
-            Config::from_file(Path::new(DOCUMENTED)).unwrap(),
-            Config::default()
-        );
+        assert_eq!(load(Path::new(DOCUMENTED)).unwrap(), Config::default());
         // Every key of it can be set: one that is only explained would be refused here.
         let text = fs::read_to_string(DOCUMENTED).unwrap();
         let uncommented = text.replace("# heartbeat_s = ", "heartbeat_s = ");
@@ -126,16 +100,5 @@ mod tests {
         ] {
             assert!(told.contains(key), "{told}");
         }
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_with_its_line() {
-        let told = written("[balancer]\nlisten_on = 1\n")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            told.contains("line 2") && told.contains("listen_on"),
-            "{told}"
-        );
     }
 }

@@ -1,5 +1,6 @@
 //! The command that people type.
 
+mod check;
 mod cluster;
 mod config;
 mod data;
@@ -32,7 +33,8 @@ Examples:
   rcu explain 52430105030000005ccbd217
 
 Environment:
-  RCU_LOG   what is logged to standard error, for example info or logic_server=debug
+  RCU_LOG                      what is logged to standard error, for example info or logic_server=debug
+  RCU_LOGIC_SERVER__WINDOW=16  overrides a key of the configuration, and so on for every key
 
 Exit codes: 0 done, 1 failed, 2 wrong usage."
 )]
@@ -46,6 +48,7 @@ enum Command {
     Demo(demo::Demo),
     Up(up::Up),
     Device(device::Device),
+    Config(check::ConfigCommand),
     Simulate(simulate::Simulate),
     Explain(explain::Explain),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Up(up) => up.run(),
         Command::Device(device) => device.run(),
+        Command::Config(config) => config.run(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Explain(explain) => explain.run(),
     };

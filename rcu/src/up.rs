@@ -25,7 +25,8 @@ Examples:
   rcu device add my-device                   in another terminal, while it runs
 
 The configuration is TOML with the tables [balancer], [conn_server], [logic_server]; every key has
-a default, see config/up.toml.")]
+a default, see config/up.toml. RCU_LOGIC_SERVER__WINDOW=16 overrides `window` of [logic_server], and
+so on for every key. `rcu config check FILE` tells all mistakes without starting anything.")]
 pub(crate) struct Up {
     /// Holds the database, the keys, and up.json with the addresses of this run.
     #[arg(long, value_name = "DIR", default_value = crate::data::DEFAULT)]
@@ -38,13 +39,13 @@ pub(crate) struct Up {
 impl Up {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
         common::logging::to_stderr("info")?;
-        let config = self.config.as_deref().map(Config::from_file).transpose()?;
+        let config = Config::load(self.config.as_deref())?;
         let data = DataDir::open_or_make(&self.data)?;
         let _lock = cluster::lock(&data)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(run(&data, config.unwrap_or_default()))?;
+        runtime.block_on(run(&data, config))?;
         Ok(ExitCode::SUCCESS)
     }
 }

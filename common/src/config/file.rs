@@ -10,6 +10,7 @@
 //!         checked ── values that are wrong together, or out of range
 //! ```
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -114,6 +115,14 @@ pub fn load<T: DeserializeOwned>(
         Some(settings) if written.mistakes.is_empty() => Ok(settings),
         _ => Err(ConfigError::Mistakes(written.mistakes)),
     }
+}
+
+/// The variables of this process, for [`load`]; those that are no UTF-8 override nothing.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text)
 }
 
 /// A variable that overrides a key.
