@@ -12,14 +12,15 @@ use common::device::limit;
 use common::device::message::FromCluster;
 use common::link::message::Message;
 use common::link::{LinkEvent, LinkId, Peer, Role};
-use common::pacing::Rate;
 use logic_server::wire::{Sink as _, Wire as _};
 
+use crate::limits::pace;
 use crate::links::{LinkMail, Part};
+use crate::marks::{Mark, Marks};
 use crate::model::Keeper;
 use crate::network::{Read, Side, Stream};
 use crate::plan::Plan;
-use crate::process::{Mail, Process, Thread};
+use crate::process::{Mail, Process, Thread, Tier};
 use crate::socket::Kernel;
 use crate::timer::Timer;
 use crate::world::{World, conn_address};
@@ -34,9 +35,6 @@ struct Front {
     unsaid: Option<Vec<u8>>,
 }
 
-/// Logins that are being decided.
-pub const LOGINS_OPEN_MAX: usize = 10_000;
-
 #[derive(Debug)]
 pub struct BalancerNode {
     core: Decisions,
@@ -48,17 +46,18 @@ pub struct BalancerNode {
 
 impl BalancerNode {
     pub fn start(plan: &Plan, seed: u64) -> Self {
+        let limits = &plan.limits;
         let conn_servers = (0..plan.conn_servers.into()).map(conn_address);
         let settings = RouteSettings {
             conn_servers: conn_servers.map(|address| address.to_string()).collect(),
             policy: Policy::LeastLoaded,
             connections_max: plan.pending_max,
-            connections_per_source_max: 10_000,
-            logins_open_max: LOGINS_OPEN_MAX,
-            logins_at_full_max: 64,
-            in_all: Rate::UNLIMITED,
-            per_source: Rate::UNLIMITED,
-            sources_max: 10_000,
+            connections_per_source_max: limits.connections_per_source_max,
+            logins_open_max: limits.front_logins_open_max,
+            logins_at_full_max: limits.logins_at_full_max,
+            in_all: pace(limits.front_per_s),
+            per_source: pace(limits.front_per_source_per_s),
+            sources_max: limits.sources_max,
         };
         Self {
             core: Decisions::new(settings, seed),
@@ -67,6 +66,12 @@ impl BalancerNode {
             connection_of: BTreeMap::new(),
             connections: 0,
         }
+    }
+
+    /// Adds what this process counted.
+    pub fn count_into(&self, marks: &mut Marks) {
+        let counted = self.core.counters().iter();
+        marks.counted(Tier::Balancer, counted.map(|(it, n)| (it.name(), n)));
     }
 
     fn forget(&mut self, connection: ConnectionId) -> Option<Front> {
@@ -229,6 +234,7 @@ impl World {
             return;
         };
         if let Ok(FromCluster::LoginReply(reply)) = FromCluster::decode(&frame) {
+            self.marks.hit(Mark::LoginReply(reply.status()));
             self.model
                 .login_answered(index, stream, reply.status(), reply.retry_after_ms);
         }

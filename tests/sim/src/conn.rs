@@ -10,7 +10,6 @@ use common::epoch::{Epoch, NodeNumber};
 use common::ids::AccountName;
 use common::link::message::Message;
 use common::link::{LinkEvent, LinkId, Peer, Role};
-use common::pacing::Rate;
 use conn_server::account::Found;
 use conn_server::accounts::freshness::Freshness;
 use conn_server::accounts::inquiries::{FOLLOWED_EVERY_MS, Inquiries, News, Question};
@@ -27,7 +26,9 @@ use rand::rngs::{SmallRng, StdRng};
 use rand::{RngExt, SeedableRng};
 
 use crate::accounts::{Reply, Request};
+use crate::limits::pace;
 use crate::links::{LinkMail, Part};
+use crate::marks::Marks;
 use crate::model::{Broken, Keeper};
 use crate::operator::OPERATOR;
 use crate::plan::Plan;
@@ -47,10 +48,7 @@ pub enum ConnMail {
 }
 
 /// What a conn server keeps at most.
-pub const LOGINS_OPEN_MAX: usize = 10_000;
 pub const NONCES_MAX: usize = 100_000;
-pub const SOURCES_MAX: usize = 10_000;
-pub const GUESSES_MAX: usize = 10_000;
 
 /// Errands that may wait for the task that writes; notes that find no room wait and are merged.
 const ERRANDS_MAX: usize = 2;
@@ -91,12 +89,11 @@ pub struct ConnNode {
 impl ConnNode {
     /// `mark` is what the database holds of it, `position` the last change there.
     pub fn start(plan: &Plan, index: usize, mark: Epoch, position: i64, seed: u64) -> Self {
-        let wide = Rate::UNLIMITED;
         let limits = Limits {
-            in_all: wide,
-            per_source: wide,
-            sources_max: SOURCES_MAX,
-            guesses_max: GUESSES_MAX,
+            in_all: pace(plan.limits.conn_per_s),
+            per_source: pace(plan.limits.conn_per_source_per_s),
+            sources_max: plan.limits.sources_max,
+            guesses_max: plan.limits.guesses_max,
         };
         let desk = Desk {
             rules: Rules {
@@ -118,7 +115,7 @@ impl ConnNode {
             .map(|node| logic_address(node).to_string())
             .collect();
         Self {
-            core: Decisions::new(desk, logic_servers, LOGINS_OPEN_MAX),
+            core: Decisions::new(desk, logic_servers, plan.limits.logins_open_max),
             timer: Timer::default(),
             cache: BTreeMap::new(),
             freshness: Freshness::default(),
@@ -128,6 +125,12 @@ impl ConnNode {
             is_writing: false,
             asked: BTreeMap::new(),
         }
+    }
+
+    /// Adds what this process counted.
+    pub fn count_into(&self, marks: &mut Marks) {
+        let counted = self.core.counters().iter();
+        marks.counted(Tier::Conn, counted.map(|(it, n)| (it.name(), n)));
     }
 
     /// Its clock was set: how far a device's is off was judged by another one.

@@ -10,12 +10,13 @@ use common::secret::DeviceKey;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use simulator::device::{
-    ConnId, Device, Effect, Effects, Event as Told, Identity, Input, Measurement,
+    ConnId, Device, Effect, Effects, Event as Told, Identity, Input, Measurement, Stage,
 };
 
 use crate::clock::{Clock, true_unix_ms};
 use crate::fault::CLOCK_STEP_MS;
 use crate::firmware::Firmware;
+use crate::marks::Mark;
 use crate::model::{Broken, Keeper, OLDER_SESSION_AFTER_HEAL_MS, Situation, Standing};
 use crate::network::{Client, Connection, Delivery, Read, Side, Stream};
 use crate::plan::{Class, Plan};
@@ -266,7 +267,12 @@ impl World {
 
     pub fn resolved(&mut self, index: usize) -> Result<(), Broken> {
         let addresses: Vec<_> = (0..self.balancers.len()).map(balancer_address).collect();
-        let addresses = &addresses;
+        let fails_of_1000 = self.plan.faults.of_1000(Class::ConnectFails);
+        let fails = self.devices[index].rng.random_range(0..1_000) < fails_of_1000;
+        let addresses = match fails && !self.is_healed {
+            true => &[],
+            false => &addresses[..],
+        };
         self.device(index, Input::Resolved { addresses })
     }
 
@@ -333,6 +339,7 @@ impl World {
             None if late_ms > 0 => {
                 let at_ms = self.now_ms + device.rng.random_range(1..=late_ms);
                 socket.reads_at_ms = Some(at_ms);
+                self.marks.hit(Mark::Fault(Class::SlowReader));
                 self.deliveries.push(Delivery {
                     at_ms,
                     stream: socket.stream,
@@ -471,7 +478,13 @@ impl World {
         let device = &mut self.devices[index];
         let device_ms = device.clock.ms(self.now_ms);
         let mut unix_ms = device.core.unix_ms(device_ms);
+        let before = device.core.stage();
         device.core.apply(input, device_ms, &mut effects);
+        let after = device.core.stage();
+        self.marks.step(before, after);
+        if device.is_clone && after == Stage::Attached {
+            self.marks.hit(Mark::Fault(Class::Clone));
+        }
         let mut measure = false;
         for effect in std::mem::take(&mut effects.list) {
             match effect {
@@ -555,6 +568,7 @@ impl World {
         let device = &mut self.devices[index];
         if device.rng.random_range(0..1_000) < device.firmware.roams {
             device.moves = device.moves.wrapping_add(1);
+            self.marks.hit(Mark::Fault(Class::Roaming));
         }
         let source = address(index, device.moves);
         let stream = self.network.open(client, server, source);

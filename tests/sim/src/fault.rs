@@ -7,6 +7,7 @@ use rand::RngExt;
 use crate::balancer::BalancerNode;
 use crate::clock::Clock;
 use crate::logic::LogicNode;
+use crate::marks::Mark;
 use crate::model::Broken;
 use crate::network::{self, Read, Side, Stream};
 use crate::plan::Class;
@@ -55,6 +56,7 @@ impl World {
         if self.is_healed {
             return Ok(());
         }
+        self.marks.hit(Mark::Fault(class));
         match class {
             Class::Reset => {
                 if let Some(stream) = self.any_stream() {
@@ -280,6 +282,7 @@ impl World {
         let life = self.life_mut(process);
         life.is_up = false;
         life.pause = None;
+        self.keep_counted(process);
         self.model.died(process);
         if process.tier == Tier::Logic {
             self.model.node_died(process.index);

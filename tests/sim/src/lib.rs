@@ -4,8 +4,9 @@
 //! heap over a fake internet, fake links and a fake database that delay, cut, repeat and fail as the
 //! [`plan`] has drawn it. After every event the [`model`] checks the promises of docs/promises.md.
 //!
-//! - [`plan`]: what a run consists of. [`fault`], [`stillness`], [`shutdown`], [`people`]: what goes wrong. [`world`]: who gets what, from one [`heap`] of events.
-//! - [`fingerprint`]: what happened, as one number.
+//! - [`plan`]: what a run consists of. [`fault`], [`stillness`], [`shutdown`], [`people`]: what goes wrong;
+//!   [`limits`]: what the servers let in. [`world`]: who gets what, from one [`heap`] of events.
+//! - [`fingerprint`]: what happened, as one number. [`marks`]: what a long run must have hit.
 //! - [`run`]: one run, and its failure. [`trace`]: what happened, for people. [`shrink`]: the
 //!   smallest case. [`inquest`]: what is said about a failure. [`regression`]: a case that is kept.
 //!   [`suite`]: many runs, on all cores ([`parallel`]).
@@ -28,9 +29,11 @@ pub mod firmware;
 pub mod heap;
 pub mod hostile;
 pub mod inquest;
+pub mod limits;
 pub mod links;
 pub mod logic;
 pub mod logic_shell;
+pub mod marks;
 pub mod model;
 pub mod network;
 pub mod operator;

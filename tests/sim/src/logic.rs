@@ -16,8 +16,10 @@ use logic_server::wire::goodbye::Lingering;
 use logic_server::writer::{self, Writer};
 use slab::Slab;
 
+use crate::marks::Marks;
 use crate::network::Stream;
 use crate::plan::Plan;
+use crate::process::Tier;
 use crate::shutdown::Farewell;
 use crate::socket::Socket;
 use crate::timer::Timer;
@@ -191,6 +193,15 @@ impl LogicNode {
             writer_timer: Timer::default(),
             places: BTreeMap::new(),
             unattached: BTreeMap::new(),
+        }
+    }
+
+    /// Adds what this process counted.
+    pub fn count_into(&self, marks: &mut Marks) {
+        let shards = self.shards.iter().map(|shard| shard.core.counters());
+        for counters in shards.chain([self.gate.counters(), self.writer.counters()]) {
+            let counted = counters.iter();
+            marks.counted(Tier::Logic, counted.map(|(it, n)| (it.name(), n)));
         }
     }
 

@@ -272,6 +272,7 @@ impl World {
                 let Some(stream) = self.logic[node].conns.get(conn.0 as usize).copied() else {
                     return Ok(());
                 };
+                self.marks.bytes_leave(&reply);
                 self.judge_refusal(node, stream, &reply)?;
                 self.leave(node, stream);
                 if reply.is_empty() {
@@ -736,6 +737,7 @@ impl World {
             bytes = &bytes[consumed..];
             let message = FromCluster::decode(&frame)
                 .map_err(|error| Broken(format!("the cluster sent nonsense: {error}")))?;
+            self.marks.leaves(&message);
             let account_id = self.account_of(client);
             match (message, account_id) {
                 (FromCluster::AttachReply(reply), _) => {

@@ -82,6 +82,11 @@ struct Arguments {
     #[arg(long, value_name = "TIME", requires = "trace", value_parser = humantime::parse_duration)]
     to: Option<Duration>,
 
+    /// Prints how often each mark was hit: every status, reason, counter, fault, step, trick. A night
+    /// does so always.
+    #[arg(long, conflicts_with_all = ["seed", "plan"])]
+    marks: bool,
+
     /// How long a smaller case is looked for after a failure, in real time; 0s: not at all.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     shrink_for: Duration,
@@ -152,7 +157,13 @@ fn start(arguments: &Arguments, out: &mut dyn Write) -> Result<bool, Ended> {
     }
     if arguments.suite {
         let fresh = Duration::from_secs(arguments.seconds);
-        return Ok(suite::suite(fresh, &overrides, &settings, out)?);
+        return Ok(suite::suite(
+            fresh,
+            &overrides,
+            &settings,
+            arguments.marks,
+            out,
+        )?);
     }
     if arguments.nightly {
         return Ok(suite::nightly(
@@ -163,7 +174,14 @@ fn start(arguments: &Arguments, out: &mut dyn Write) -> Result<bool, Ended> {
         )?);
     }
     if let (Some(from), Some(seeds)) = (arguments.from_seed, arguments.seeds) {
-        return Ok(suite::range(from, seeds, &overrides, &settings, out)?);
+        return Ok(suite::range(
+            from,
+            seeds,
+            &overrides,
+            &settings,
+            arguments.marks,
+            out,
+        )?);
     }
     if let Some(path) = &arguments.plan {
         let regression =

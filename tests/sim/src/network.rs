@@ -170,6 +170,8 @@ pub struct Network {
     /// What a kernel keeps for a reader, what is on its way included.
     receive_bytes: usize,
     byte_by_byte: u32,
+    /// Some of it came so.
+    came_byte_by_byte: bool,
     rng: SmallRng,
     next: u64,
     connections: BTreeMap<Stream, Connection>,
@@ -189,6 +191,7 @@ impl Network {
             send_bytes: plan.send_bytes,
             receive_bytes: plan.receive_bytes,
             byte_by_byte: plan.faults.of_1000(Class::ByteByByte),
+            came_byte_by_byte: false,
             rng,
             next: 0,
             connections: BTreeMap::new(),
@@ -641,12 +644,18 @@ impl Network {
         }
     }
 
+    /// Whether any stream came byte by byte.
+    pub fn came_byte_by_byte(&self) -> bool {
+        self.came_byte_by_byte
+    }
+
     fn cut_up(&mut self, bytes: Vec<u8>) -> Vec<Vec<u8>> {
         if bytes.is_empty() {
             return vec![];
         }
         let is_short = bytes.len() <= BYTE_BY_BYTE_MAX;
         if self.rng.random_range(0..1_000) < self.byte_by_byte && is_short {
+            self.came_byte_by_byte |= bytes.len() > 1;
             return bytes.iter().map(|byte| vec![*byte]).collect();
         }
         let mut pieces = vec![];

@@ -32,6 +32,17 @@ const ORDERS_MAX: usize = 100;
 /// How far a clock is set off.
 const CLOCK_OFF_MS: i64 = 3_600_000;
 
+/// The kinds of answers, as [`Operator::answers`] counts them.
+pub const ANSWERS: [&str; 7] = [
+    "replied, more follows",
+    "replied",
+    "not attached",
+    "busy",
+    "lost",
+    "expired",
+    "too large",
+];
+
 #[derive(Debug)]
 pub struct Operator {
     rng: SmallRng,

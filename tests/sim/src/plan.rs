@@ -9,6 +9,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Limits;
+
 /// Every rate and every limit of one run. The same seed draws the same plan.
 ///
 /// A regression (`tests/sim/regressions`) states the whole plan, so that it keeps its meaning when
@@ -60,6 +62,8 @@ pub struct Plan {
     /// From a write's beginning to its result.
     pub store_ms: RangeInclusive<u64>,
 
+    #[serde(default)]
+    pub limits: Limits,
     pub faults: Faults,
 }
 
@@ -127,7 +131,7 @@ pub enum Class {
     DatabaseSlow,
     /// Pieces of a stream come byte by byte.
     ByteByByte,
-    /// Connections are refused although the server lives.
+    /// Connections are refused although the server lives, and the cluster's name is not found.
     ConnectFails,
     /// A server is out of file descriptors for a while, and closes what it accepts.
     Descriptors,
@@ -311,8 +315,20 @@ impl Plan {
                 5
             },
             store_ms: 1..=rng.random_range(2..=200),
+            limits: Limits::default(),
             faults,
         }
+        .narrowed(&mut SmallRng::seed_from_u64(!seed))
+    }
+
+    /// Some runs meet limits: those of the servers' settings, and of the connections that may wait.
+    fn narrowed(mut self, rng: &mut SmallRng) -> Self {
+        self.limits = Limits::draw(rng, self.devices);
+        if self.limits != Limits::default() && rng.random_ratio(1, 3) {
+            let accounts = (self.devices + self.hostiles()) as usize;
+            self.pending_max = 2 + rng.random_range(0..=accounts / 4);
+        }
+        self
     }
 }
 
@@ -346,7 +362,9 @@ impl Plan {
 
     /// Whether a connection that says nothing wrong may have to go because there are too many.
     pub fn sheds(&self) -> bool {
+        let limits = Limits::default();
         self.pending_max < PENDING_AMPLE
+            || self.limits.connections_per_source_max < limits.connections_per_source_max
     }
 }
 
@@ -373,6 +391,7 @@ impl Plan {
             network_ms: 1..=80,
             link_ms: 0..=5,
             store_ms: 1..=20,
+            limits: Limits::default(),
             ..Self::draw(seed, &quiet)
         }
     }
@@ -422,6 +441,7 @@ impl fmt::Display for Plan {
             "  network {:?} ms, links {:?} ms, store {:?} ms",
             self.network_ms, self.link_ms, self.store_ms
         )?;
+        writeln!(f, "  {}", self.limits)?;
         write!(f, "  {}", self.faults)
     }
 }

@@ -11,6 +11,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use crate::marks::Marks;
 use crate::plan::Plan;
 use crate::trace::{Tracer, subject, words};
 use crate::world::World;
@@ -26,6 +27,8 @@ pub struct Run {
     pub attaches: u64,
     /// The same for the same plan and the same code.
     pub trace_hash: u64,
+    /// What it hit.
+    pub marks: Marks,
     pub failure: Option<Failure>,
 }
 
@@ -151,6 +154,7 @@ pub fn run_traced(plan: &Plan, tracer: Option<Box<Tracer>>) -> (Run, Option<Box<
         records: world.map_or(0, |world| world.model.records()),
         attaches: world.map_or(0, |world| world.model.attaches),
         trace_hash: world.map_or(0, World::trace_hash),
+        marks: world.map(World::marks).unwrap_or_default(),
         failure,
     };
     (run, place.and_then(|world| world.tracer))

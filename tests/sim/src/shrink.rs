@@ -2,13 +2,14 @@
 //!
 //! Something is taken away and the rest is run again; if the same promise breaks, the rest is the
 //! new plan. In this order, until nothing more can be taken: what comes after the failure, fault
-//! classes (halves, quarters, one by one), devices, processes; then time.
+//! classes (halves, quarters, one by one), narrow limits, devices, processes; then time.
 //!
 //! All faults of a world share its random numbers, so a plan with one class less is another story
 //! from the first event on. A candidate therefore gets several seeds before it counts as holding,
 //! and time: few devices need longer than many to have the same bad luck. What is searched is the
 //! smallest *set of circumstances* under which the promise breaks; time is taken away last.
 
+use crate::limits;
 use crate::plan::{Class, Plan};
 use crate::run::Failure;
 
@@ -85,6 +86,7 @@ pub fn shrink(
         let before = shrinker.plan.clone();
         shrinker.take_the_end();
         shrinker.take_classes();
+        shrinker.take_limits();
         shrinker.take_devices();
         shrinker.take_processes();
         if shrinker.is_out || same_size(&shrinker.plan, &before) {
@@ -192,6 +194,17 @@ impl Shrinker<'_> {
                 }
             }
             chunk /= 2;
+        }
+    }
+
+    fn take_limits(&mut self) {
+        let limits = limits::Limits::default();
+        if self.plan.limits != limits {
+            let candidate = Plan {
+                limits,
+                ..self.plan.clone()
+            };
+            self.accepts_sometime(candidate);
         }
     }
 

@@ -148,6 +148,7 @@ impl World {
         let life = self.life_mut(process);
         life.is_up = false;
         life.pause = None;
+        self.keep_counted(process);
         self.model.died(process);
         self.note_health();
         let at_ms = self.now_ms + self.rng.random_range(AWAY_MS);

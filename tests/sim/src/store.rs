@@ -1,7 +1,7 @@
 //! The fake database: rows behind a primary key, and the ways in which a write can go wrong.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use common::epoch::Epoch;
@@ -80,6 +80,8 @@ pub struct Store {
     sessions: BTreeMap<(AccountId, Epoch), Session>,
     crashes: u32,
     ailment: Option<(Ailment, u64)>,
+    /// What went wrong with single writes so far.
+    came: BTreeSet<Class>,
 }
 
 /// A stalled write takes this long.
@@ -112,7 +114,13 @@ impl Store {
             sessions: BTreeMap::new(),
             crashes: 0,
             ailment: None,
+            came: BTreeSet::new(),
         }
+    }
+
+    /// The classes of what went wrong with single writes.
+    pub fn came(&self) -> impl Iterator<Item = &Class> {
+        self.came.iter()
     }
 
     /// From now on every write commits. What the store refuses to take it still refuses.
@@ -157,7 +165,11 @@ impl Store {
     }
 
     fn draw(&mut self, class: Class) -> bool {
-        self.rng.random_range(0..1_000) < self.faults.of_1000(class)
+        let comes = self.rng.random_range(0..1_000) < self.faults.of_1000(class);
+        if comes {
+            self.came.insert(class);
+        }
+        comes
     }
 
     /// What the next write will do, and how long it takes where it takes `usual_ms` usually.
@@ -216,6 +228,7 @@ impl Store {
             .any(|(row, _)| row.flaw.is_none() && is_refused(self, row.seq));
         if poison && !matches!(outcome, Outcome::Refuse(_)) {
             outcome = Outcome::Refuse(SqliteCode::CONSTRAINT_CHECK);
+            self.came.insert(Class::Poison);
         }
         if let Outcome::Refuse(code) = outcome {
             return Ok(match code.refuses_the_value() {

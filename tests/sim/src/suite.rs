@@ -10,6 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::inquest;
+use crate::marks::Marks;
 use crate::parallel::{self, Next};
 use crate::plan::{Class, Overrides, Plan};
 use crate::run::{self, Run};
@@ -58,6 +59,7 @@ struct Totals {
     events: u64,
     records: usize,
     attaches: u64,
+    marks: Marks,
 }
 
 impl Totals {
@@ -68,6 +70,7 @@ impl Totals {
         self.events += run.events;
         self.records += run.records;
         self.attaches += run.attaches;
+        self.marks.unite(&run.marks);
     }
 }
 
@@ -94,6 +97,7 @@ pub fn suite(
     fresh: Duration,
     overrides: &Overrides,
     settings: &inquest::Settings,
+    show_marks: bool,
     out: &mut dyn Write,
 ) -> io::Result<bool> {
     let mut until = None;
@@ -102,7 +106,7 @@ pub fn suite(
         (Instant::now() < *until).then(rand::random)
     });
     let seeds = FIXED_SEEDS.chain(fresh_seeds);
-    series(seeds, overrides, settings, out)
+    series(seeds, overrides, settings, show_marks, out)
 }
 
 /// Consecutive seeds.
@@ -114,16 +118,18 @@ pub fn range(
     seeds: u64,
     overrides: &Overrides,
     settings: &inquest::Settings,
+    show_marks: bool,
     out: &mut dyn Write,
 ) -> io::Result<bool> {
     let seeds = (0..seeds).map(|step| from_seed.wrapping_add(step));
-    series(seeds, overrides, settings, out)
+    series(seeds, overrides, settings, show_marks, out)
 }
 
 fn series(
     seeds: impl Iterator<Item = u64> + Send,
     overrides: &Overrides,
     settings: &inquest::Settings,
+    show_marks: bool,
     out: &mut dyn Write,
 ) -> io::Result<bool> {
     let begun = Instant::now();
@@ -150,7 +156,14 @@ fn series(
         out,
         "simulation: {totals}, in {took_s:.1} s: every promise held"
     )?;
-    Ok(true)
+    if show_marks {
+        writeln!(out, "{}", totals.marks)?;
+    }
+    let surprises = totals.marks.surprises();
+    for mark in &surprises {
+        writeln!(out, "hit though nothing can: {mark}")?;
+    }
+    Ok(surprises.is_empty())
 }
 
 fn tell(
@@ -176,6 +189,8 @@ fn tell(
 
 /// The first failures of a kind are looked into; of the others the seed is told.
 const INQUESTS_PER_KIND: u32 = 2;
+/// A run of so long has hit every mark; of a shorter one those that it missed are told.
+const LONG: Duration = Duration::from_secs(20 * 60);
 /// How often a night says how far it is.
 const PROGRESS: Duration = Duration::from_secs(60);
 /// A run of a night sends about so many records at most: more take memory, and show no more.
@@ -184,7 +199,7 @@ const RECORDS_MAX: u64 = 400_000;
 const LARGE_FAULTS_MS_MIN: u64 = 30_000;
 
 /// Fresh seeds for so long, with more devices and longer faults than the suite. It goes on after a
-/// failure. Whether all held.
+/// failure. Whether all held and, of a long run, whether every mark was hit.
 ///
 /// # Errors
 /// `out` takes no more.
@@ -243,10 +258,15 @@ pub fn nightly(
     result?;
     let took_s = begun.elapsed().as_secs();
     writeln!(out, "\nthe night: {totals}, in {took_s} s")?;
+    writeln!(out, "{}", totals.marks)?;
+    let coverage = totals.marks.judge_long_run();
+    if let Err(what) = &coverage {
+        writeln!(out, "the night proves less than it should: {what}")?;
+    }
     let failures = failures.into_inner();
     if failures.is_empty() {
         writeln!(out, "every promise held")?;
-        return Ok(true);
+        return Ok(coverage.is_ok() || time < LONG);
     }
     for (kind, count) in &failures {
         writeln!(out, "{count} x {kind}")?;

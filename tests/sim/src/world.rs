@@ -25,6 +25,7 @@ use crate::heap::Heap;
 use crate::hostile::{self, HostileNode, Overheard};
 use crate::links::{self, LinkMail, Links, Part};
 use crate::logic::LogicNode;
+use crate::marks::{Mark, Marks};
 use crate::model::{Broken, Model};
 use crate::network::{self, Network, Side, Stream};
 use crate::operator::Operator;
@@ -134,6 +135,8 @@ pub struct World {
     pub links: Links,
     pub store: Store,
     pub model: Model,
+    /// Hit so far; what processes that live count joins at their end.
+    pub marks: Marks,
     pub accounts: Accounts,
     pub devices: Vec<DeviceNode>,
     pub hostile: Vec<HostileNode>,
@@ -204,6 +207,7 @@ impl World {
             links,
             store,
             model: Model::new(&plan, devices_in_all),
+            marks: Marks::default(),
             accounts: Accounts::new((plan.devices + plan.hostiles()) as usize),
             devices,
             hostile,
@@ -297,6 +301,43 @@ impl World {
         trace.value()
     }
 
+    /// What the run has hit, to be asked for at its end.
+    pub fn marks(&self) -> Marks {
+        let mut marks = self.marks.clone();
+        for process in self.processes() {
+            if self.life(process).is_up {
+                self.count_into(process, &mut marks);
+            }
+        }
+        for class in self.store.came() {
+            marks.hit(Mark::Fault(*class));
+        }
+        if self.network.came_byte_by_byte() {
+            marks.hit(Mark::Fault(Class::ByteByByte));
+        }
+        for hostile in &self.hostile {
+            marks.tricks(&hostile.answered);
+        }
+        marks.answers(&self.operator.answers);
+        marks
+    }
+
+    /// A process ends: what it has counted would be lost.
+    pub fn keep_counted(&mut self, process: Process) {
+        let mut marks = std::mem::take(&mut self.marks);
+        self.count_into(process, &mut marks);
+        self.marks = marks;
+    }
+
+    /// Adds what a process has counted in its life.
+    fn count_into(&self, process: Process, marks: &mut Marks) {
+        match process.tier {
+            Tier::Balancer => self.balancers[process.index].count_into(marks),
+            Tier::Conn => self.conns[process.index].count_into(marks),
+            Tier::Logic => self.logic[process.index].count_into(marks),
+        }
+    }
+
     /// Whether the table of sessions has come right; it follows a while after the last one.
     fn has_presence(&self, rest_ms: &mut Option<u64>) -> Result<bool, Broken> {
         let since_ms = *rest_ms.get_or_insert(self.now_ms);
@@ -342,7 +383,10 @@ impl World {
             Event::WakeHostile(index) => self.wake_hostile(index)?,
             Event::Resolved { device } => self.resolved(device)?,
             Event::Flaps { .. } if self.is_healed => {}
-            Event::Flaps { stream } => self.fall_silent(stream)?,
+            Event::Flaps { stream } => {
+                self.marks.hit(Mark::Fault(Class::Flap));
+                self.fall_silent(stream)?;
+            }
             Event::Reaches { stream } => self.reaches(stream)?,
             Event::Arrives { stream, to } => {
                 let whose = self
@@ -537,10 +581,13 @@ impl World {
         let life = self.life(server);
         // A balancer that ends stops to listen at once; a logic server says when to come again.
         let listens = life.is_up && !(life.is_closing && server.tier == Tier::Balancer);
-        if !listens
-            || (!self.is_healed
-                && self.rng.random_range(0..1_000) < self.plan.faults.of_1000(Class::ConnectFails))
-        {
+        let fails = listens
+            && !self.is_healed
+            && self.rng.random_range(0..1_000) < self.plan.faults.of_1000(Class::ConnectFails);
+        if fails {
+            self.marks.hit(Mark::Fault(Class::ConnectFails));
+        }
+        if fails || !listens {
             self.network
                 .refuse(stream, self.now_ms, &mut self.deliveries);
             return Ok(());

@@ -171,7 +171,11 @@ impl HostileNode {
 
     /// The next trick, and its first connection.
     fn begin(&mut self) {
-        self.trick = Trick::draw(&mut self.rng);
+        // Who guesses keys goes on for a while.
+        let goes_on = self.trick == Trick::Door(AtDoor::WrongProof);
+        if !goes_on || self.rng.random_ratio(1, 20) {
+            self.trick = Trick::draw(&mut self.rng);
+        }
         self.next = match self.trick {
             Trick::Door(AtDoor::Replay) if self.login.is_empty() => Act::Login,
             Trick::Door(trick) => Act::Door(trick),

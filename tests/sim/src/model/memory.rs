@@ -4,8 +4,9 @@
 //! contract. What a core keeps and has no limit here is an error: everything that can grow has one.
 
 use super::Broken;
-use crate::conn::{GUESSES_MAX, LOGINS_OPEN_MAX, NONCES_MAX, SOURCES_MAX};
+use crate::conn::NONCES_MAX;
 use crate::firmware::RECORDS_MAX;
+use crate::limits::Limits;
 use crate::plan::Plan;
 
 /// Who keeps it.
@@ -37,6 +38,7 @@ pub(super) struct Memory {
     rows_max: usize,
     /// Connections of a balancer, and those of a gate that are not attached.
     pending: usize,
+    limits: Limits,
 }
 
 impl Memory {
@@ -47,6 +49,7 @@ impl Memory {
             nodes: plan.logic_servers.into(),
             rows_max: plan.batch_rows_max,
             pending: plan.pending_max,
+            limits: plan.limits.clone(),
         }
     }
 
@@ -75,24 +78,29 @@ impl Memory {
         let limit = match (keeper, what) {
             (Keeper::Balancer, "connections") => self.pending,
             // One is tried to its end though its device has left.
-            (Keeper::Balancer, "logins") => crate::balancer::LOGINS_OPEN_MAX,
+            (Keeper::Balancer, "logins") => self.limits.front_logins_open_max,
             // A new link may stand before the end of the old one is noticed.
             (Keeper::Balancer, "conn_servers") => 2 * 16,
 
-            (Keeper::Conn, "logins") => LOGINS_OPEN_MAX,
+            (Keeper::Conn, "logins") => self.limits.logins_open_max,
             // Each reserves a place until it is answered or must have expired; a device that takes
             // over its own place reserves one more.
-            (Keeper::Conn, "grants_asked") => LOGINS_OPEN_MAX + 2 * self.nodes * self.places,
+            (Keeper::Conn, "grants_asked") => {
+                self.limits.logins_open_max + 2 * self.nodes * self.places
+            }
             (Keeper::Conn, "commands") => COMMANDS_OPEN_MAX,
             (Keeper::Conn, "timers") => {
-                1_001 + 2 * (2 * LOGINS_OPEN_MAX + 2 * self.nodes * self.places + COMMANDS_OPEN_MAX)
+                1_001
+                    + 2 * (2 * self.limits.logins_open_max
+                        + 2 * self.nodes * self.places
+                        + COMMANDS_OPEN_MAX)
             }
             (Keeper::Conn, "balancers") => 2 * 16,
             // Those of its logic servers, also of one that is cut off.
             (Keeper::Conn, "accounts") => self.accounts,
             (Keeper::Conn, "nonces") => NONCES_MAX,
-            (Keeper::Conn, "guesses") => GUESSES_MAX,
-            (Keeper::Balancer | Keeper::Conn, "sources") => SOURCES_MAX,
+            (Keeper::Conn, "guesses") => self.limits.guesses_max,
+            (Keeper::Balancer | Keeper::Conn, "sources") => self.limits.sources_max,
 
             (Keeper::Gate, "connections") => self.pending,
             (Keeper::Gate, "connection_bytes") => self.pending * FIRST_FRAME_BYTES_MAX,
