@@ -123,6 +123,11 @@ impl DeviceNode {
         self.account
     }
 
+    /// Of a clone: the device that its account was made for.
+    pub fn twin(&self) -> Option<usize> {
+        self.is_clone.then_some(self.account)
+    }
+
     /// The time by its own clock.
     pub fn unix_ms(&self, now_ms: u64) -> Option<u64> {
         self.core.unix_ms(self.clock.ms(now_ms))

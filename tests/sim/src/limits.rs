@@ -48,11 +48,13 @@ impl Default for Limits {
 impl Limits {
     /// What remembers by turns keeps two at least. One in three runs meets some: narrow for a fleet that comes at once, wide enough for it to come
     /// back within its time.
-    pub fn draw(rng: &mut SmallRng, devices: u32) -> Self {
+    pub fn draw(rng: &mut SmallRng, devices: u32, hostiles: u32) -> Self {
         let wide = Self::default();
         if !rng.random_ratio(1, 3) {
             return wide;
         }
+        // Who does not keep the contract does not wait until its turn comes either.
+        let per_s = (2 + devices / 10 + 2 * hostiles) as usize;
         let devices = devices as usize;
         let mut narrow = |wide: usize, least: usize, most: usize| {
             let drawn = rng.random_range(least..=most.max(least));
@@ -66,9 +68,9 @@ impl Limits {
             guesses_max: narrow(wide.guesses_max, 2, devices),
             sources_max: narrow(wide.sources_max, 2, devices),
             front_per_source_per_s: narrow(0, 1, 2) as u32,
-            front_per_s: narrow(0, 1 + devices / 20, 2 + devices / 4) as u32,
+            front_per_s: narrow(0, per_s, per_s + devices / 4) as u32,
             conn_per_source_per_s: narrow(0, 1, 2) as u32,
-            conn_per_s: narrow(0, 1 + devices / 20, 2 + devices / 4) as u32,
+            conn_per_s: narrow(0, per_s, per_s + devices / 4) as u32,
         }
     }
 }

@@ -321,12 +321,17 @@ impl Plan {
         .narrowed(&mut SmallRng::seed_from_u64(!seed))
     }
 
-    /// Some runs meet limits: those of the servers' settings, and of the connections that may wait.
+    /// Some runs meet limits: those of the servers' settings, and of the connections that may wait; some
+    /// have a quick network.
     fn narrowed(mut self, rng: &mut SmallRng) -> Self {
-        self.limits = Limits::draw(rng, self.devices);
+        self.limits = Limits::draw(rng, self.devices, self.hostiles());
         if self.limits != Limits::default() && rng.random_ratio(1, 3) {
             let accounts = (self.devices + self.hostiles()) as usize;
             self.pending_max = 2 + rng.random_range(0..=accounts / 4);
+        }
+        // Where devices are quicker than links, what is old may come after what is new.
+        if rng.random_ratio(1, 4) {
+            self.network_ms = 1..=rng.random_range(2..=20);
         }
         self
     }

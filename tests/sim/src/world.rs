@@ -239,8 +239,13 @@ impl World {
             let at_ms = self.rng.random_range(0..2_000);
             self.schedule(at_ms, Event::Restart(process));
         }
+        let mut wakes_at_ms = vec![];
         for device in 0..self.devices.len() {
-            let at_ms = self.rng.random_range(0..5_000);
+            // One with the account of another comes with it: of two logins at once one is older.
+            let drawn_ms = self.rng.random_range(0..5_000);
+            let twin = self.devices[device].twin();
+            let at_ms = twin.map_or(drawn_ms, |twin| wakes_at_ms[twin]);
+            wakes_at_ms.push(at_ms);
             self.schedule(at_ms, Event::WakeDevice(device));
         }
         for index in 0..self.hostile.len() {
