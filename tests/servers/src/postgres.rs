@@ -1,0 +1,406 @@
+//! A private PostgreSQL, and databases on it.
+//!
+//! ```text
+//! test ──stdin──▶ sh ──▶ postgres      sh reads until the test closes its end, also by dying;
+//!                  └───▶ rm -r         then it stops the server and removes what it left
+//! ```
+//!
+//! `scripts/test` starts one server for all tests and names it in `RCU_TEST_POSTGRES`: then a test
+//! makes a database on that one, which costs a tenth of a server of its own.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::programs;
+
+/// Holds the URL of a superuser on a server that runs; `servers COMMAND` sets it.
+pub const SHARED: &str = "RCU_TEST_POSTGRES";
+
+/// The superuser, who may in through the socket as he is, and over TCP with the password.
+const USER: &str = "rcu";
+const PASSWORD: &str = "it is only a test";
+const PASSWORD_IN_URL: &str = "it%20is%20only%20a%20test";
+
+/// Whom a server runs as where the test is root: it refuses root. Debian's `nobody`.
+const NOBODY: u32 = 65_534;
+
+/// A server that has not started, or not ended, after this time never will.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Stops the server and removes its directory when the pipe to it is closed. SIGQUIT ends it at once; the
+/// test is over, and nothing of it is needed.
+const KEEPER: &str = r#"
+"$1/postgres" -D "$2/data" </dev/null >>"$2/log" 2>&1 &
+read -r _
+kill -QUIT "$(head -n 1 "$2/data/postmaster.pid" 2>/dev/null)" 2>/dev/null
+wait
+rm -rf "$2/data" "$2/log"
+"#;
+
+/// A server that runs until this is dropped.
+#[derive(Debug)]
+pub struct PostgresServer {
+    programs: PathBuf,
+    directory: TempDir,
+    port: u16,
+    keeper: Child,
+}
+
+/// A database that is removed when this is dropped, and its server if it has none other.
+#[derive(Debug)]
+pub struct TestDatabase {
+    /// `postgres://…` of its owner, who is a superuser.
+    pub url: String,
+    name: String,
+    at: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Own(PostgresServer),
+    Shared { programs: PathBuf, url: String },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(
+        "there is no PostgreSQL here, and these tests need it: install Debian's package postgresql (scripts/test does, where it may)"
+    )]
+    Missing,
+    #[error("cannot {what}")]
+    Io {
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error("{what} failed:\n{told}")]
+    Failed { what: &'static str, told: String },
+}
+
+impl PostgresServer {
+    /// Makes an empty server and starts it, with whatever else `settings` say (lines of
+    /// postgresql.conf).
+    pub fn start(settings: &str) -> Result<Self, ServerError> {
+        let programs = programs::postgres().ok_or(ServerError::Missing)?;
+        let directory = tempfile::Builder::new()
+            .prefix("rcu-postgres-")
+            .tempdir()
+            .map_err(|source| io_error("make a directory", source))?;
+        let owner = make_owned(directory.path())?;
+        let port = free_port()?;
+        let data = directory.path().join("data");
+        let password = directory.path().join("password");
+        fs::write(&password, PASSWORD).map_err(|source| io_error("write a file", source))?;
+        run(
+            "initdb",
+            as_user(Command::new(programs.join("initdb")), owner)
+                .args([
+                    "--no-sync",
+                    "--no-instructions",
+                    "--encoding=UTF8",
+                    "--locale=C",
+                ])
+                .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
+                .args(["--username", USER])
+                .arg("--pwfile")
+                .arg(&password)
+                .arg("-D")
+                .arg(&data),
+        )?;
+        let mut conf = String::new();
+        let socket = directory.path().display();
+        let _ = write!(
+            conf,
+            "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{socket}'\n{settings}\n"
+        );
+        fs::write(data.join("postgresql.auto.conf"), conf)
+            .map_err(|source| io_error("write its configuration", source))?;
+        let keeper = start_keeper(&programs, directory.path(), owner)?;
+        let server = Self {
+            programs,
+            directory,
+            port,
+            keeper,
+        };
+        server.wait_until_it_answers()?;
+        Ok(server)
+    }
+
+    /// Of the superuser, through the Unix socket; `name` is a database.
+    pub fn url(&self, name: &str) -> String {
+        let socket = self.directory.path().display();
+        let port = self.port;
+        format!("postgres:///{name}?host={socket}&port={port}&user={USER}")
+    }
+
+    /// Likewise over TCP, with his password.
+    pub fn tcp_url(&self, name: &str) -> String {
+        let port = self.port;
+        format!("postgres://{USER}:{PASSWORD_IN_URL}@127.0.0.1:{port}/{name}")
+    }
+
+    /// Runs statements and gives what they print, one row a line.
+    pub fn sql(&self, name: &str, statements: &str) -> Result<String, ServerError> {
+        psql(&self.programs, &self.url(name), statements)
+    }
+
+    /// Runs a file of statements, as an administrator does.
+    pub fn script(&self, name: &str, path: &Path) -> Result<String, ServerError> {
+        let psql = Command::new(self.programs.join("psql"));
+        run("psql", quiet(psql, &self.url(name)).arg("-f").arg(path))
+    }
+
+    /// Ends it as a crash does: nothing is written any more, every connection breaks.
+    pub fn crash(&mut self) -> Result<(), ServerError> {
+        self.signal("QUIT")?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.directory.path().join("data/postmaster.pid").exists() {
+            if Instant::now() > deadline {
+                return Err(self.failed("the end of postgres"));
+            }
+            sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Starts it again after [`PostgresServer::crash`].
+    pub fn start_again(&mut self) -> Result<(), ServerError> {
+        self.end_keeper(false);
+        let owner = owner_of(self.directory.path())?;
+        self.keeper = start_keeper(&self.programs, self.directory.path(), owner)?;
+        self.wait_until_it_answers()
+    }
+
+    /// Stops it in its tracks, as the fault of a disk or a machine does: nobody is told anything.
+    pub fn freeze(&self) -> Result<(), ServerError> {
+        self.signal_all("STOP")
+    }
+
+    pub fn thaw(&self) -> Result<(), ServerError> {
+        self.signal_all("CONT")
+    }
+
+    fn signal(&self, signal: &str) -> Result<(), ServerError> {
+        kill(signal, &self.postmaster()?)
+    }
+
+    /// The server, then its backends, of which each is a process. Some of them may end meanwhile; new
+    /// ones there are none once the server stands still.
+    fn signal_all(&self, signal: &str) -> Result<(), ServerError> {
+        let postmaster = self.postmaster()?;
+        kill(signal, &postmaster)?;
+        let children = format!("/proc/{postmaster}/task/{postmaster}/children");
+        let children = fs::read_to_string(children)
+            .map_err(|source| io_error("list the processes of postgres", source))?;
+        for child in children.split_whitespace() {
+            let _ = kill(signal, child);
+        }
+        Ok(())
+    }
+
+    fn postmaster(&self) -> Result<String, ServerError> {
+        let mut text = String::new();
+        File::open(self.directory.path().join("data/postmaster.pid"))
+            .and_then(|mut file| file.read_to_string(&mut text))
+            .map_err(|source| io_error("find the process of postgres", source))?;
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    }
+
+    fn wait_until_it_answers(&self) -> Result<(), ServerError> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.sql("postgres", "SELECT 1").is_err() {
+            if Instant::now() > deadline {
+                return Err(self.failed("the start of postgres"));
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn failed(&self, what: &'static str) -> ServerError {
+        let told = fs::read_to_string(self.directory.path().join("log"));
+        ServerError::Failed {
+            what,
+            told: told.unwrap_or_default(),
+        }
+    }
+
+    /// `clean`: it removes the server's files, too.
+    fn end_keeper(&mut self, clean: bool) {
+        if !clean {
+            // Its server is gone: it would only remove the files.
+            let _ = self.keeper.kill();
+        }
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        // One that is frozen cannot end.
+        let _ = self.thaw();
+        self.end_keeper(true);
+    }
+}
+
+impl TestDatabase {
+    /// An empty database, on the server of `RCU_TEST_POSTGRES` or on one of its own.
+    ///
+    /// # Panics
+    /// There is no PostgreSQL: a test that would need it must not pass.
+    pub fn new() -> Self {
+        Self::make().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn make() -> Result<Self, ServerError> {
+        let at = match env::var(SHARED) {
+            Ok(url) => Place::Shared {
+                programs: programs::postgres().ok_or(ServerError::Missing)?,
+                url,
+            },
+            Err(_) => Place::Own(PostgresServer::start("")?),
+        };
+        let name = format!("rcu_test_{}_{:08x}", std::process::id(), unlike_others());
+        at.sql(&format!("CREATE DATABASE {name}"))?;
+        Ok(Self {
+            url: at.url(&name),
+            name,
+            at,
+        })
+    }
+}
+
+impl Default for TestDatabase {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        if let Place::Shared { .. } = &self.at {
+            let name = &self.name;
+            let _ = self
+                .at
+                .sql(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+        }
+    }
+}
+
+impl Place {
+    fn url(&self, name: &str) -> String {
+        match self {
+            Self::Own(server) => server.url(name),
+            Self::Shared { url, .. } => url.replace("/postgres?", &format!("/{name}?")),
+        }
+    }
+
+    fn sql(&self, statements: &str) -> Result<String, ServerError> {
+        match self {
+            Self::Own(server) => server.sql("postgres", statements),
+            Self::Shared { programs, url } => psql(programs, url, statements),
+        }
+    }
+}
+
+/// Within a process: names of databases made by the same test.
+fn unlike_others() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().subsec_nanos()
+}
+
+fn start_keeper(programs: &Path, directory: &Path, owner: u32) -> Result<Child, ServerError> {
+    let mut keeper = as_user(Command::new("sh"), owner);
+    keeper
+        .args(["-c", KEEPER, "keeper"])
+        .args([programs, directory])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|source| io_error("start sh", source))
+}
+
+/// Gives the directory to the user whom the server is to run as; returns his number.
+fn make_owned(directory: &Path) -> Result<u32, ServerError> {
+    let mine = owner_of(directory)?;
+    if mine != 0 {
+        return Ok(mine);
+    }
+    chown(directory, Some(NOBODY), Some(NOBODY))
+        .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o755)))
+        .map_err(|source| io_error("give a directory away", source))?;
+    Ok(NOBODY)
+}
+
+fn owner_of(directory: &Path) -> Result<u32, ServerError> {
+    fs::metadata(directory)
+        .map(|about| about.uid())
+        .map_err(|source| io_error("look at a directory", source))
+}
+
+fn as_user(mut command: Command, owner: u32) -> Command {
+    if owner == NOBODY {
+        command.uid(owner).gid(owner);
+    }
+    // A directory that everybody may enter.
+    command.current_dir("/");
+    command
+}
+
+/// Nobody else gets it before the server does, unless by bad luck: then the start fails.
+fn free_port() -> Result<u16, ServerError> {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|source| io_error("find a free port", source))
+}
+
+fn psql(programs: &Path, url: &str, statements: &str) -> Result<String, ServerError> {
+    let psql = Command::new(programs.join("psql"));
+    run("psql", quiet(psql, url).args(["-c", statements]))
+}
+
+/// Nobody's own settings, nothing but values, and an end at the first error.
+fn quiet(mut psql: Command, url: &str) -> Command {
+    psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", url])
+        .env_remove("PGOPTIONS");
+    psql
+}
+
+fn kill(signal: &str, process: &str) -> Result<(), ServerError> {
+    run(
+        "kill",
+        Command::new("kill").args([&format!("-{signal}"), process]),
+    )
+    .map(drop)
+}
+
+fn run(what: &'static str, command: &mut Command) -> Result<String, ServerError> {
+    let done = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| io_error("run a program of PostgreSQL", source))?;
+    match done.status.success() {
+        true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
+        false => Err(ServerError::Failed {
+            what,
+            told: String::from_utf8_lossy(&done.stderr).into_owned(),
+        }),
+    }
+}
+
+fn io_error(what: &'static str, source: io::Error) -> ServerError {
+    ServerError::Io { what, source }
+}
