@@ -36,7 +36,12 @@ pub fn record(data: &[u8]) {
     for (value, column) in columns.0.iter().zip(declared) {
         let fits = match value {
             Value::Null => true,
-            Value::Integer(_) => column.column_type == ColumnType::Integer,
+            Value::Integer(value) => match column.column_type {
+                ColumnType::SmallInt => i16::try_from(*value).is_ok(),
+                ColumnType::Integer => i32::try_from(*value).is_ok(),
+                ColumnType::BigInt => true,
+                _ => false,
+            },
             Value::Real(real) => column.column_type == ColumnType::Real && real.is_finite(),
             Value::Boolean(_) => column.column_type == ColumnType::Boolean,
             Value::Text(_) => column.column_type == ColumnType::Text,

@@ -1,6 +1,6 @@
 //! Pure. Kind 5, the fleet's own bytes, and every kind that the contract does not list.
 
-use super::{Column, ColumnType, Flaw, Row, integer};
+use super::{Column, ColumnType, Flaw, Row, integer, small_int};
 
 /// `u16 channel`, then bytes that mean something to the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl<'a> Custom<'a> {
     pub const TABLE: &'static str = "telemetry_custom";
     /// `channel` is NULL for unknown kinds; `payload` is without the channel for kind 5.
     pub const COLUMNS: &'static [Column] = &[
-        integer("kind"),
+        small_int("kind"),
         integer("channel"),
         Column {
             name: "payload",

@@ -8,7 +8,7 @@
 use std::fmt;
 
 use super::wire::{Field, put_integer, put_real, wire};
-use super::{Column, ColumnType, Flaw, Row, integer, real};
+use super::{Column, ColumnType, Flaw, Row, big_int, integer, real, small_int};
 
 const FIXED_BYTES: usize = 12;
 /// `P0301 `, with the space that follows.
@@ -35,12 +35,12 @@ impl<'a> Diagnosis<'a> {
         integer("rpm"),
         real("coolant_c"),
         real("battery_v"),
-        integer("odometer_m"),
+        big_int("odometer_m"),
         Column {
             name: "malfunction_lamp",
             column_type: ColumnType::Boolean,
         },
-        integer("flags"),
+        small_int("flags"),
         Column {
             name: "trouble_codes",
             column_type: ColumnType::Text,

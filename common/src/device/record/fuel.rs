@@ -6,7 +6,7 @@
 //! ```
 
 use super::wire::{Field, put_integer, put_real, wire};
-use super::{Column, Flaw, Row, integer, real};
+use super::{Column, Flaw, Row, big_int, real};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fuel {
@@ -22,8 +22,8 @@ impl Fuel {
     pub const TABLE: &'static str = "telemetry_fuel";
     pub const COLUMNS: &'static [Column] = &[
         real("level_percent"),
-        integer("rate_ml_h"),
-        integer("used_ml"),
+        big_int("rate_ml_h"),
+        big_int("used_ml"),
     ];
 
     #[inline]

@@ -6,7 +6,7 @@
 //! ```
 
 use super::wire::{Field, put_integer, put_real, wire};
-use super::{Column, Flaw, Row, integer, real};
+use super::{Column, Flaw, Row, real, small_int};
 
 const DEGREE: u32 = 10_000_000;
 
@@ -34,7 +34,7 @@ impl Gps {
         real("altitude_m"),
         real("speed_m_s"),
         real("heading_deg"),
-        integer("satellites"),
+        small_int("satellites"),
         real("hdop"),
     ];
 

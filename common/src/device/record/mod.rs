@@ -165,7 +165,10 @@ pub struct Column {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnType {
+    /// Integers of 2, 4 and 8 bytes, where a database tells them apart.
+    SmallInt,
     Integer,
+    BigInt,
     Real,
     Boolean,
     Text,
@@ -182,10 +185,24 @@ pub trait Row {
     fn bytes(&mut self, value: &[u8]);
 }
 
+const fn small_int(name: &'static str) -> Column {
+    Column {
+        name,
+        column_type: ColumnType::SmallInt,
+    }
+}
+
 const fn integer(name: &'static str) -> Column {
     Column {
         name,
         column_type: ColumnType::Integer,
+    }
+}
+
+const fn big_int(name: &'static str) -> Column {
+    Column {
+        name,
+        column_type: ColumnType::BigInt,
     }
 }
 
