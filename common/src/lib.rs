@@ -6,7 +6,7 @@
 //! - [`device`]: the contract with devices, pure, both directions.
 //! - [`config`], [`logging`]: how a process is told what to do, and tells what happens to it.
 //! - [`counters!`]: what a tier counts, each with its name.
-//! - [`database`]: the SQLite file, opened once a process.
+//! - [`database`]: the SQLite file of a process, or PostgreSQL.
 //! - [`link`]: messages between the tiers, and the encrypted connection that carries them.
 //! - [`pacing`]: how many logins are let through, per source and in all, and when the others come back.
 

@@ -11,9 +11,8 @@
 //! - [`seal`]: device keys under the master key.
 //! - [`inquiries`]: what the table is asked, in which order, and what is told of the answers.
 //! - [`cache`]: what was looked up before, and [`freshness`]: how long it may be used. `last_logins`: what is to be noted of logins.
-//! - `reader`, `writer`: the two tasks of a conn server that use the table.
-
-use serde::Serialize;
+//! - `reader`, `writer`: the two tasks of a conn server that use the table; `table`: the statements of
+//!   both databases.
 
 pub mod cache;
 pub mod freshness;
@@ -22,11 +21,9 @@ pub mod last_logins;
 pub(crate) mod reader;
 pub mod seal;
 pub mod store;
+pub(crate) mod table;
 pub(crate) mod writer;
 
-/// Any number of rows as one bound value, for `json_each`: the statement stays the same, and so it
-/// is prepared once.
-fn json(rows: impl Iterator<Item = impl Serialize>) -> String {
-    let rows: Vec<_> = rows.collect();
-    serde_json::to_string(&rows).expect("names and numbers can be written")
-}
+/// Connections to PostgreSQL that a conn server needs: one each for what is asked, for what is written,
+/// and for hearing of changes.
+pub const CONNECTIONS_MAX: u32 = 3;

@@ -30,3 +30,6 @@ pub mod time;
 
 pub use node::{ConnServer, StartError};
 pub use settings::Settings;
+
+#[cfg(test)]
+mod testing;

@@ -17,6 +17,7 @@ use tracing::{Instrument, Span};
 use crate::accounts::cache::AccountCache;
 use crate::accounts::reader::Reader;
 use crate::accounts::seal::MasterKey;
+use crate::accounts::table::Table;
 use crate::accounts::writer::Writer;
 use crate::core::{Core, Effect, Input};
 use crate::counters::Counters;
@@ -89,12 +90,13 @@ impl ConnServer {
         let span = tracing::info_span!("conn server", %node);
 
         let (news_sender, news) = mpsc::channel(WAITING_MAX);
+        let table = Table::new(&database);
         let writer = Writer {
-            database: database.clone(),
+            table: table.clone(),
             node_number: settings.node_number,
             news: news_sender.clone(),
         };
-        let reader = Reader::new(database, master, news_sender).await?;
+        let reader = Reader::new(table, master, news_sender).await?;
         let epochs = Epochs::new(number, writer.mark().await?);
         let mut core = core(&settings, epochs)?;
         store_first_mark(&mut core, &writer).await?;

@@ -18,7 +18,7 @@ use crate::control::{self, ControlTask};
 use crate::loops::{Loops, Parts};
 use crate::settings::Settings;
 use crate::stats::{Figures, Stats};
-use crate::store::{RepairError, Store};
+use crate::store::{Partitions, RepairError, Store};
 use crate::threads::Task;
 
 /// A logic server that runs. Dropped without [`LogicServer::shutdown`], it ends at once.
@@ -29,6 +29,8 @@ pub struct LogicServer {
     loops: Loops,
     hub: Hub,
     control: Task,
+    /// Of a database that has partitions.
+    partitions: Option<Task>,
     shutdown_deadline_ms: u64,
     span: Span,
 }
@@ -129,6 +131,7 @@ impl LogicServer {
             loops,
             hub,
             control: Task::spawn(control.run()),
+            partitions: Partitions::of(database).map(|it| Task::spawn(it.keep(clock))),
             shutdown_deadline_ms: settings.shutdown_deadline_ms,
             addresses,
             figures,
@@ -158,15 +161,20 @@ impl LogicServer {
     async fn shut_down(&mut self) {
         self.loops.shut_down(self.shutdown_deadline_ms).await;
         self.hub.shutdown().await;
-        self.control.abort();
+        self.abort_tasks();
         tracing::info!("logic server ended");
+    }
+
+    fn abort_tasks(&self) {
+        self.control.abort();
+        self.partitions.iter().for_each(Task::abort);
     }
 }
 
 /// The loops see to themselves.
 impl Drop for LogicServer {
     fn drop(&mut self) {
-        self.control.abort();
+        self.abort_tasks();
     }
 }
 

@@ -303,7 +303,14 @@ async fn a_database_that_stalls_delays_acknowledgements_and_nothing_else() {
     cluster
         .wait_for("SELECT count(*) FROM sessions", &[1])
         .await;
-    let held = cluster.database.writer().acquire().await.unwrap();
+    let held = cluster
+        .database
+        .sqlite()
+        .unwrap()
+        .writer()
+        .acquire()
+        .await
+        .unwrap();
     device.send(&telemetry(2, 50, 2)).await;
     for id in 3..8 {
         device.send(&heartbeat(id)).await;
@@ -361,12 +368,15 @@ async fn a_shutdown_stores_acknowledges_and_says_goodbye_to_everybody() {
     // Each of the two shards spreads its own.
     assert!(waits.len() >= 4, "they come back together: {waits:?}");
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM telemetry_custom")
-        .fetch_one(database.reader())
+        .fetch_one(database.sqlite().unwrap().reader())
         .await
         .unwrap();
     assert_eq!(rows, acknowledged);
     let left = sqlx::query_scalar("SELECT count(*) FROM sessions WHERE reason = 'shutdown'");
-    let left: i64 = left.fetch_one(database.reader()).await.unwrap();
+    let left: i64 = left
+        .fetch_one(database.sqlite().unwrap().reader())
+        .await
+        .unwrap();
     assert_eq!(left, 8);
     assert!(tokio::net::TcpStream::connect(listening).await.is_err());
     drop(directory);
@@ -383,7 +393,14 @@ async fn a_shutdown_waits_for_a_database_no_longer_than_its_deadline() {
     cluster
         .wait_for("SELECT count(*) FROM sessions", &[1])
         .await;
-    let held = cluster.database.writer().acquire().await.unwrap();
+    let held = cluster
+        .database
+        .sqlite()
+        .unwrap()
+        .writer()
+        .acquire()
+        .await
+        .unwrap();
     device.send(&telemetry(2, 1, 1)).await;
     let Cluster { node, database, .. } = cluster;
     let shutdown = timeout(Duration::from_secs(5), node.shutdown());

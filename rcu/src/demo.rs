@@ -129,7 +129,7 @@ impl Demo {
         };
         let database = cluster.shutdown().await;
         let verdict =
-            checker::rows::check(database.reader(), &stopped.histories, &drive::KINDS).await?;
+            checker::rows::check(&(&database).into(), &stopped.histories, &drive::KINDS).await?;
         database.close().await;
         println!("{verdict}");
         Ok(verdict)

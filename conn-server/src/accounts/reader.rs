@@ -1,57 +1,60 @@
 //! The one task that reads the accounts table of a conn server, as [`Inquiries`] says.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use common::database::Database;
 use common::ids::{AccountId, AccountName};
+use sqlx::postgres::PgListener;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::inquiries::{
-    Answer, CHANGES_MAX, FOLLOWED_EVERY_MS, Inquiries, LOOK_UPS_MAX, News, Query, Question,
-};
-use super::json;
+use super::inquiries::{Answer, CHANGES_MAX, Inquiries, LOOK_UPS_MAX, News, Query, Question};
 use super::seal::{self, MasterKey};
+use super::table::Table;
 use crate::account::{Account, Change, ChangeKind, Found};
 
 #[derive(Debug)]
 pub(crate) struct Reader {
-    database: Database,
+    table: Table,
     master: MasterKey,
     news: mpsc::Sender<News>,
     inquiries: Inquiries,
+    ear: Ear,
     /// The table could not be read the last time.
     failing: bool,
 }
 
 impl Reader {
     pub(crate) async fn new(
-        database: Database,
+        table: Table,
         master: MasterKey,
         news: mpsc::Sender<News>,
     ) -> Result<Self, sqlx::Error> {
-        let position = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM account_changes")
-            .fetch_one(database.reader())
-            .await?;
+        // Before the position: what changes in between is heard of.
+        let ear = Ear(table.listen().await?);
+        let position = table.position().await?;
         Ok(Self {
-            database,
+            table,
             master,
             news,
             inquiries: Inquiries::new(position),
+            ear,
             failing: false,
         })
     }
 
     /// Until nobody asks or listens any more.
     pub(crate) async fn run(mut self, mut questions: mpsc::Receiver<Question>) {
-        let mut ticks = interval(Duration::from_millis(FOLLOWED_EVERY_MS));
+        let mut ticks = interval(self.table.followed_every());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked = Vec::with_capacity(LOOK_UPS_MAX);
         let mut news = Vec::new();
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.inquiries.follow(),
+                _ = ticks.tick() => {
+                    self.inquiries.follow();
+                    self.ear.listen_again(&self.table).await;
+                }
+                () = self.ear.hear() => self.inquiries.follow(),
                 count = questions.recv_many(&mut asked, LOOK_UPS_MAX) => {
                     if count == 0 {
                         return;
@@ -81,14 +84,7 @@ impl Reader {
     }
 
     async fn changes(&self, after: i64) -> Result<Vec<(i64, Option<Change>)>, sqlx::Error> {
-        let rows: Vec<(i64, i64, String, String, i64)> = sqlx::query_as(
-            "SELECT id, account_id, name, change, version FROM account_changes \
-             WHERE id > ? ORDER BY id LIMIT ?",
-        )
-        .bind(after)
-        .bind(CHANGES_MAX as i64)
-        .fetch_all(self.database.reader())
-        .await?;
+        let rows = self.table.changes(after, CHANGES_MAX as i64).await?;
         let changes = rows
             .into_iter()
             .map(|(id, account_id, name, kind, version)| {
@@ -105,13 +101,7 @@ impl Reader {
         &self,
         names: Vec<AccountName>,
     ) -> Result<HashMap<AccountName, Found>, sqlx::Error> {
-        let rows: Vec<(String, i64, Vec<u8>, bool, i64)> = sqlx::query_as(
-            "SELECT name, id, sealed_key, enabled, version FROM accounts \
-             WHERE name IN (SELECT value FROM json_each(?))",
-        )
-        .bind(json(names.iter()))
-        .fetch_all(self.database.reader())
-        .await?;
+        let rows = self.table.accounts(&names).await?;
         let rows = rows
             .into_iter()
             .map(|(name, id, sealed_key, enabled, version)| {
@@ -135,13 +125,7 @@ impl Reader {
         &self,
         accounts: &[AccountId],
     ) -> Result<HashMap<AccountId, (u32, bool)>, sqlx::Error> {
-        let rows: Vec<(i64, i64, bool)> = sqlx::query_as(
-            "SELECT id, version, enabled FROM accounts \
-             WHERE id IN (SELECT value FROM json_each(?))",
-        )
-        .bind(json(accounts.iter()))
-        .fetch_all(self.database.reader())
-        .await?;
+        let rows = self.table.versions(accounts).await?;
         let rows = rows
             .into_iter()
             .map(|(id, version, enabled)| (AccountId(id), (version_of(version), enabled)));
@@ -181,6 +165,30 @@ impl Reader {
     }
 }
 
+/// Hears of changes where the database tells of them. Deaf for a while, nothing is lost but time: the
+/// changes are read at every tick.
+#[derive(Debug)]
+struct Ear(Option<PgListener>);
+
+impl Ear {
+    /// Until there is a change, or may have been.
+    async fn hear(&mut self) {
+        let Some(listener) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        if !matches!(listener.try_recv().await, Ok(Some(_))) {
+            self.0 = None;
+        }
+    }
+
+    async fn listen_again(&mut self, table: &Table) {
+        if self.0.is_none() {
+            // What fails is told by whoever reads the changes.
+            self.0 = table.listen().await.unwrap_or_default();
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Row {
     id: AccountId,
@@ -201,4 +209,57 @@ fn change(account_id: i64, name: &str, kind: &str, version: i64) -> Option<Chang
 /// Versions begin at 1 and grow by 1 with each change that a person makes.
 fn version_of(column: i64) -> u32 {
     u32::try_from(column).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use common::secret::Secret;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::accounts::store::Accounts;
+    use crate::testing;
+
+    const PATIENCE: Duration = Duration::from_secs(25);
+
+    async fn hears(ear: &mut Ear) {
+        timeout(PATIENCE, ear.hear()).await.expect("a change");
+        assert!(ear.0.is_some(), "it was only deaf");
+    }
+
+    #[tokio::test]
+    async fn postgresql_tells_of_a_change_and_a_broken_ear_is_mended() {
+        let (_held, database) = testing::postgres().await;
+        let table = Table::new(&database);
+        let accounts = Accounts::new(database.clone(), Secret::new([9; 32]));
+        let mut ear = Ear(table.listen().await.unwrap());
+        let name = "a".parse().unwrap();
+        accounts.add(&name, &Secret::new([1; 32]), 0).await.unwrap();
+        hears(&mut ear).await;
+        accounts.disable(&name, 0).await.unwrap();
+        hears(&mut ear).await;
+
+        let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                    WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+        testing::run(&database, kill).await;
+        timeout(PATIENCE, ear.hear()).await.unwrap();
+        assert!(ear.0.is_none(), "it does not know that it is deaf");
+        while ear.0.is_none() {
+            ear.listen_again(&table).await;
+            sleep(Duration::from_millis(10)).await;
+        }
+        accounts.enable(&name, 0).await.unwrap();
+        hears(&mut ear).await;
+    }
+
+    #[tokio::test]
+    async fn sqlite_tells_nobody() {
+        let (_held, database) = testing::sqlite().await;
+        let mut ear = Ear(Table::new(&database).listen().await.unwrap());
+        let heard = timeout(Duration::from_millis(50), ear.hear()).await;
+        assert!(heard.is_err());
+    }
 }

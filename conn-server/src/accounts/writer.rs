@@ -1,19 +1,11 @@
 //! The one task that writes for a conn server: the mark of its epochs, and who logged in last.
 
-use std::iter::repeat;
-
-use common::database::Database;
 use common::epoch::Epoch;
-use sqlx::{QueryBuilder, Sqlite};
 use tokio::sync::mpsc;
 
 use super::inquiries::News;
+use super::table::Table;
 use crate::account::LastLogin;
-
-/// Rows of one UPDATE, and of one transaction: the logic servers' batches wait behind it. Only two
-/// sizes, so that the statement is prepared twice in a process's life and not for every number of rows.
-const ROWS_PER_UPDATE: usize = 512;
-const ROWS_PER_SMALL_UPDATE: usize = 16;
 
 #[derive(Debug)]
 pub(crate) enum Errand {
@@ -24,7 +16,7 @@ pub(crate) enum Errand {
 
 #[derive(Debug)]
 pub(crate) struct Writer {
-    pub(crate) database: Database,
+    pub(crate) table: Table,
     pub(crate) node_number: u16,
     pub(crate) news: mpsc::Sender<News>,
 }
@@ -32,11 +24,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// The mark that was stored before; [`Epoch::ZERO`] at the first start.
     pub(crate) async fn mark(&self) -> Result<Epoch, sqlx::Error> {
-        let sql = "SELECT mark FROM epoch_marks WHERE node_number = ?";
-        let mark: Option<i64> = sqlx::query_scalar(sql)
-            .bind(self.node_number)
-            .fetch_optional(self.database.reader())
-            .await?;
+        let mark = self.table.mark(self.node_number).await?;
         Ok(mark.and_then(Epoch::from_i64).unwrap_or(Epoch::ZERO))
     }
 
@@ -55,7 +43,7 @@ impl Writer {
                     }
                 }
                 Errand::NoteLastLogins(notes) => {
-                    if let Err(error) = self.note_last_logins(&notes).await {
+                    if let Err(error) = self.table.note_last_logins(&notes).await {
                         let accounts = notes.len();
                         tracing::warn!(%error, accounts, "last logins cannot be noted");
                     }
@@ -66,52 +54,23 @@ impl Writer {
 
     /// It only grows, whoever else believes to have this number.
     pub(crate) async fn store_mark(&self, mark: Epoch) -> Result<(), sqlx::Error> {
-        sqlx::query(
-            "INSERT INTO epoch_marks (node_number, mark) VALUES (?, ?) \
-             ON CONFLICT (node_number) DO UPDATE SET mark = max(mark, excluded.mark)",
-        )
-        .bind(self.node_number)
-        .bind(mark.to_i64())
-        .execute(self.database.writer())
-        .await
-        .map(drop)
-    }
-
-    async fn note_last_logins(&self, notes: &[LastLogin]) -> Result<(), sqlx::Error> {
-        for notes in notes.chunks(ROWS_PER_UPDATE) {
-            let rows = match notes.len() <= ROWS_PER_SMALL_UPDATE {
-                true => ROWS_PER_SMALL_UPDATE,
-                false => ROWS_PER_UPDATE,
-            };
-            // The last note again changes nothing, and the statement stays the same.
-            let notes = notes
-                .iter()
-                .chain(repeat(notes.last()).flatten())
-                .take(rows);
-            let mut update = QueryBuilder::<Sqlite>::new(
-                "UPDATE accounts SET firmware = note.column2, last_login_at = note.column3, \
-                 last_source = note.column4, last_node = note.column5 FROM (",
-            );
-            update.push_values(notes, |mut row, note| {
-                row.push_bind(note.account_id.0)
-                    .push_bind(&*note.firmware)
-                    .push_bind(i64::try_from(note.at_unix_ms).unwrap_or(i64::MAX))
-                    .push_bind(note.source.to_string())
-                    .push_bind(note.node.as_str());
-            });
-            update.push(") AS note WHERE accounts.id = note.column1");
-            update.build().execute(self.database.writer()).await?;
-        }
-        Ok(())
+        self.table.store_mark(self.node_number, mark.to_i64()).await
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use common::database::Database;
     use common::ids::AccountId;
 
     use super::*;
+    use crate::testing::{Held, on_both, rows, run};
+
+    on_both!(
+        every_last_login_stands_in_its_row_however_many_there_are,
+        a_mark_only_grows,
+    );
 
     fn note(account_id: i64) -> LastLogin {
         LastLogin {
@@ -123,38 +82,42 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn every_last_login_stands_in_its_row_however_many_there_are() {
-        let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(&directory.path().join("rcu.db"))
-            .await
-            .unwrap();
-        let accounts = ROWS_PER_UPDATE as i64 * 2 + 3;
-        sqlx::query(
-            "WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n LIMIT ?) \
-             INSERT INTO accounts (name, sealed_key, created_at) SELECT 'a' || n, x'', 0 FROM n",
-        )
-        .bind(accounts)
-        .execute(database.writer())
-        .await
-        .unwrap();
+    async fn every_last_login_stands_in_its_row_however_many_there_are(
+        (_held, database): (Held, Database),
+    ) {
+        // More than one statement of either database takes.
+        let accounts: i64 = 10_003;
+        let (no_key, time) = match database {
+            Database::Sqlite(_) => ("x''", "0"),
+            Database::Postgres(_) => ("''", "now()"),
+        };
+        let insert = format!(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {accounts}) \
+             INSERT INTO accounts (name, sealed_key, created_at) SELECT 'a' || n, {no_key}, {time} FROM n"
+        );
+        run(&database, &insert).await;
         let (news, _) = mpsc::channel(1);
         let writer = Writer {
-            database: database.clone(),
+            table: Table::new(&database),
             node_number: 0,
             news,
         };
-        for noted in [0, 1, 16, 17, accounts - 1] {
+        for noted in [0, 1, 16, 17, 1_030, accounts - 1] {
             // One of an account that was removed meanwhile is of no account.
             let notes: Vec<_> = (1..=noted).chain([accounts + 1]).map(note).collect();
-            writer.note_last_logins(&notes).await.unwrap();
-            let rows: Vec<(i64, String, i64, String, String)> = sqlx::query_as(
-                "SELECT id, firmware, last_login_at, last_source, last_node FROM accounts \
-                 WHERE last_login_at IS NOT NULL ORDER BY id",
-            )
-            .fetch_all(database.reader())
-            .await
-            .unwrap();
+            writer.table.note_last_logins(&notes).await.unwrap();
+            let (ms, host) = match database {
+                Database::Sqlite(_) => ("last_login_at", "last_source"),
+                Database::Postgres(_) => (
+                    "(extract(epoch FROM last_login_at) * 1000)::bigint",
+                    "host(last_source)",
+                ),
+            };
+            let sql = format!(
+                "SELECT id, firmware, {ms}, {host}, last_node FROM accounts \
+                 WHERE last_login_at IS NOT NULL ORDER BY id"
+            );
+            let rows: Vec<(i64, String, i64, String, String)> = rows(&database, &sql).await;
             assert_eq!(rows.len() as i64, noted);
             for (id, firmware, at_ms, source, node) in rows {
                 assert_eq!(firmware, *note(id).firmware);
@@ -166,15 +129,10 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_mark_only_grows() {
-        let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(&directory.path().join("rcu.db"))
-            .await
-            .unwrap();
+    async fn a_mark_only_grows((_held, database): (Held, Database)) {
         let (news, _) = mpsc::channel(1);
         let writer = Writer {
-            database,
+            table: Table::new(&database),
             node_number: 7,
             news,
         };

@@ -16,13 +16,23 @@ use common::link::message::{
 };
 use common::link::{Key, LinkEvent, LinkId, call};
 use common::secret::{DeviceKey, Secret};
-use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::accounts::store::Accounts;
 use crate::counters::Counter;
+use crate::testing::{self, on_both, rows};
+
+on_both!(
+    a_device_is_let_in_and_its_login_is_noted,
+    changes_are_in_effect_while_it_runs,
+    a_node_that_holds_what_was_revoked_meanwhile_is_told,
+    of_two_sessions_the_older_one_ends,
+    an_operators_command_reaches_the_session,
+    epochs_grow_from_start_to_start,
+    what_cannot_start_says_why,
+);
 
 const PATIENCE: Duration = Duration::from_secs(25);
 const MASTER: MasterKey = Secret::new([9; 32]);
@@ -277,15 +287,11 @@ fn unix_ms() -> u64 {
     since.as_millis().try_into().unwrap()
 }
 
-/// A database with the account "a".
-async fn accounts() -> (TempDir, Database, Accounts) {
-    let directory = tempfile::tempdir().unwrap();
-    let database = Database::open(&directory.path().join("rcu.db"))
-        .await
-        .unwrap();
+/// The account "a" in an empty database.
+async fn accounts(database: &Database) -> Accounts {
     let accounts = Accounts::new(database.clone(), MASTER);
     accounts.add(&name(), &KEY, 1).await.unwrap();
-    (directory, database, accounts)
+    accounts
 }
 
 fn name() -> AccountName {
@@ -300,9 +306,8 @@ fn held(account_version: u32) -> Held {
     }
 }
 
-#[tokio::test]
-async fn a_device_is_let_in_and_its_login_is_noted() {
-    let (_directory, database, accounts) = accounts().await;
+async fn a_device_is_let_in_and_its_login_is_noted((_held, database): (testing::Held, Database)) {
+    let accounts = accounts(&database).await;
     let (mut rig, mut logic) = Rig::with_node(&database, vec![]).await;
     assert_eq!(rig.login("a", &KEY).await, LoginStatus::Ok);
     let grant = logic.next_grant().await;
@@ -326,9 +331,8 @@ async fn a_device_is_let_in_and_its_login_is_noted() {
     rig.conn.shutdown().await;
 }
 
-#[tokio::test]
-async fn changes_are_in_effect_while_it_runs() {
-    let (_directory, database, accounts) = accounts().await;
+async fn changes_are_in_effect_while_it_runs((_held, database): (testing::Held, Database)) {
+    let accounts = accounts(&database).await;
     let (mut rig, mut logic) = Rig::with_node(&database, vec![]).await;
     assert_eq!(rig.login("b", &KEY).await, LoginStatus::Refused);
     accounts.add(&"b".parse().unwrap(), &KEY, 1).await.unwrap();
@@ -365,9 +369,10 @@ async fn changes_are_in_effect_while_it_runs() {
     rig.conn.shutdown().await;
 }
 
-#[tokio::test]
-async fn a_node_that_holds_what_was_revoked_meanwhile_is_told() {
-    let (_directory, database, accounts) = accounts().await;
+async fn a_node_that_holds_what_was_revoked_meanwhile_is_told(
+    (_held, database): (testing::Held, Database),
+) {
+    let accounts = accounts(&database).await;
     accounts.rotate_key(&name(), &NEW_KEY, 1).await.unwrap();
     let gone = Held {
         account_id: AccountId(77),
@@ -387,9 +392,8 @@ async fn a_node_that_holds_what_was_revoked_meanwhile_is_told() {
     rig.conn.shutdown().await;
 }
 
-#[tokio::test]
-async fn of_two_sessions_the_older_one_ends() {
-    let (_directory, database, _accounts) = accounts().await;
+async fn of_two_sessions_the_older_one_ends((_held, database): (testing::Held, Database)) {
+    let _accounts = accounts(&database).await;
     let mut one = Logic::start("logic-1", vec![held(1)]).await;
     let two = Logic::start("logic-2", vec![]).await;
     let rig = Rig::start(&database, &[&one, &two]).await;
@@ -406,9 +410,8 @@ async fn of_two_sessions_the_older_one_ends() {
     rig.conn.shutdown().await;
 }
 
-#[tokio::test]
-async fn an_operators_command_reaches_the_session() {
-    let (_directory, database, _accounts) = accounts().await;
+async fn an_operators_command_reaches_the_session((_held, database): (testing::Held, Database)) {
+    let _accounts = accounts(&database).await;
     let (rig, mut logic) = Rig::with_node(&database, vec![held(1)]).await;
     let address = rig.conn.address().to_string();
     let ask = |account: &str| {
@@ -435,19 +438,16 @@ async fn an_operators_command_reaches_the_session() {
     rig.conn.shutdown().await;
 }
 
-#[tokio::test]
-async fn epochs_grow_from_start_to_start() {
-    let (_directory, database, _accounts) = accounts().await;
+async fn epochs_grow_from_start_to_start((_held, database): (testing::Held, Database)) {
+    let _accounts = accounts(&database).await;
     let mut last = Epoch::ZERO;
     for _ in 0..3 {
         let (mut rig, mut logic) = Rig::with_node(&database, vec![]).await;
         assert_eq!(rig.login("a", &KEY).await, LoginStatus::Ok);
         let epoch = logic.next_grant().await.epoch;
         assert!(epoch > last);
-        let mark: i64 = sqlx::query_scalar("SELECT mark FROM epoch_marks")
-            .fetch_one(database.reader())
-            .await
-            .unwrap();
+        let marks: Vec<(i64,)> = rows(&database, "SELECT mark FROM epoch_marks").await;
+        let (mark,) = marks[0];
         assert!(epoch.to_i64() < mark);
         // The next start is above the mark, 60 s ahead, and so above everything before.
         last = Epoch::from_i64(mark).unwrap();
@@ -455,9 +455,8 @@ async fn epochs_grow_from_start_to_start() {
     }
 }
 
-#[tokio::test]
-async fn what_cannot_start_says_why() {
-    let (_directory, database, _accounts) = accounts().await;
+async fn what_cannot_start_says_why((_held, database): (testing::Held, Database)) {
+    let _accounts = accounts(&database).await;
     let start = |settings| {
         let node = "conn-1".parse().unwrap();
         ConnServer::start(settings, node, keys(), database.clone(), MASTER)

@@ -4,7 +4,11 @@
 //! unknown outcome; which database it is, and how rows get there fast, is known here alone.
 
 mod bulk;
+mod copy;
+mod partitions;
+mod postgres;
 pub mod refusal;
+mod sorted;
 mod sqlite;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,15 +19,28 @@ use common::ids::NodeName;
 use tokio::time::timeout;
 
 use crate::writer::{Work, WriteResult};
+pub use partitions::Partitions;
+use postgres::Postgres;
 use sqlite::Sqlite;
+
+/// Connections to PostgreSQL that a logic server needs: one for batches, one for whatever else, such
+/// as partitions.
+pub const CONNECTIONS_MAX: u32 = 2;
 
 /// The telemetry database of this node.
 #[derive(Debug)]
 pub struct Store {
-    sqlite: Sqlite,
+    rows: Rows,
     write_deadline: Duration,
     /// Since the last write that was committed one failed: said once, then counted.
     failing: AtomicBool,
+}
+
+/// Where they go.
+#[derive(Debug)]
+enum Rows {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +50,14 @@ pub struct RepairError(#[source] sqlx::Error);
 impl Store {
     /// An attempt to write takes at most `write_deadline`.
     pub fn new(database: &Database, node: &NodeName, write_deadline: Duration) -> Self {
+        let rows = match database {
+            Database::Sqlite(sqlite) => Rows::Sqlite(Sqlite::new(sqlite.writer().clone(), node)),
+            Database::Postgres(postgres) => {
+                Rows::Postgres(Postgres::new(postgres.pool().clone(), node))
+            }
+        };
         Self {
-            sqlite: Sqlite::new(database.writer().clone(), node),
+            rows,
             write_deadline,
             failing: AtomicBool::new(false),
         }
@@ -43,24 +66,26 @@ impl Store {
     /// Ends the sessions that this node's last run left open when it crashed; returns how many.
     /// To be called once, before the first session.
     pub async fn repair(&self, unix_ms: u64) -> Result<u64, RepairError> {
-        self.sqlite.repair(unix_ms).await.map_err(RepairError)
+        let repaired = match &self.rows {
+            Rows::Sqlite(sqlite) => sqlite.repair(unix_ms).await,
+            Rows::Postgres(postgres) => postgres.repair(unix_ms).await,
+        };
+        repaired.map_err(RepairError)
     }
 
     /// Writes all of it in one transaction, or nothing. Of a record that is there already the
     /// first is kept. May be dropped at any time: then the outcome is unknown, as after
     /// [`WriteResult::Failed`].
     pub async fn write(&self, work: &Work) -> WriteResult {
-        let error = match timeout(self.write_deadline, self.sqlite.write(work)).await {
+        let error = match timeout(self.write_deadline, self.rows.write(work)).await {
             Ok(Ok(())) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("the database takes batches again");
                 }
                 return WriteResult::Committed;
             }
-            Ok(Err(error)) => match sqlite::refusal(&error) {
-                Some(why) => return WriteResult::Refused { why },
-                None => error.to_string(),
-            },
+            Ok(Err(Failure::Refused(why))) => return WriteResult::Refused { why },
+            Ok(Err(Failure::Database(error))) => error.to_string(),
             Err(_) => format!("no answer within {:?}", self.write_deadline),
         };
         if !self.failing.swap(true, Ordering::Relaxed) {
@@ -70,6 +95,35 @@ impl Store {
             );
         }
         WriteResult::Failed
+    }
+}
+
+/// Why a work is not written.
+#[derive(Debug)]
+enum Failure {
+    /// It has a value that the database will never take.
+    Refused(String),
+    Database(sqlx::Error),
+}
+
+impl Rows {
+    async fn write(&self, work: &Work) -> Result<(), Failure> {
+        let (written, refusal) = match self {
+            Self::Sqlite(sqlite) => {
+                let written = sqlite.write(work).await;
+                let refusal = written.as_ref().err().and_then(sqlite::refusal);
+                (written, refusal)
+            }
+            Self::Postgres(postgres) => {
+                let written = postgres.write(work).await;
+                let refusal = written.as_ref().err().and_then(postgres::refusal);
+                (written, refusal)
+            }
+        };
+        match refusal {
+            Some(why) => Err(Failure::Refused(why)),
+            None => written.map_err(Failure::Database),
+        }
     }
 }
 

@@ -32,9 +32,64 @@ impl SqliteCode {
     }
 }
 
+/// What PostgreSQL says: an SQLSTATE, of which the first two characters are its class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SqlState([u8; 5]);
+
+impl SqlState {
+    pub const UNIQUE_VIOLATION: Self = Self(*b"23505");
+    /// A value is outside of its constraint; or, without the name of a constraint, a row belongs into
+    /// no partition.
+    const CHECK_VIOLATION: Self = Self(*b"23514");
+    /// COPY data that is not what the columns are: how it was sent is wrong, not what.
+    const BINARY_REPRESENTATION: Self = Self(*b"22P03");
+    const COPY_FILE_FORMAT: Self = Self(*b"22P04");
+    const OF_VALUES: [&[u8]; 2] = [b"22", b"23"];
+
+    /// `None`: it has not five characters.
+    pub fn from_code(code: &str) -> Option<Self> {
+        code.as_bytes().try_into().ok().map(Self)
+    }
+
+    /// Whether it is about a value that the database will never take. A unique key that is taken is
+    /// none: that row is there.
+    pub fn refuses_the_value(self, names_constraint: bool) -> bool {
+        match self {
+            Self::UNIQUE_VIOLATION | Self::BINARY_REPRESENTATION | Self::COPY_FILE_FORMAT => false,
+            Self::CHECK_VIOLATION => names_constraint,
+            Self(code) => Self::OF_VALUES.contains(&&code[..2]),
+        }
+    }
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_value_is_refused_by_postgresql() {
+        let refuses = |code: &str, names_constraint| {
+            let state = SqlState::from_code(code).unwrap();
+            state.refuses_the_value(names_constraint)
+        };
+        // numeric_value_out_of_range, datetime_field_overflow, character_not_in_repertoire,
+        // not_null_violation, check_violation of a constraint.
+        for code in ["22003", "22008", "22021", "23502", "23514"] {
+            assert!(refuses(code, true), "{code}");
+        }
+        // unique_violation, then wrong COPY data, serialization_failure, deadlock, read-only, disk
+        // full, too many connections, shutdown, canceled, no privilege, no table.
+        for code in [
+            "23505", "22P03", "22P04", "40001", "40P01", "25006", "53100", "53300", "57P01",
+            "57014", "42501", "42P01",
+        ] {
+            assert!(!refuses(code, true), "{code}");
+        }
+        // "no partition of relation found for row" is a check_violation without a constraint.
+        assert!(!refuses("23514", false));
+        assert_eq!(SqlState::from_code("22"), None);
+    }
 
     #[test]
     fn only_a_value_is_refused() {

@@ -1,14 +1,16 @@
-//! The store against a real SQLite file.
+//! The store against a real SQLite file and a real PostgreSQL: the same tests on both, and what only
+//! one of them can do in a file of its own.
 
 #![allow(clippy::unwrap_used)]
 
 use std::net::IpAddr;
 
-use common::database::Database;
+use common::database::{Client, Database, DatabaseUrl, Postgres};
 use common::device::code::CloseReason;
 use common::device::record::{Custom, Fuel, Gps, Record, Unknown};
 use common::epoch::Epoch;
 use common::ids::AccountId;
+use servers::{PostgresServer, TestDatabase};
 use tempfile::TempDir;
 
 use super::*;
@@ -16,22 +18,80 @@ use crate::batch::{Batch, EndReason, Presence, Row};
 use crate::ids::ShardIndex;
 use crate::writer::{Effect, Input, Settings, Writer};
 
+mod on_postgres_alone;
+mod on_sqlite_alone;
+
+macro_rules! on_both {
+    ($($test:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Bench::sqlite().await).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Bench::postgres().await).await;
+            })*
+        }
+    };
+}
+
+on_both!(
+    each_kind_goes_to_its_table_and_flawed_records_are_set_aside,
+    every_field_fits_its_column_at_its_limits,
+    batches_of_every_size_arrive_whole,
+    sessions_of_every_number_begin_and_end,
+    a_record_that_comes_again_is_stored_once_and_the_first_is_kept,
+    a_value_that_the_database_never_takes_is_refused_and_nothing_is_stored,
+    sessions_begin_end_and_are_repaired_after_a_crash,
+);
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Bench {
-    _directory: TempDir,
+    _held: Held,
     database: Database,
     store: Store,
 }
 
+/// What goes when the test is over.
+#[allow(dead_code, reason = "held for its Drop")]
+enum Held {
+    Directory(TempDir),
+    Database(TestDatabase),
+    Server,
+}
+
+/// Of what both databases spell differently, as SQLite spells it.
+const FUNCTIONS: &str = "
+    CREATE FUNCTION ms(timestamptz) RETURNS bigint LANGUAGE sql AS 'SELECT (extract(epoch FROM $1) * 1000)::bigint';
+    CREATE FUNCTION hex(bytea) RETURNS text LANGUAGE sql AS 'SELECT upper(encode($1, ''hex''))'";
+
 impl Bench {
-    async fn new() -> Self {
+    async fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rcu.db");
         let database = Database::open(&path).await.unwrap();
+        Self::on(database, Held::Directory(directory))
+    }
+
+    async fn postgres() -> Self {
+        let test = TestDatabase::new();
+        let bench = Self::on(connect(&test.url).await, Held::Database(test));
+        bench.run(FUNCTIONS).await;
+        bench
+    }
+
+    async fn of_server(server: &PostgresServer) -> Self {
+        Self::on(connect(&server.tcp_url("postgres")).await, Held::Server)
+    }
+
+    fn on(database: Database, held: Held) -> Self {
         let store = Store::new(&database, &"logic-1".parse().unwrap(), PATIENCE);
         Self {
-            _directory: directory,
+            _held: held,
             database,
             store,
         }
@@ -41,20 +101,56 @@ impl Bench {
         self.store.write(&work(batch)).await
     }
 
-    /// The rows that the query gives, each as its columns in SQLite's own text.
+    fn hurried(&self) -> Store {
+        let name = "logic-1".parse().unwrap();
+        Store::new(&self.database, &name, Duration::from_millis(200))
+    }
+
+    async fn run(&self, statements: &str) {
+        match &self.database {
+            Database::Sqlite(sqlite) => {
+                let done = sqlx::raw_sql(statements).execute(sqlite.writer()).await;
+                done.unwrap();
+            }
+            Database::Postgres(postgres) => {
+                let done = sqlx::raw_sql(statements).execute(postgres.pool()).await;
+                done.unwrap();
+            }
+        }
+    }
+
+    /// The rows that the query gives, each as one text. `ms(…)` and `host(…)` are nothing to SQLite.
     async fn rows(&self, query: &str) -> Vec<String> {
-        sqlx::query_scalar(query)
-            .fetch_all(self.database.reader())
-            .await
-            .unwrap()
+        match &self.database {
+            Database::Sqlite(sqlite) => {
+                let query = query.replace("ms(", "(").replace("host(", "(");
+                let rows = sqlx::query_scalar(&query);
+                rows.fetch_all(sqlite.reader()).await.unwrap()
+            }
+            Database::Postgres(postgres) => {
+                let rows = sqlx::query_scalar(query);
+                rows.fetch_all(postgres.pool()).await.unwrap()
+            }
+        }
     }
 
     async fn count(&self, table: &str) -> i64 {
-        sqlx::query_scalar(&format!("SELECT count(*) FROM {table}"))
-            .fetch_one(self.database.reader())
-            .await
-            .unwrap()
+        let count = self
+            .rows(&format!("SELECT CAST(count(*) AS text) FROM {table}"))
+            .await;
+        count[0].parse().unwrap()
     }
+}
+
+async fn connect(url: &str) -> Database {
+    let url: DatabaseUrl = url.parse().unwrap();
+    Postgres::migrate(&url).await.unwrap();
+    let client = Client {
+        name: "logic-1",
+        connections_max: CONNECTIONS_MAX,
+        connect_deadline: PATIENCE,
+    };
+    Database::connect(&url, client).await.unwrap()
 }
 
 fn work(batch: Batch) -> Work {
@@ -106,9 +202,7 @@ fn custom(channel: u16) -> Record<'static> {
     })
 }
 
-#[tokio::test]
-async fn each_kind_goes_to_its_table_and_flawed_records_are_set_aside() {
-    let bench = Bench::new().await;
+async fn each_kind_goes_to_its_table_and_flawed_records_are_set_aside(bench: Bench) {
     let mut batch = empty();
     put_record(
         &mut batch,
@@ -119,7 +213,7 @@ async fn each_kind_goes_to_its_table_and_flawed_records_are_set_aside() {
             longitude: None,
             altitude_cm: Some(-250),
             speed_cm_s: Some(1_389),
-            heading: Some(9_000),
+            heading: Some(9_050),
             satellites: Some(9),
             hdop: None,
         }),
@@ -129,7 +223,7 @@ async fn each_kind_goes_to_its_table_and_flawed_records_are_set_aside() {
         1,
         11,
         Record::Fuel(Fuel {
-            level: Some(10_000),
+            level: Some(9_950),
             rate_ml_h: None,
             used_ml: Some(5),
         }),
@@ -147,28 +241,62 @@ async fn each_kind_goes_to_its_table_and_flawed_records_are_set_aside() {
     put(&mut batch, 3, 14, Gps::KIND, &[9; 3]);
     assert_eq!(bench.write(batch).await, WriteResult::Committed);
 
-    let gps = "SELECT account_id || '|' || recorded_at || '|' || seq || '|' || received_at || '|' || \
-               latitude || '|' || coalesce(longitude, 'NULL') || '|' || altitude_m || '|' || \
+    let gps = "SELECT account_id || '|' || ms(recorded_at) || '|' || seq || '|' || ms(received_at) || '|' || \
+               latitude || '|' || coalesce(CAST(longitude AS text), 'NULL') || '|' || altitude_m || '|' || \
                speed_m_s || '|' || heading_deg || '|' || satellites || '|' || \
-               coalesce(hdop, 'NULL') FROM telemetry_gps";
+               coalesce(CAST(hdop AS text), 'NULL') FROM telemetry_gps";
     assert_eq!(
         bench.rows(gps).await,
-        ["1|10000|10|77|52.52|NULL|-2.5|13.89|90.0|9|NULL"]
+        ["1|10000|10|77|52.52|NULL|-2.5|13.89|90.5|9|NULL"]
     );
-    let fuel = "SELECT seq || '|' || level_percent || '|' || coalesce(rate_ml_h, 'NULL') || '|' || \
+    let fuel = "SELECT seq || '|' || level_percent || '|' || coalesce(CAST(rate_ml_h AS text), 'NULL') || '|' || \
                 used_ml FROM telemetry_fuel";
-    assert_eq!(bench.rows(fuel).await, ["11|100.0|NULL|5"]);
-    let custom = "SELECT seq || '|' || kind || '|' || coalesce(channel, 'NULL') || '|' || \
+    assert_eq!(bench.rows(fuel).await, ["11|99.5|NULL|5"]);
+    let custom = "SELECT seq || '|' || kind || '|' || coalesce(CAST(channel AS text), 'NULL') || '|' || \
                   hex(payload) FROM telemetry_custom ORDER BY seq";
     assert_eq!(bench.rows(custom).await, ["12|5|7|AB", "13|200|NULL|0102"]);
-    let dead = "SELECT account_id || '|' || recorded_at || '|' || seq || '|' || received_at || '|' || \
+    let dead = "SELECT account_id || '|' || ms(recorded_at) || '|' || seq || '|' || ms(received_at) || '|' || \
                 kind || '|' || hex(payload) || '|' || reason FROM dead_letter";
     assert_eq!(bench.rows(dead).await, ["3|14000|14|77|1|090909|length"]);
 }
 
-#[tokio::test]
-async fn batches_of_every_size_arrive_whole() {
-    let bench = Bench::new().await;
+/// Every integer column is as wide as its field.
+async fn every_field_fits_its_column_at_its_limits(bench: Bench) {
+    let mut batch = empty();
+    for (seq, byte) in [(1, 0xFE), (2, 0x00), (3, 0x7F)] {
+        put(
+            &mut batch,
+            1,
+            seq,
+            Fuel::KIND,
+            &[&[0, 0], &[byte; 4][..], &[byte & 0x7F; 8]].concat(),
+        );
+        put(&mut batch, 1, seq + 10, 3, &[byte; 12]);
+        put(
+            &mut batch,
+            1,
+            seq + 20,
+            4,
+            &[&[byte; 11][..], &[0]].concat(),
+        );
+        put(&mut batch, 1, seq + 30, 5, &[byte; 4]);
+        put(&mut batch, 1, seq + 40, 255, &[byte; 255]);
+        let mut gps = [0; 18];
+        gps[12..14].fill(byte);
+        gps[16..].fill(byte);
+        put(&mut batch, 1, seq + 50, Gps::KIND, &gps);
+    }
+    assert_eq!(bench.write(batch).await, WriteResult::Committed);
+    let largest = "SELECT max(rate_ml_h) || '|' || (SELECT max(rpm) || '|' || max(odometer_m) || '|' || max(flags) \
+                   FROM telemetry_diagnosis) || '|' || (SELECT max(channel) || '|' || max(kind) \
+                   FROM telemetry_custom) || '|' || (SELECT max(satellites) FROM telemetry_gps) \
+                   FROM telemetry_fuel";
+    let largest = bench.rows(largest).await;
+    assert_eq!(largest, ["4278124286|65278|4278124286|254|65278|255|254"]);
+    assert_eq!(bench.count("dead_letter").await, 0);
+}
+
+async fn batches_of_every_size_arrive_whole(bench: Bench) {
     let mut expected = 0;
     let largest = bulk::RECORDS_MAX as i64;
     for rows in [
@@ -191,9 +319,7 @@ async fn batches_of_every_size_arrive_whole() {
     }
 }
 
-#[tokio::test]
-async fn sessions_of_every_number_begin_and_end() {
-    let bench = Bench::new().await;
+async fn sessions_of_every_number_begin_and_end(bench: Bench) {
     let largest = bulk::SESSIONS_MAX as i64;
     let mut account = 0;
     for count in [1, 2, largest - 1, largest, largest + 1, 3 * largest + 7] {
@@ -218,14 +344,12 @@ async fn sessions_of_every_number_begin_and_end() {
         assert_eq!(bench.write(begins).await, WriteResult::Committed);
         assert_eq!(bench.count("sessions").await, account);
         assert_eq!(bench.write(ends).await, WriteResult::Committed);
-        let ended = "sessions WHERE ended_at = 600 AND reason = 'idle'";
+        let ended = "sessions WHERE ms(ended_at) = 600 AND reason = 'idle'";
         assert_eq!(bench.count(ended).await, account);
     }
 }
 
-#[tokio::test]
-async fn a_record_that_comes_again_is_stored_once_and_the_first_is_kept() {
-    let bench = Bench::new().await;
+async fn a_record_that_comes_again_is_stored_once_and_the_first_is_kept(bench: Bench) {
     let mut batch = empty();
     put_record(&mut batch, 1, 1, custom(1));
     put_record(&mut batch, 1, 1, custom(2));
@@ -242,60 +366,37 @@ async fn a_record_that_comes_again_is_stored_once_and_the_first_is_kept() {
     assert_eq!(bench.rows(dead).await, ["2|01"]);
 }
 
-#[tokio::test]
-async fn a_value_that_the_database_never_takes_is_refused_and_nothing_is_stored() {
-    let bench = Bench::new().await;
-    let narrower = "DROP TABLE telemetry_custom;
-         CREATE TABLE telemetry_custom (
-             account_id INTEGER NOT NULL, recorded_at INTEGER NOT NULL, seq INTEGER NOT NULL,
-             received_at INTEGER NOT NULL, kind INTEGER NOT NULL,
-             channel INTEGER CONSTRAINT unlucky CHECK (channel <> 13), payload BLOB NOT NULL,
-             PRIMARY KEY (account_id, recorded_at, seq)
-         ) STRICT, WITHOUT ROWID";
-    sqlx::raw_sql(narrower)
-        .execute(bench.database.writer())
-        .await
-        .unwrap();
+async fn a_value_that_the_database_never_takes_is_refused_and_nothing_is_stored(bench: Bench) {
+    bench
+        .run(match bench.database {
+            Database::Sqlite(_) => {
+                "DROP TABLE telemetry_custom;
+                 CREATE TABLE telemetry_custom (
+                     account_id INTEGER NOT NULL, recorded_at INTEGER NOT NULL,
+                     seq INTEGER NOT NULL, received_at INTEGER NOT NULL, kind INTEGER NOT NULL,
+                     channel INTEGER CONSTRAINT unlucky CHECK (channel <> 13),
+                     payload BLOB NOT NULL, PRIMARY KEY (account_id, recorded_at, seq)
+                 ) STRICT, WITHOUT ROWID"
+            }
+            Database::Postgres(_) => {
+                "ALTER TABLE telemetry_custom ADD CONSTRAINT unlucky CHECK (channel <> 13)"
+            }
+        })
+        .await;
     let mut batch = empty();
     put_record(&mut batch, 1, 1, custom(1));
     put_record(&mut batch, 1, 2, custom(13));
-    let refused = WriteResult::Refused {
-        why: "CHECK constraint failed: unlucky".into(),
+    let WriteResult::Refused { why } = bench.write(batch).await else {
+        panic!("it was not refused");
     };
-    assert_eq!(bench.write(batch).await, refused);
+    assert!(
+        why.contains("constraint") && why.contains("unlucky"),
+        "{why}"
+    );
     assert_eq!(bench.count("telemetry_custom").await, 0);
 }
 
-#[tokio::test]
-async fn a_database_that_is_locked_or_full_fails_and_takes_it_later() {
-    let bench = Bench::new().await;
-    let mut batch = empty();
-    put_record(&mut batch, 1, 1, custom(1));
-    let work = work(batch);
-
-    // Of this connection alone: the next has room again.
-    sqlx::query("PRAGMA max_page_count = 1")
-        .execute(bench.database.writer())
-        .await
-        .unwrap();
-    let mut large = empty();
-    (0..5_000).for_each(|seq| put_record(&mut large, 2, seq, custom(1)));
-    assert_eq!(bench.write(large).await, WriteResult::Failed, "disk full");
-    assert_eq!(bench.store.write(&work).await, WriteResult::Committed);
-
-    // Given up at its deadline: the connection serves the next all the same.
-    let name = "logic-1".parse().unwrap();
-    let hurried = Store::new(&bench.database, &name, Duration::from_millis(20));
-    let held = bench.database.writer().acquire().await.unwrap();
-    assert_eq!(hurried.write(&work).await, WriteResult::Failed);
-    drop(held);
-    assert_eq!(bench.store.write(&work).await, WriteResult::Committed);
-    assert_eq!(bench.count("telemetry_custom").await, 1);
-}
-
-#[tokio::test]
-async fn sessions_begin_end_and_are_repaired_after_a_crash() {
-    let bench = Bench::new().await;
+async fn sessions_begin_end_and_are_repaired_after_a_crash(bench: Bench) {
     let source: IpAddr = "192.0.2.7".parse().unwrap();
     let epoch = |ms| Epoch::at_ms(ms);
     let attached = |account, ms: u64| Presence::Attached {
@@ -328,8 +429,8 @@ async fn sessions_begin_end_and_are_repaired_after_a_crash() {
     assert_eq!(bench.store.repair(5_000).await.unwrap(), 1);
     assert_eq!(bench.store.repair(6_000).await.unwrap(), 0);
 
-    let sessions = "SELECT account_id || '|' || node || '|' || source || '|' || attached_at || '|' || \
-                    coalesce(ended_at, 'NULL') || '|' || coalesce(reason, 'NULL') \
+    let sessions = "SELECT account_id || '|' || node || '|' || host(source) || '|' || ms(attached_at) || '|' || \
+                    coalesce(CAST(ms(ended_at) AS text), 'NULL') || '|' || coalesce(reason, 'NULL') \
                     FROM sessions ORDER BY account_id, epoch";
     assert_eq!(
         bench.rows(sessions).await,
@@ -339,23 +440,4 @@ async fn sessions_begin_end_and_are_repaired_after_a_crash() {
             "2|logic-1|192.0.2.7|300|800|idle",
         ]
     );
-}
-
-/// A session is found by its key: a search through those that are live would make the end of many
-/// sessions quadratic.
-#[tokio::test]
-async fn sessions_are_ended_by_their_key() {
-    let bench = Bench::new().await;
-    let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(&format!(
-        "EXPLAIN QUERY PLAN {} (?, ?, ?, ?) {}",
-        sqlite::ENDED_HEAD,
-        sqlite::ENDED_TAIL
-    ))
-    .fetch_all(bench.database.reader())
-    .await
-    .unwrap();
-    let by_key = |(_, _, _, detail): &(i64, i64, i64, String)| {
-        detail.contains("SEARCH sessions USING PRIMARY KEY (account_id=? AND epoch=?)")
-    };
-    assert!(plan.iter().any(by_key), "{plan:?}");
 }

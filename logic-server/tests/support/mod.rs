@@ -89,7 +89,7 @@ impl Cluster {
     /// The first column of the query's rows.
     pub async fn integers(&self, query: &str) -> Vec<i64> {
         sqlx::query_scalar(query)
-            .fetch_all(self.database.reader())
+            .fetch_all(self.database.sqlite().unwrap().reader())
             .await
             .unwrap()
     }

@@ -3,16 +3,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
 use std::sync::Arc;
 
-use common::database::Database;
+use common::database::{Client, Database, DatabaseUrl, Postgres};
 use common::device::code::{AckStatus, AttachStatus};
 use common::device::record::{Record, Row as Columns};
 use common::secret::Secret;
-use sqlx::query;
+use servers::TestDatabase;
 
-use super::rows::{check, open};
+use super::rows::{Source, check, open};
 use super::*;
 use crate::device::{Device, Event, Identity, SentRecord, Settings};
 use crate::drive::{Drive, KINDS, Report};
@@ -232,106 +231,213 @@ fn only_the_first_findings_are_shown() {
 
 // ---- a real database ----------------------------------------------------------------------------
 
-/// Builds an INSERT as a server's store does: from the columns of `common::device::record`.
-#[derive(Default)]
-struct Values(Vec<String>);
+/// What both databases spell differently.
+#[derive(Clone, Copy, Debug)]
+enum Dialect {
+    Sqlite,
+    Postgres,
+}
 
-impl Columns for Values {
-    fn null(&mut self) {
-        self.0.push("NULL".into());
+impl Dialect {
+    fn bytes(self, hex: &str) -> String {
+        match self {
+            Self::Sqlite => format!("x'{hex}'"),
+            Self::Postgres => format!("'\\x{hex}'::bytea"),
+        }
     }
-    fn integer(&mut self, value: i64) {
-        self.0.push(value.to_string());
+
+    fn time(self, unix_ms: u64) -> String {
+        match self {
+            Self::Sqlite => unix_ms.to_string(),
+            Self::Postgres => format!("to_timestamp({unix_ms} / 1000.0)"),
+        }
     }
-    fn real(&mut self, value: f64) {
-        self.0.push(format!("{value:?}"));
+
+    /// A time, one millisecond later.
+    fn later(self, column: &str) -> String {
+        match self {
+            Self::Sqlite => format!("{column} + 1"),
+            Self::Postgres => format!("{column} + interval '1 ms'"),
+        }
     }
-    fn boolean(&mut self, value: bool) {
-        self.integer(value.into());
-    }
-    fn text(&mut self, value: &str) {
-        self.0.push(format!("'{value}'"));
-    }
-    fn bytes(&mut self, value: &[u8]) {
-        let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.0.push(format!("x'{hex}'"));
+
+    fn joined(self, one: &str, other: &str) -> String {
+        match self {
+            Self::Sqlite => format!("CAST({one} || {other} AS BLOB)"),
+            Self::Postgres => format!("{one} || {other}"),
+        }
     }
 }
 
+/// Builds an INSERT as a server's store does: from the columns of `common::device::record`.
+struct Values(Dialect, Vec<String>);
+
+impl Columns for Values {
+    fn null(&mut self) {
+        self.1.push("NULL".into());
+    }
+    fn integer(&mut self, value: i64) {
+        self.1.push(value.to_string());
+    }
+    fn real(&mut self, value: f64) {
+        self.1.push(format!("{value:?}"));
+    }
+    fn boolean(&mut self, value: bool) {
+        self.1.push(value.to_string());
+    }
+    fn text(&mut self, value: &str) {
+        self.1.push(format!("'{value}'"));
+    }
+    fn bytes(&mut self, value: &[u8]) {
+        let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.1.push(self.0.bytes(&hex));
+    }
+}
+
+const TABLES: [&str; 5] = [
+    "telemetry_gps",
+    "telemetry_fuel",
+    "telemetry_gyroscope",
+    "telemetry_diagnosis",
+    "telemetry_custom",
+];
+
 struct Store {
-    _directory: tempfile::TempDir,
+    _held: Held,
+    dialect: Dialect,
     database: Database,
     rides: Vec<Ride>,
 }
 
+#[allow(dead_code, reason = "held for its Drop")]
+enum Held {
+    Directory(tempfile::TempDir),
+    Database(TestDatabase),
+}
+
 impl Store {
-    /// Two devices, everything stored as it was sent, and rows of an earlier run.
-    async fn new() -> Self {
+    async fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(&directory.path().join("rcu.db"))
-            .await
-            .unwrap();
-        let rides = vec![ride("demo-000001", 1), ride("demo-000002", 2)];
-        let store = Self {
-            _directory: directory,
-            database,
-            rides,
+        let path = directory.path().join("rcu.db");
+        let database = Database::open(&path).await.unwrap();
+        Self::on(database, Dialect::Sqlite, Held::Directory(directory)).await
+    }
+
+    async fn postgres() -> Self {
+        let test = TestDatabase::new();
+        let url: DatabaseUrl = test.url.parse().unwrap();
+        Postgres::migrate(&url).await.unwrap();
+        let client = Client {
+            name: "test",
+            connections_max: 2,
+            connect_deadline: std::time::Duration::from_secs(5),
         };
-        store.run("BEGIN").await;
-        for (id, ride) in (1..).zip(&store.rides) {
+        let database = Database::connect(&url, client).await.unwrap();
+        Self::on(database, Dialect::Postgres, Held::Database(test)).await
+    }
+
+    async fn on(database: Database, dialect: Dialect, held: Held) -> Self {
+        let store = Self {
+            _held: held,
+            dialect,
+            database,
+            rides: vec![ride("demo-000001", 1), ride("demo-000002", 2)],
+        };
+        store.fill().await;
+        store
+    }
+
+    /// Two devices, everything stored as it was sent, and rows of an earlier run.
+    async fn fill(&self) {
+        let dialect = self.dialect;
+        let mut statements = String::from("BEGIN;");
+        for table in TABLES.iter().chain(&["dead_letter", "accounts"]) {
+            statements += &format!("DELETE FROM {table};");
+        }
+        let received = dialect.time(0);
+        for (id, ride) in (1..).zip(&self.rides) {
             let account = ride.history.account();
-            let sql = format!(
-                "INSERT INTO accounts (id, name, sealed_key, created_at) VALUES ({id}, '{account}', x'00', 0)"
+            let key = dialect.bytes("00");
+            statements += &format!(
+                "INSERT INTO accounts (id, name, sealed_key, created_at) \
+                 VALUES ({id}, '{account}', {key}, {received});"
             );
-            store.run(&sql).await;
             let earlier = (4 << 32, UNIX_MS - 9, 2, vec![0; 14]);
             for (seq, at_ms, kind, payload) in ride.records.iter().chain([&earlier]) {
                 let record = Record::decode(*kind, payload).unwrap();
-                let mut values = Values::default();
+                let mut values = Values(dialect, vec![]);
                 record.columns(&mut values);
                 let table = record.table();
                 let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
-                let sql = format!(
-                    "INSERT INTO {} (account_id, seq, recorded_at, received_at, {}) VALUES ({id}, {seq}, {at_ms}, 0, {})",
+                statements += &format!(
+                    "INSERT INTO {} (account_id, seq, recorded_at, received_at, {}) \
+                     VALUES ({id}, {seq}, {}, {received}, {});",
                     table.name(),
                     columns.join(", "),
-                    values.0.join(", ")
+                    dialect.time(*at_ms),
+                    values.1.join(", ")
                 );
-                store.run(&sql).await;
             }
         }
-        store.run("COMMIT").await;
-        store
+        self.run(&(statements + "COMMIT")).await;
     }
 
     /// How many rows changed.
     async fn run(&self, sql: &str) -> u64 {
-        let sql: String = sql.into();
-        query(&sql)
-            .execute(self.database.writer())
-            .await
-            .unwrap()
-            .rows_affected()
+        match &self.database {
+            Database::Sqlite(sqlite) => {
+                let done = sqlx::raw_sql(sql).execute(sqlite.writer()).await;
+                done.unwrap().rows_affected()
+            }
+            Database::Postgres(postgres) => {
+                let done = sqlx::raw_sql(sql).execute(postgres.pool()).await;
+                done.unwrap().rows_affected()
+            }
+        }
     }
 
     async fn verdict(&self) -> Verdict {
         let histories: Vec<_> = self.rides.iter().map(|ride| ride.history.clone()).collect();
-        check(self.database.reader(), &histories, &KINDS)
+        check(&Source::from(&self.database), &histories, &KINDS)
             .await
             .unwrap()
     }
 
-    /// Tampers with some rows, of which there must be `rows`; what is found then.
-    async fn tampered(sql: &str, rows: u64) -> Verdict {
-        let store = Self::new().await;
-        assert_eq!(store.run(sql).await, rows, "{sql}");
-        store.verdict().await
+    /// Tampers with some rows of what was sent, of which there must be `rows`; what is found then.
+    async fn tampered(&self, sql: &str, rows: u64) -> Verdict {
+        self.fill().await;
+        assert_eq!(self.run(sql).await, rows, "{sql}");
+        self.verdict().await
     }
 }
 
-#[tokio::test]
-async fn a_database_without_a_fault_holds_and_earlier_runs_are_not_judged() {
-    let store = Store::new().await;
+macro_rules! on_both {
+    ($($test:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Store::sqlite().await).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Store::postgres().await).await;
+            })*
+        }
+    };
+}
+
+on_both!(
+    a_database_without_a_fault_holds_and_earlier_runs_are_not_judged,
+    every_altered_column_is_found,
+    missing_rows_are_found_in_every_table,
+    a_row_of_the_wrong_account_is_found_on_both_sides,
+    a_record_in_two_tables_is_found_and_one_in_dead_letter_is_not_missing,
+    an_account_that_is_not_there_and_a_file_that_is_not_there_are_told,
+);
+
+async fn a_database_without_a_fault_holds_and_earlier_runs_are_not_judged(store: Store) {
     let verdict = store.verdict().await;
     assert!(verdict.holds(), "{verdict}");
     let records: usize = store.rides.iter().map(|ride| ride.records.len()).sum();
@@ -339,8 +445,9 @@ async fn a_database_without_a_fault_holds_and_earlier_runs_are_not_judged() {
 }
 
 /// Every column of every table, changed by the least that its type can say.
-#[tokio::test]
-async fn every_altered_column_is_found() {
+async fn every_altered_column_is_found(store: Store) {
+    let later = store.dialect.later("recorded_at");
+    let zeros = store.dialect.bytes("0000");
     for (table, columns) in [
         (
             "telemetry_gps",
@@ -355,7 +462,7 @@ async fn every_altered_column_is_found() {
                 ),
                 ("satellites", "satellites + 1"),
                 ("hdop", "NULL"),
-                ("recorded_at", "recorded_at + 1"),
+                ("recorded_at", &later),
             ][..],
         ),
         (
@@ -384,7 +491,7 @@ async fn every_altered_column_is_found() {
                 ("coolant_c", "coolant_c + 0.1"),
                 ("battery_v", "battery_v + 0.001"),
                 ("odometer_m", "odometer_m - 1"),
-                ("malfunction_lamp", "1 - malfunction_lamp"),
+                ("malfunction_lamp", "NOT malfunction_lamp"),
                 ("flags", "flags + 2"),
                 ("trouble_codes", "trouble_codes || ' P0001'"),
             ],
@@ -394,7 +501,7 @@ async fn every_altered_column_is_found() {
             &[
                 ("kind", "6"),
                 ("channel", "channel + 1"),
-                ("payload", "x'0000'"),
+                ("payload", &zeros),
             ],
         ),
     ] {
@@ -403,14 +510,13 @@ async fn every_altered_column_is_found() {
                 "UPDATE {table} SET {column} = {value} WHERE (account_id, seq) =
                  (SELECT account_id, seq FROM {table} WHERE seq >= {FIRST_SEQ} AND {column} IS NOT NULL LIMIT 1)"
             );
-            let verdict = Store::tampered(&sql, 1).await;
+            let verdict = store.tampered(&sql, 1).await;
             assert_eq!(only(&verdict, Class::Altered), 1, "{table}.{column}");
         }
     }
 }
 
-#[tokio::test]
-async fn missing_rows_are_found_in_every_table() {
+async fn missing_rows_are_found_in_every_table(store: Store) {
     for table in [
         "telemetry_gps",
         "telemetry_fuel",
@@ -420,42 +526,44 @@ async fn missing_rows_are_found_in_every_table() {
     ] {
         let sql = format!(
             "DELETE FROM {table} WHERE (account_id, seq) =
-             (SELECT account_id, max(seq) FROM {table} WHERE account_id = 2)"
+             (SELECT account_id, max(seq) FROM {table} WHERE account_id = 2 GROUP BY account_id)"
         );
-        let verdict = Store::tampered(&sql, 1).await;
+        let verdict = store.tampered(&sql, 1).await;
         assert_eq!(only(&verdict, Class::Missing), 1, "{table}");
     }
 }
 
-#[tokio::test]
-async fn a_row_of_the_wrong_account_is_found_on_both_sides() {
+async fn a_row_of_the_wrong_account_is_found_on_both_sides(store: Store) {
     let sql = format!(
         "UPDATE telemetry_custom SET account_id = 2, seq = seq + 1000
          WHERE account_id = 1 AND seq = {FIRST_SEQ} + 4"
     );
-    let verdict = Store::tampered(&sql, 1).await;
+    let verdict = store.tampered(&sql, 1).await;
     assert_eq!(verdict.count(Class::Missing), 1);
     assert_eq!(verdict.count(Class::NotSent), 1);
 
     // Where the number exists there, the row is that device's record twice, or another content.
-    let sql = format!(
-        "UPDATE OR REPLACE telemetry_gps SET account_id = 2
-         WHERE account_id = 1 AND seq = {FIRST_SEQ}"
+    store.fill().await;
+    let gone = format!("DELETE FROM telemetry_gps WHERE account_id = 2 AND seq = {FIRST_SEQ}");
+    assert_eq!(store.run(&gone).await, 1);
+    let moved = format!(
+        "UPDATE telemetry_gps SET account_id = 2 WHERE account_id = 1 AND seq = {FIRST_SEQ}"
     );
-    let verdict = Store::tampered(&sql, 1).await;
+    assert_eq!(store.run(&moved).await, 1);
+    let verdict = store.verdict().await;
     assert_eq!(verdict.count(Class::Missing), 1);
     assert_eq!(verdict.count(Class::Altered), 1);
 }
 
-#[tokio::test]
-async fn a_record_in_two_tables_is_found_and_one_in_dead_letter_is_not_missing() {
+async fn a_record_in_two_tables_is_found_and_one_in_dead_letter_is_not_missing(store: Store) {
+    let payload = store
+        .dialect
+        .joined(&store.dialect.bytes("0100"), "payload");
     let copy = format!(
         "INSERT INTO dead_letter (account_id, recorded_at, seq, received_at, kind, payload, reason)
-         SELECT account_id, recorded_at, seq, 0, kind,
-                CAST(x'0100' || payload AS BLOB), 'x' FROM telemetry_custom
-         WHERE account_id = 1 AND seq = {FIRST_SEQ} + 4"
+         SELECT account_id, recorded_at, seq, recorded_at, kind, {payload}, 'x'
+         FROM telemetry_custom WHERE account_id = 1 AND seq = {FIRST_SEQ} + 4"
     );
-    let store = Store::new().await;
     // The first report's cargo record is number 4.
     assert_eq!(store.run(&copy).await, 1);
     assert_eq!(only(&store.verdict().await, Class::Duplicate), 1);
@@ -467,10 +575,14 @@ async fn a_record_in_two_tables_is_found_and_one_in_dead_letter_is_not_missing()
     assert_eq!(verdict.numbers.dead_letter, 1);
 }
 
-#[tokio::test]
-async fn an_account_that_is_not_there_and_a_file_that_is_not_there_are_told() {
-    let verdict = Store::tampered("DELETE FROM accounts WHERE id = 1", 1).await;
+async fn an_account_that_is_not_there_and_a_file_that_is_not_there_are_told(store: Store) {
+    let verdict = store.tampered("DELETE FROM accounts WHERE id = 1", 1).await;
     assert_eq!(verdict.count(Class::UnknownAccount), 1);
     assert!(verdict.count(Class::Missing) > 0);
-    assert!(open(Path::new("/nowhere/rcu.db")).await.is_err());
+    assert!(
+        open(&"sqlite:/nowhere/rcu.db".parse().unwrap())
+            .await
+            .is_err()
+    );
+    assert!(!std::path::Path::new("/nowhere").exists());
 }

@@ -64,7 +64,7 @@ struct OpenFrame {
 impl OpenFrame {
     fn is_answered_by(&self, id: u16, ack: &TelemetryAck) -> bool {
         let first = self.records.first().map(|record| record.seq);
-        self.id == id && first == Some(ack.base_seq) && self.records.len() == ack.count.into()
+        self.id == id && first == Some(ack.base_seq) && self.records.len() == usize::from(ack.count)
     }
 }
 

@@ -1,48 +1,45 @@
 #![allow(clippy::unwrap_used)]
 
 use common::secret::Secret;
-use tempfile::TempDir;
 
 use super::super::seal::open;
 use super::*;
+use crate::testing::{Held, on_both, rows, run};
 
 const MASTER: MasterKey = Secret::new([1; 32]);
 const KEY: DeviceKey = Secret::new([2; 32]);
 const NEW_KEY: DeviceKey = Secret::new([3; 32]);
 const NOW: i64 = 1_800_000_000_000;
 
-async fn accounts() -> (TempDir, Accounts) {
-    let directory = tempfile::tempdir().unwrap();
-    let database = Database::open(&directory.path().join("rcu.db"))
-        .await
-        .unwrap();
-    (directory, Accounts::new(database, MASTER))
-}
+on_both!(
+    every_change_stands_beside_its_row_for_the_followers,
+    an_account_that_is_not_there_cannot_be_changed,
+    an_account_that_was_removed_comes_back_as_another,
+    many_are_added_whole_or_not_at_all,
+    a_live_session_is_shown,
+);
 
 fn name(text: &str) -> AccountName {
     text.parse().unwrap()
 }
 
 /// What `account_changes` holds: (account, change, version).
-async fn changes(accounts: &Accounts) -> Vec<(String, String, i64)> {
-    sqlx::query_as("SELECT name, change, version FROM account_changes ORDER BY id")
-        .fetch_all(accounts.database.reader())
-        .await
-        .unwrap()
+async fn changes(database: &Database) -> Vec<(String, String, i64)> {
+    rows(
+        database,
+        "SELECT name, change, version FROM account_changes ORDER BY id",
+    )
+    .await
 }
 
-async fn key_of(accounts: &Accounts, account: &str) -> DeviceKey {
-    let sealed: Vec<u8> = sqlx::query_scalar("SELECT sealed_key FROM accounts WHERE name = ?")
-        .bind(account)
-        .fetch_one(accounts.database.reader())
-        .await
-        .unwrap();
-    open(&MASTER, &name(account), &sealed).unwrap()
+async fn key_of(database: &Database, account: &str) -> DeviceKey {
+    let sql = format!("SELECT sealed_key FROM accounts WHERE name = '{account}'");
+    let sealed: Vec<(Vec<u8>,)> = rows(database, &sql).await;
+    open(&MASTER, &name(account), &sealed[0].0).unwrap()
 }
 
-#[tokio::test]
-async fn every_change_stands_beside_its_row_for_the_followers() {
-    let (_directory, accounts) = accounts().await;
+async fn every_change_stands_beside_its_row_for_the_followers((_held, database): (Held, Database)) {
+    let accounts = Accounts::new(database.clone(), MASTER);
     let account = name("a");
     accounts.add(&account, &KEY, NOW).await.unwrap();
     assert!(accounts.disable(&account, NOW).await.unwrap());
@@ -50,11 +47,11 @@ async fn every_change_stands_beside_its_row_for_the_followers() {
     assert!(accounts.enable(&account, NOW).await.unwrap());
     assert!(!accounts.enable(&account, NOW).await.unwrap(), "it was");
     accounts.rotate_key(&account, &NEW_KEY, NOW).await.unwrap();
-    assert_eq!(key_of(&accounts, "a").await, NEW_KEY);
+    assert_eq!(key_of(&database, "a").await, NEW_KEY);
     let (described, _) = accounts.show(&account).await.unwrap();
     assert_eq!((described.version, described.enabled), (4, true));
     accounts.remove(&account, NOW).await.unwrap();
-    let told = changes(&accounts).await;
+    let told = changes(&database).await;
     let told: Vec<_> = told
         .iter()
         .map(|(name, change, version)| (&name[..], &change[..], *version))
@@ -71,9 +68,8 @@ async fn every_change_stands_beside_its_row_for_the_followers() {
     );
 }
 
-#[tokio::test]
-async fn an_account_that_is_not_there_cannot_be_changed() {
-    let (_directory, accounts) = accounts().await;
+async fn an_account_that_is_not_there_cannot_be_changed((_held, database): (Held, Database)) {
+    let accounts = Accounts::new(database.clone(), MASTER);
     let account = name("a");
     let unknown = |error| matches!(error, AccountsError::Unknown(named) if named == account);
     assert!(unknown(accounts.show(&account).await.unwrap_err()));
@@ -82,12 +78,11 @@ async fn an_account_that_is_not_there_cannot_be_changed() {
     assert!(unknown(accounts.remove(&account, NOW).await.unwrap_err()));
     let rotated = accounts.rotate_key(&account, &KEY, NOW).await;
     assert!(unknown(rotated.unwrap_err()));
-    assert_eq!(changes(&accounts).await, []);
+    assert_eq!(changes(&database).await, []);
 }
 
-#[tokio::test]
-async fn an_account_that_was_removed_comes_back_as_another() {
-    let (_directory, accounts) = accounts().await;
+async fn an_account_that_was_removed_comes_back_as_another((_held, database): (Held, Database)) {
+    let accounts = Accounts::new(database.clone(), MASTER);
     let account = name("a");
     accounts.add(&account, &KEY, NOW).await.unwrap();
     let (before, _) = accounts.show(&account).await.unwrap();
@@ -97,16 +92,15 @@ async fn an_account_that_was_removed_comes_back_as_another() {
     assert!(after.id > before.id, "ids are never used again");
 }
 
-#[tokio::test]
-async fn many_are_added_whole_or_not_at_all() {
-    let (_directory, accounts) = accounts().await;
+async fn many_are_added_whole_or_not_at_all((_held, database): (Held, Database)) {
+    let accounts = Accounts::new(database.clone(), MASTER);
     let fleet = |from: u32, to: u32| -> Vec<_> {
         (from..to)
             .map(|n| (name(&format!("truck-{n:06}")), KEY))
             .collect()
     };
     accounts.add_many(&fleet(1, 2_502), NOW).await.unwrap();
-    assert_eq!(changes(&accounts).await.len(), 2_501);
+    assert_eq!(changes(&database).await.len(), 2_501);
     let exists = |error, account: &str| matches!(error, AccountsError::Exists(named) if named.as_str() == account);
     let refused = accounts.add_many(&fleet(2_500, 4_000), NOW).await;
     assert!(exists(refused.unwrap_err(), "truck-002500"));
@@ -114,7 +108,7 @@ async fn many_are_added_whole_or_not_at_all() {
     twice.push(twice[3].clone());
     let refused = accounts.add_many(&twice, NOW).await;
     assert!(exists(refused.unwrap_err(), "truck-005003"));
-    assert_eq!(changes(&accounts).await.len(), 2_501);
+    assert_eq!(changes(&database).await.len(), 2_501);
 
     let mut listed = vec![];
     let mut after = String::new();
@@ -128,30 +122,30 @@ async fn many_are_added_whole_or_not_at_all() {
     assert!(listed.is_sorted());
 }
 
-#[tokio::test]
-async fn a_live_session_is_shown() {
-    let (_directory, accounts) = accounts().await;
+async fn a_live_session_is_shown((_held, database): (Held, Database)) {
+    let accounts = Accounts::new(database.clone(), MASTER);
     let account = name("a");
     accounts.add(&account, &KEY, NOW).await.unwrap();
     let (described, online) = accounts.show(&account).await.unwrap();
     assert_eq!(online, None);
     for (epoch, ended_at) in [(1, Some(NOW)), (2, None)] {
-        sqlx::query(
+        let time = |ms: i64| match database {
+            Database::Sqlite(_) => ms.to_string(),
+            Database::Postgres(_) => format!("to_timestamp({ms} / 1000.0)"),
+        };
+        let id = described.id;
+        let attached = time(NOW + epoch);
+        let ended = ended_at.map_or("NULL".into(), time);
+        let sql = format!(
             "INSERT INTO sessions (account_id, epoch, node, source, attached_at, ended_at) \
-             VALUES (?, ?, 'logic-1', '10.0.0.1', ?, ?)",
-        )
-        .bind(described.id)
-        .bind(epoch)
-        .bind(NOW + epoch)
-        .bind(ended_at)
-        .execute(accounts.database.writer())
-        .await
-        .unwrap();
+             VALUES ({id}, {epoch}, 'logic-1', '10.0.0.1', {attached}, {ended})"
+        );
+        run(&database, &sql).await;
     }
     let (_, online) = accounts.show(&account).await.unwrap();
     let online = online.unwrap();
     assert_eq!(
-        (&online.node[..], online.attached_at_ms),
-        ("logic-1", NOW + 2)
+        (&online.node[..], &online.source[..], online.attached_at_ms),
+        ("logic-1", "10.0.0.1", NOW + 2)
     );
 }

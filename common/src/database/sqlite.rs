@@ -7,9 +7,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+
+use super::DatabaseError;
 
 /// Statements wait this long for another process (`rcu device …` beside `rcu up`) to finish writing.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,33 +24,24 @@ const READERS_MAX: u32 = 4;
 /// measured: the system's cache has what is missing.
 const WRITER_CACHE_KIB: u32 = 500;
 
+const MIGRATOR: Migrator = sqlx::migrate!("../config/schema/sqlite");
+
 /// Cheap to clone; all clones share the connections.
 #[derive(Clone, Debug)]
-pub struct Database {
+pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum DatabaseError {
-    #[error("cannot open the database {path}")]
-    Open { path: String, source: sqlx::Error },
-    #[error("cannot bring the schema of {path} up to date")]
-    Migrate {
-        path: String,
-        source: sqlx::migrate::MigrateError,
-    },
-}
-
-impl Database {
+impl Sqlite {
     /// Opens the file, makes it where it is missing, and brings its schema up to date.
     ///
     /// # Errors
     /// The file cannot be opened or written, or its schema is newer than this program.
-    pub async fn open(path: &Path) -> Result<Self, DatabaseError> {
+    pub(super) async fn open(path: &Path) -> Result<Self, DatabaseError> {
         let name = || path.display().to_string();
         let open = |source| DatabaseError::Open {
-            path: name(),
+            database: name(),
             source,
         };
         let options = SqliteConnectOptions::new()
@@ -64,13 +58,17 @@ impl Database {
             .connect_with(options.clone().pragma("cache_size", cache_size))
             .await
             .map_err(open)?;
-        sqlx::migrate!("../config/schema/sqlite")
-            .run(&writer)
-            .await
-            .map_err(|source| DatabaseError::Migrate {
-                path: name(),
+        MIGRATOR.run(&writer).await.map_err(|source| match source {
+            MigrateError::VersionMissing(found) => DatabaseError::SchemaTooNew {
+                database: name(),
+                found,
+                needed: newest(&MIGRATOR),
+            },
+            source => DatabaseError::Migrate {
+                database: name(),
                 source,
-            })?;
+            },
+        })?;
         let readers = pool(READERS_MAX)
             .connect_with(options.read_only(true))
             .await
@@ -90,10 +88,16 @@ impl Database {
     }
 
     /// Waits until every statement is done, then closes the file.
-    pub async fn close(&self) {
+    pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// The version that a program with these migrations needs.
+pub(super) fn newest(migrator: &Migrator) -> i64 {
+    let versions = migrator.iter().map(|migration| migration.version);
+    versions.max().unwrap_or_default()
 }
 
 /// A pool whose connections stay: opening one costs a thread and a schema read. They are to a file:
@@ -117,7 +121,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rcu.db");
         for _ in 0..2 {
-            let database = Database::open(&path).await.unwrap();
+            let database = Sqlite::open(&path).await.unwrap();
             let (accounts,): (i64,) = sqlx::query_as("SELECT count(*) FROM accounts")
                 .fetch_one(database.reader())
                 .await
@@ -130,12 +134,27 @@ mod tests {
     #[tokio::test]
     async fn readers_cannot_write() {
         let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(&directory.path().join("rcu.db"))
+        let database = Sqlite::open(&directory.path().join("rcu.db"))
             .await
             .unwrap();
         let refused = sqlx::query("DELETE FROM accounts")
             .execute(database.reader())
             .await;
         assert!(refused.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_newer_program_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rcu.db");
+        let database = Sqlite::open(&path).await.unwrap();
+        sqlx::query("UPDATE _sqlx_migrations SET version = 7")
+            .execute(database.writer())
+            .await
+            .unwrap();
+        database.close().await;
+        let refused = Sqlite::open(&path).await.unwrap_err().to_string();
+        let says = "has schema 7, this program knows 1: run a newer one";
+        assert!(refused.ends_with(says), "{refused}");
     }
 }

@@ -1,0 +1,237 @@
+//! A PostgreSQL database: connections that give up in time, on both sides, and the schema's version.
+//!
+//! Whoever waits for a statement drops it at a deadline. The server must not go on with it then: it
+//! would keep locks, and each attempt that follows would take one more of its connections. So the
+//! server looks each second whether its client is still there, and does not wait for one that is
+//! silent in the middle of a transaction.
+
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{
+    PgArgumentBuffer, PgConnectOptions, PgConnection, PgHasArrayType, PgPool, PgPoolOptions,
+    PgTypeInfo, PgValueRef,
+};
+use sqlx::{ConnectOptions as _, Connection, Decode, Encode, Type};
+
+use super::sqlite::newest;
+use super::{Client, DatabaseError, DatabaseUrl};
+
+const MIGRATOR: Migrator = sqlx::migrate!("../config/schema/postgres");
+
+/// Settings of every session.
+const SESSION: [(&str, &str); 5] = [
+    // "It is there already, skipping" is no news.
+    ("client_min_messages", "warning"),
+    ("client_connection_check_interval", "1s"),
+    ("idle_in_transaction_session_timeout", "30s"),
+    // Of a peer that the network has swallowed.
+    ("tcp_user_timeout", "30s"),
+    ("TimeZone", "UTC"),
+];
+
+/// A connection that has been idle so long is asked whether it works before it is used. One that was
+/// used just now is not: to ask costs as much as a statement.
+const IDLE_TRUSTED: Duration = Duration::from_secs(1);
+
+/// 2000-01-01, from which PostgreSQL counts, in Unix microseconds.
+const EPOCH_UNIX_US: i64 = 946_684_800_000_000;
+
+/// `timestamptz`, as its wire has it.
+const TIMESTAMPTZ: Oid = Oid(1184);
+const TIMESTAMPTZ_ARRAY: Oid = Oid(1185);
+
+/// Cheap to clone; all clones share the connections.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    pool: PgPool,
+}
+
+/// What `rcu db migrate` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// Versions of the schema; 0: there was none.
+    pub from: i64,
+    pub to: i64,
+}
+
+impl Postgres {
+    pub(super) async fn connect(
+        url: &DatabaseUrl,
+        client: Client<'_>,
+    ) -> Result<Self, DatabaseError> {
+        let open = open_error(url);
+        let options = options(url).application_name(&format!("rcu {}", client.name));
+        let pool = PgPoolOptions::new()
+            .max_connections(client.connections_max)
+            .acquire_timeout(client.connect_deadline)
+            .test_before_acquire(false)
+            .before_acquire(|connection, about| {
+                Box::pin(async move {
+                    if about.idle_for > IDLE_TRUSTED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options.clone());
+        // By itself the pool would try again and again, and say in the end that it took too long.
+        let connecting = tokio::time::timeout(client.connect_deadline, options.connect());
+        let connected = connecting.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let mut connection = connected.map_err(&open)?;
+        let found = version(&mut connection).await.map_err(&open)?;
+        let _ = connection.close().await;
+        let (database, needed) = (url.to_string(), newest(&MIGRATOR));
+        match found.cmp(&needed) {
+            std::cmp::Ordering::Equal => Ok(Self { pool }),
+            std::cmp::Ordering::Less => Err(DatabaseError::SchemaTooOld {
+                database,
+                found,
+                needed,
+            }),
+            std::cmp::Ordering::Greater => Err(DatabaseError::SchemaTooNew {
+                database,
+                found,
+                needed,
+            }),
+        }
+    }
+
+    /// Brings the schema up to date, one migration a transaction; two at a time wait for each other.
+    ///
+    /// # Errors
+    /// It cannot be reached, is newer than this program, or the user owns no tables in it. A file is
+    /// brought up to date when it is opened, and is no error.
+    pub async fn migrate(url: &DatabaseUrl) -> Result<Migrated, DatabaseError> {
+        let open = open_error(url);
+        let needed = newest(&MIGRATOR);
+        let options = options(url).application_name("rcu db");
+        let mut connection = options.connect().await.map_err(&open)?;
+        let from = version(&mut connection).await.map_err(&open)?;
+        if from > needed {
+            return Err(DatabaseError::SchemaTooNew {
+                database: url.to_string(),
+                found: from,
+                needed,
+            });
+        }
+        MIGRATOR
+            .run(&mut connection)
+            .await
+            .map_err(|source| DatabaseError::Migrate {
+                database: url.to_string(),
+                source,
+            })?;
+        let _ = connection.close().await;
+        Ok(Migrated { from, to: needed })
+    }
+
+    /// Whether a database has the schema that this program needs, or which; for whoever shows it.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub async fn versions(url: &DatabaseUrl) -> Result<(i64, i64), DatabaseError> {
+        let open = open_error(url);
+        let options = options(url).application_name("rcu db");
+        let mut connection = options.connect().await.map_err(&open)?;
+        let found = version(&mut connection).await.map_err(&open)?;
+        let _ = connection.close().await;
+        Ok((found, newest(&MIGRATOR)))
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+fn open_error(url: &DatabaseUrl) -> impl Fn(sqlx::Error) -> DatabaseError {
+    move |source| DatabaseError::Open {
+        database: url.to_string(),
+        source,
+    }
+}
+
+fn options(url: &DatabaseUrl) -> PgConnectOptions {
+    url.postgres()
+        .expect("whoever comes here has asked whether it is a file")
+        .options(SESSION)
+        // It would print whole statements.
+        .disable_statement_logging()
+}
+
+/// Of the schema; 0: there is none.
+async fn version(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    let known: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !known {
+        return Ok(0);
+    }
+    sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success")
+        .fetch_one(connection)
+        .await
+}
+
+/// A `timestamptz` of whole milliseconds, as the rest of the program counts them. PostgreSQL's
+/// microseconds are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnixMs(pub i64);
+
+impl UnixMs {
+    /// As PostgreSQL's binary format has it: microseconds since 2000. A time that no `timestamptz`
+    /// holds becomes one that the database refuses, never one of its infinities.
+    pub fn to_wire(self) -> i64 {
+        let unix_us = self.0.checked_mul(1_000);
+        let us = unix_us.and_then(|us| us.checked_sub(EPOCH_UNIX_US));
+        us.filter(|&us| us != i64::MAX && us != i64::MIN)
+            .unwrap_or(i64::MAX - 1)
+    }
+
+    fn from_wire(us: i64) -> Self {
+        Self(us.saturating_add(EPOCH_UNIX_US).div_euclid(1_000))
+    }
+}
+
+impl Type<sqlx::Postgres> for UnixMs {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(TIMESTAMPTZ)
+    }
+}
+
+impl PgHasArrayType for UnixMs {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(TIMESTAMPTZ_ARRAY)
+    }
+}
+
+impl Encode<'_, sqlx::Postgres> for UnixMs {
+    fn encode_by_ref(
+        &self,
+        buffer: &mut PgArgumentBuffer,
+    ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
+        buffer.extend(self.to_wire().to_be_bytes());
+        Ok(sqlx::encode::IsNull::No)
+    }
+}
+
+impl Decode<'_, sqlx::Postgres> for UnixMs {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, sqlx::error::BoxDynError> {
+        let bytes = value.as_bytes()?.try_into()?;
+        Ok(Self::from_wire(i64::from_be_bytes(bytes)))
+    }
+}
+
+impl From<UnixMs> for i64 {
+    fn from(time: UnixMs) -> Self {
+        time.0
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,165 @@
+#![allow(clippy::unwrap_used)]
+
+use servers::{PostgresServer, TestDatabase};
+
+use super::*;
+use crate::database::Database;
+
+const CLIENT: Client<'_> = Client {
+    name: "test",
+    connections_max: 2,
+    connect_deadline: Duration::from_secs(3),
+};
+
+fn told(error: &DatabaseError) -> String {
+    use std::error::Error;
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        told += &format!(" because: {error}");
+        cause = error.source();
+    }
+    told
+}
+
+async fn connect(url: &str) -> Result<Database, DatabaseError> {
+    Database::connect(&url.parse().unwrap(), CLIENT).await
+}
+
+#[tokio::test]
+async fn only_a_migrated_database_is_used_and_the_others_are_told_apart() {
+    let empty = TestDatabase::new();
+    let url: DatabaseUrl = empty.url.parse().unwrap();
+    let old = connect(&empty.url).await.unwrap_err();
+    let says = "has schema 0, this program needs 1: run `rcu db migrate --database URL`";
+    assert!(old.to_string().ends_with(says), "{old}");
+
+    let migrated = Postgres::migrate(&url).await.unwrap();
+    assert_eq!((migrated.from, migrated.to), (0, 1));
+    let again = Postgres::migrate(&url).await.unwrap();
+    assert_eq!((again.from, again.to), (1, 1));
+    assert_eq!(Postgres::versions(&url).await.unwrap(), (1, 1));
+    let database = connect(&empty.url).await.unwrap();
+    let Database::Postgres(postgres) = &database else {
+        panic!("{database:?}");
+    };
+    sqlx::query("UPDATE _sqlx_migrations SET version = 9")
+        .execute(postgres.pool())
+        .await
+        .unwrap();
+    database.close().await;
+    let new = connect(&empty.url).await.unwrap_err();
+    let says = "has schema 9, this program knows 1: run a newer one";
+    assert!(new.to_string().ends_with(says), "{new}");
+    let new = Postgres::migrate(&url).await.unwrap_err();
+    assert!(matches!(new, DatabaseError::SchemaTooNew { .. }), "{new}");
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_used_says_why_within_its_deadline() {
+    let server =
+        PostgresServer::start("max_connections = 5\nsuperuser_reserved_connections = 0").unwrap();
+    Postgres::migrate(&server.url("postgres").parse().unwrap())
+        .await
+        .unwrap();
+    // The same over TCP, with the password.
+    connect(&server.tcp_url("postgres")).await.unwrap();
+    let wrong = server.tcp_url("postgres").replace("only", "0nly");
+    let refused = told(&connect(&wrong).await.unwrap_err());
+    assert!(
+        refused.contains("password authentication failed"),
+        "{refused}"
+    );
+    assert!(!refused.contains("0nly"), "{refused}");
+    let missing = told(&connect(&server.tcp_url("nowhere")).await.unwrap_err());
+    assert!(missing.contains("does not exist"), "{missing}");
+
+    let mut held = vec![];
+    while let Ok(connection) = options(&server.url("postgres").parse().unwrap())
+        .connect()
+        .await
+    {
+        held.push(connection);
+    }
+    let full = told(&connect(&server.tcp_url("postgres")).await.unwrap_err());
+    assert!(full.contains("too many clients"), "{full}");
+    drop(held);
+
+    server.freeze().unwrap();
+    let begun = std::time::Instant::now();
+    let silent = told(&connect(&server.tcp_url("postgres")).await.unwrap_err());
+    assert!(silent.contains("timed out"), "{silent}");
+    assert!(begun.elapsed() < 2 * CLIENT.connect_deadline);
+    let url = server.tcp_url("postgres");
+    drop(server);
+    let gone = told(&connect(&url).await.unwrap_err());
+    assert!(gone.contains("refused"), "{gone}");
+}
+
+#[tokio::test]
+async fn times_are_kept_to_the_millisecond_and_what_is_no_time_is_refused() {
+    let database = TestDatabase::new();
+    let mut connection = options(&database.url.parse().unwrap())
+        .connect()
+        .await
+        .unwrap();
+    for (unix_ms, text) in [
+        (0, "1970-01-01 00:00:00+00"),
+        (1_700_000_000_001, "2023-11-14 22:13:20.001+00"),
+        (-1, "1969-12-31 23:59:59.999+00"),
+        (253_402_300_799_999, "9999-12-31 23:59:59.999+00"),
+    ] {
+        let row: (String, UnixMs, Vec<UnixMs>) =
+            sqlx::query_as("SELECT $1::timestamptz::text, $1, ARRAY[$1] || $2::timestamptz[]")
+                .bind(UnixMs(unix_ms))
+                .bind(vec![UnixMs(7)])
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+        let both = vec![UnixMs(unix_ms), UnixMs(7)];
+        assert_eq!(row, (text.into(), UnixMs(unix_ms), both));
+    }
+    // One microsecond below an infinity stands in place of what does not fit.
+    for no_time in [i64::MAX, i64::MIN, 1 << 60] {
+        let refused = sqlx::query("SELECT $1::timestamptz")
+            .bind(UnixMs(no_time))
+            .execute(&mut connection)
+            .await
+            .unwrap_err();
+        let code = refused.as_database_error().unwrap().code().unwrap();
+        assert_eq!(code, "22008", "{no_time}");
+    }
+}
+
+/// Ids of changes are taken in the order in which they become visible: a follower that has seen one
+/// has seen all before it.
+#[tokio::test]
+async fn changes_become_visible_in_the_order_of_their_ids() {
+    let database = TestDatabase::new();
+    let url: DatabaseUrl = database.url.parse().unwrap();
+    Postgres::migrate(&url).await.unwrap();
+    let insert = "INSERT INTO account_changes (account_id, name, change, version, changed_at) \
+                  VALUES (1, 'a', 'added', 1, now()) RETURNING id";
+    let mut first = options(&url).connect().await.unwrap();
+    let mut second = options(&url).connect().await.unwrap();
+    sqlx::query("BEGIN").execute(&mut first).await.unwrap();
+    let earlier: i64 = sqlx::query_scalar(insert)
+        .fetch_one(&mut first)
+        .await
+        .unwrap();
+    let later = tokio::spawn(async move {
+        let later = sqlx::query_scalar::<_, i64>(insert);
+        later.fetch_one(&mut second).await.unwrap()
+    });
+    let waiting =
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)";
+    while !sqlx::query_scalar::<_, bool>(waiting)
+        .fetch_one(&mut first)
+        .await
+        .unwrap()
+    {
+        assert!(!later.is_finished(), "it did not wait");
+    }
+    sqlx::query("COMMIT").execute(&mut first).await.unwrap();
+    assert!(later.await.unwrap() > earlier);
+}

@@ -1,0 +1,201 @@
+//! Where a database is, as people write it. It may hold a password, and never shows it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+const SQLITE: &str = "sqlite:";
+const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
+
+/// `sqlite:PATH`, or `postgres://USER:PASSWORD@HOST:PORT/NAME`. With `?host=/DIRECTORY` instead of a
+/// host the latter goes through the Unix socket in that directory. A password that is not in it comes
+/// from PGPASSWORD or ~/.pgpass.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct DatabaseUrl(Kind);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Kind {
+    Sqlite(PathBuf),
+    /// As it was written. It was read once, and so it can be read.
+    Postgres(String),
+}
+
+/// None of them repeats what was written: it may be a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    #[error("a database is sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/NAME")]
+    Scheme,
+    #[error("after sqlite: stands the path of a file")]
+    Path,
+    #[error(
+        "no postgres://USER:PASSWORD@HOST:PORT/NAME; a / : @ ? # or % in a password is written as % and two hex digits"
+    )]
+    Postgres,
+    #[error("the name of the database is missing: postgres://USER:PASSWORD@HOST:PORT/NAME")]
+    Name,
+    #[error(
+        "sslmode: this program speaks no TLS to a database; use a private network or a Unix socket"
+    )]
+    Tls,
+}
+
+impl DatabaseUrl {
+    pub fn sqlite(path: &Path) -> Self {
+        Self(Kind::Sqlite(path.into()))
+    }
+
+    /// `None` where it is PostgreSQL.
+    pub fn sqlite_path(&self) -> Option<&Path> {
+        match &self.0 {
+            Kind::Sqlite(path) => Some(path),
+            Kind::Postgres(_) => None,
+        }
+    }
+
+    /// How to connect; `None` for a file.
+    pub(super) fn postgres(&self) -> Option<PgConnectOptions> {
+        match &self.0 {
+            Kind::Sqlite(_) => None,
+            Kind::Postgres(text) => text.parse().ok(),
+        }
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        if let Some(path) = text.strip_prefix(SQLITE) {
+            // sqlite:///absolute is how other programs write it.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return match path.is_empty() {
+                true => Err(UrlError::Path),
+                false => Ok(Self::sqlite(Path::new(path))),
+            };
+        }
+        if !POSTGRES.iter().any(|scheme| text.starts_with(scheme)) {
+            return Err(UrlError::Scheme);
+        }
+        let options: PgConnectOptions = text.parse().map_err(|_| UrlError::Postgres)?;
+        if options.get_database().is_none_or(str::is_empty) {
+            return Err(UrlError::Name);
+        }
+        match options.get_ssl_mode() {
+            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => {}
+            _ => return Err(UrlError::Tls),
+        }
+        Ok(Self(Kind::Postgres(text.into())))
+    }
+}
+
+impl TryFrom<String> for DatabaseUrl {
+    type Error = UrlError;
+
+    fn try_from(text: String) -> Result<Self, UrlError> {
+        text.parse()
+    }
+}
+
+/// Without the password, and without whatever else stands behind the name.
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(options) = self.postgres() else {
+            let path = self.sqlite_path().unwrap_or(Path::new(""));
+            return write!(f, "{SQLITE}{}", path.display());
+        };
+        let (user, name) = (options.get_username(), options.get_database());
+        let name = name.unwrap_or_default();
+        match options.get_socket() {
+            Some(socket) => {
+                let socket = socket.display();
+                write!(
+                    f,
+                    "postgres:///{name}?host={socket}&user={user}&password=***"
+                )
+            }
+            None => {
+                let (host, port) = (options.get_host(), options.get_port());
+                write!(f, "postgres://{user}:***@{host}:{port}/{name}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<DatabaseUrl, UrlError> {
+        text.parse()
+    }
+
+    #[test]
+    fn what_people_write_is_read() {
+        for (text, path) in [
+            ("sqlite:rcu-data/rcu.db", "rcu-data/rcu.db"),
+            ("sqlite:///var/lib/rcu.db", "/var/lib/rcu.db"),
+            ("sqlite:/var/lib/rcu.db", "/var/lib/rcu.db"),
+        ] {
+            assert_eq!(read(text).unwrap().sqlite_path(), Some(Path::new(path)));
+        }
+        for text in [
+            "postgres://rcu@db.example.net/rcu",
+            "postgresql://rcu:secret@[2001:db8::1]:5433/rcu",
+            "postgres:///rcu?host=/run/postgresql&user=rcu",
+            "postgres://%2Frun%2Fpostgresql/rcu",
+        ] {
+            assert_eq!(read(text).unwrap().sqlite_path(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_says_why() {
+        for (text, why) in [
+            ("", UrlError::Scheme),
+            ("rcu.db", UrlError::Scheme),
+            ("mysql://localhost/rcu", UrlError::Scheme),
+            ("sqlite:", UrlError::Path),
+            ("postgres://rcu:a/b@db/rcu", UrlError::Postgres),
+            ("postgres://db:port/rcu", UrlError::Postgres),
+            ("postgres://rcu@db", UrlError::Name),
+            ("postgres://rcu@db/rcu?sslmode=require", UrlError::Tls),
+            ("postgres://rcu@db/rcu?sslmode=verify-full", UrlError::Tls),
+        ] {
+            assert_eq!(read(text), Err(why), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        for (text, shown) in [
+            (
+                "postgres://rcu:hidden@db:5433/rcu",
+                "postgres://rcu:***@db:5433/rcu",
+            ),
+            (
+                "postgres://db/rcu?user=rcu&password=hidden&options=-csearch_path%3Dhidden",
+                "postgres://rcu:***@db:5432/rcu",
+            ),
+            (
+                "postgres://rcu:hidden@%2Frun%2Fpostgresql/rcu",
+                "postgres:///rcu?host=/run/postgresql&user=rcu&password=***",
+            ),
+            ("sqlite:rcu.db", "sqlite:rcu.db"),
+        ] {
+            let url = read(text).unwrap();
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(format!("{url:?}"), shown);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What the accounts table is told and asked, in the dialects of both databases.
+
+mod postgres;
+mod sqlite;
+
+use std::time::Duration;
+
+use common::database::Database;
+use common::ids::{AccountId, AccountName};
+use sqlx::postgres::PgListener;
+
+use super::inquiries::FOLLOWED_EVERY_MS;
+use super::store::{Described, Online};
+use crate::account::{ChangeKind, LastLogin};
+use postgres::Postgres;
+use sqlite::Sqlite;
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) enum Table {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
+}
+
+/// A row of `account_changes`: its number; the account, its name, what happened to it, its version.
+pub(super) type ChangeRow = (i64, i64, String, String, i64);
+
+/// Of `accounts`: name, id, sealed key, enabled, version.
+pub(super) type AccountRow = (String, i64, Vec<u8>, bool, i64);
+
+/// Id, version, enabled.
+pub(super) type VersionRow = (i64, i64, bool);
+
+/// An account to be added, with its sealed key.
+pub(super) type Sealed<'a> = (&'a AccountName, Vec<u8>);
+
+/// What a person changes.
+#[derive(Clone, Debug)]
+pub(super) enum Edit {
+    Enable,
+    Disable,
+    /// To this sealed key.
+    RotateKey(Vec<u8>),
+    Remove,
+}
+
+impl Edit {
+    fn kind(&self) -> ChangeKind {
+        match self {
+            Self::Enable => ChangeKind::Enabled,
+            Self::Disable => ChangeKind::Disabled,
+            Self::RotateKey(_) => ChangeKind::KeyRotated,
+            Self::Remove => ChangeKind::Removed,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Edited {
+    Done,
+    /// It was so before.
+    Nothing,
+    /// There is no such account.
+    Unknown,
+}
+
+/// What came of adding accounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    All,
+    /// None of them: the first that was there already, or is in the list twice.
+    Exists(AccountName),
+}
+
+macro_rules! on_either {
+    ($table:expr, $it:ident => $asked:expr) => {
+        match $table {
+            Table::Sqlite($it) => $asked.await,
+            Table::Postgres($it) => $asked.await,
+        }
+    };
+}
+
+impl Table {
+    pub(crate) fn new(database: &Database) -> Self {
+        match database {
+            Database::Sqlite(sqlite) => Self::Sqlite(Sqlite::new(sqlite.clone())),
+            Database::Postgres(postgres) => Self::Postgres(Postgres::new(postgres.pool().clone())),
+        }
+    }
+
+    /// Hears of changes as they happen; `None`: this database tells nobody.
+    pub(super) async fn listen(&self) -> Result<Option<PgListener>, sqlx::Error> {
+        match self {
+            Self::Sqlite(_) => Ok(None),
+            Self::Postgres(postgres) => postgres.listen().await.map(Some),
+        }
+    }
+
+    /// How often changes are to be looked for. Where they are told of, looking is for what was missed.
+    pub(super) fn followed_every(&self) -> Duration {
+        match self {
+            Self::Sqlite(_) => Duration::from_millis(FOLLOWED_EVERY_MS),
+            Self::Postgres(_) => Duration::from_millis(2 * FOLLOWED_EVERY_MS),
+        }
+    }
+
+    /// The number of the newest change; 0: there is none.
+    pub(super) async fn position(&self) -> Result<i64, sqlx::Error> {
+        on_either!(self, it => it.position())
+    }
+
+    /// At most so many after this one, the oldest first.
+    pub(super) async fn changes(
+        &self,
+        after: i64,
+        max: i64,
+    ) -> Result<Vec<ChangeRow>, sqlx::Error> {
+        on_either!(self, it => it.changes(after, max))
+    }
+
+    /// Of those names, the accounts that there are.
+    pub(super) async fn accounts(
+        &self,
+        names: &[AccountName],
+    ) -> Result<Vec<AccountRow>, sqlx::Error> {
+        on_either!(self, it => it.accounts(names))
+    }
+
+    pub(super) async fn versions(&self, ids: &[AccountId]) -> Result<Vec<VersionRow>, sqlx::Error> {
+        on_either!(self, it => it.versions(ids))
+    }
+
+    /// Of the conn server with this number.
+    pub(super) async fn mark(&self, node_number: u16) -> Result<Option<i64>, sqlx::Error> {
+        on_either!(self, it => it.mark(node_number))
+    }
+
+    /// It only grows, whoever else believes to have this number.
+    pub(super) async fn store_mark(&self, node_number: u16, mark: i64) -> Result<(), sqlx::Error> {
+        on_either!(self, it => it.store_mark(node_number, mark))
+    }
+
+    /// At most one of each account; those of accounts that are gone are of no account.
+    pub(super) async fn note_last_logins(&self, notes: &[LastLogin]) -> Result<(), sqlx::Error> {
+        on_either!(self, it => it.note_last_logins(notes))
+    }
+
+    /// All or none.
+    pub(super) async fn add(
+        &self,
+        accounts: &[Sealed<'_>],
+        unix_ms: i64,
+    ) -> Result<Added, sqlx::Error> {
+        on_either!(self, it => it.add(accounts, unix_ms))
+    }
+
+    /// Changes the account and records it.
+    pub(super) async fn edit(
+        &self,
+        name: &AccountName,
+        edit: Edit,
+        unix_ms: i64,
+    ) -> Result<Edited, sqlx::Error> {
+        on_either!(self, it => it.edit(name, edit, unix_ms))
+    }
+
+    /// In order of their names, beginning after `after`.
+    pub(super) async fn list(&self, after: &str, max: u32) -> Result<Vec<Described>, sqlx::Error> {
+        on_either!(self, it => it.list(after, max))
+    }
+
+    pub(super) async fn describe(
+        &self,
+        name: &AccountName,
+    ) -> Result<Option<Described>, sqlx::Error> {
+        on_either!(self, it => it.describe(name))
+    }
+
+    /// Its newest session that has not ended.
+    pub(super) async fn online(&self, id: i64) -> Result<Option<Online>, sqlx::Error> {
+        on_either!(self, it => it.online(id))
+    }
+}

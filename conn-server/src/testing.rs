@@ -1,0 +1,75 @@
+//! What tests of both databases share.
+
+use common::database::{Client, Database, DatabaseUrl, Postgres};
+use servers::TestDatabase;
+use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use tempfile::TempDir;
+
+/// What goes when the test is over.
+#[derive(Debug)]
+#[allow(dead_code, reason = "held for its Drop")]
+pub(crate) enum Held {
+    Directory(TempDir),
+    Database(TestDatabase),
+}
+
+pub(crate) async fn sqlite() -> (Held, Database) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("rcu.db");
+    let database = Database::open(&path).await.expect("a database");
+    (Held::Directory(directory), database)
+}
+
+pub(crate) async fn postgres() -> (Held, Database) {
+    let test = TestDatabase::new();
+    let url: DatabaseUrl = test.url.parse().expect("a URL");
+    Postgres::migrate(&url).await.expect("migrated");
+    let client = Client {
+        name: "conn-1",
+        connections_max: crate::accounts::CONNECTIONS_MAX,
+        connect_deadline: std::time::Duration::from_secs(3),
+    };
+    let database = Database::connect(&url, client).await.expect("a database");
+    (Held::Database(test), database)
+}
+
+pub(crate) async fn run(database: &Database, sql: &str) {
+    let done = match database {
+        Database::Sqlite(sqlite) => sqlx::raw_sql(sql).execute(sqlite.writer()).await.map(drop),
+        Database::Postgres(postgres) => sqlx::raw_sql(sql).execute(postgres.pool()).await.map(drop),
+    };
+    done.expect("done");
+}
+
+pub(crate) async fn rows<T>(database: &Database, sql: &str) -> Vec<T>
+where
+    T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    let rows = match database {
+        Database::Sqlite(sqlite) => sqlx::query_as(sql).fetch_all(sqlite.reader()).await,
+        Database::Postgres(postgres) => sqlx::query_as(sql).fetch_all(postgres.pool()).await,
+    };
+    rows.expect("rows")
+}
+
+/// Runs each of these tests on both databases. They take what `sqlite` and `postgres` give.
+macro_rules! on_both {
+    ($($test:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test($crate::testing::sqlite().await).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test($crate::testing::postgres().await).await;
+            })*
+        }
+    };
+}
+
+pub(crate) use on_both;

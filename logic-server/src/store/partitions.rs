@@ -1,0 +1,78 @@
+//! Keeps the partitions of PostgreSQL ahead of the records: a day gets its own before it comes.
+//!
+//! A record of a day that has none is stored all the same, in the default partition, and moved when its
+//! day is made. So nothing here is urgent, and what fails is tried again.
+
+use std::time::Duration;
+
+use common::database::{Database, UnixMs};
+use sqlx::postgres::PgPool;
+use tokio::time::sleep;
+
+use crate::clock::Clock;
+
+/// Days before today: devices that were out of reach send what is older than midnight. And a new
+/// cluster's devices come with some days of records.
+const DAYS_BEHIND: i32 = 3;
+
+/// A weekend, and one day.
+const DAYS_AHEAD: i32 = 3;
+
+/// How often is looked whether it is tomorrow.
+const LOOKED_EVERY: Duration = Duration::from_secs(3_600);
+
+/// After a failure.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug)]
+pub struct Partitions {
+    pool: PgPool,
+}
+
+impl Partitions {
+    /// `None`: the database has none.
+    pub fn of(database: &Database) -> Option<Self> {
+        match database {
+            Database::Sqlite(_) => None,
+            Database::Postgres(postgres) => Some(Self {
+                pool: postgres.pool().clone(),
+            }),
+        }
+    }
+
+    /// Makes those around this day that are missing; returns how many. One day a transaction, so that
+    /// locks are short.
+    pub async fn ensure(&self, unix_ms: u64) -> Result<u32, sqlx::Error> {
+        let now = UnixMs(i64::try_from(unix_ms).unwrap_or(i64::MAX));
+        let mut made = 0;
+        for day in -DAYS_BEHIND..=DAYS_AHEAD {
+            let statement = "SELECT rcu_ensure_partition(($1 AT TIME ZONE 'UTC')::date + $2)";
+            let of_day: i32 = sqlx::query_scalar(statement)
+                .bind(now)
+                .bind(day)
+                .fetch_one(&self.pool)
+                .await?;
+            made += of_day.unsigned_abs();
+        }
+        Ok(made)
+    }
+
+    /// Does so until it is dropped.
+    pub(crate) async fn keep(self, clock: Clock) {
+        loop {
+            let wait = match self.ensure(clock.now().unix_ms).await {
+                Ok(made) => {
+                    if made > 0 {
+                        tracing::info!(made, "partitions were made");
+                    }
+                    LOOKED_EVERY
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "partitions cannot be made: days without one go to the default partition");
+                    AGAIN_AFTER
+                }
+            };
+            sleep(wait).await;
+        }
+    }
+}

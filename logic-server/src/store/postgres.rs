@@ -1,0 +1,338 @@
+//! PostgreSQL: COPY BINARY straight into the tables, all of a work in one transaction.
+//!
+//! ```text
+//! sorted rows ─▶ COPY telemetry_… ──┬─▶ dead_letter, sessions ─▶ COMMIT
+//!                                   ╰─ 23505: some are there already
+//!                ROLLBACK ─▶ COPY staging_… ─▶ INSERT … ON CONFLICT DO NOTHING ─▶ …
+//! ```
+//!
+//! COPY knows no ON CONFLICT, and a staging table costs twice as much. Duplicates are rare: a device
+//! that has lost its connection sends again what was not acknowledged, and a COMMIT whose answer was
+//! lost is repeated.
+
+use common::database::UnixMs;
+use common::device::record::Table;
+use common::ids::NodeName;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::{Acquire, Executor};
+
+use super::copy::Copy;
+use super::refusal::SqlState;
+use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record};
+use crate::batch::Presence;
+use crate::writer::Work;
+
+/// Of a COPY, sent at a time: the server stores one piece while the next is made.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Of a piece beyond `PIECE_BYTES`: its last row.
+const ROW_BYTES_MAX: usize = 1 << 10;
+
+const DEAD_LETTER: &str = "INSERT INTO dead_letter \
+    (account_id, recorded_at, seq, received_at, kind, payload, reason) \
+    SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], $4::timestamptz[], \
+    $5::smallint[], $6::bytea[], $7::text[]) ON CONFLICT DO NOTHING";
+
+const ATTACHED: &str = "INSERT INTO sessions (account_id, epoch, node, source, attached_at) \
+    SELECT account_id, epoch, $5, source::inet, attached_at \
+    FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::timestamptz[]) \
+    AS begun (account_id, epoch, source, attached_at) ON CONFLICT DO NOTHING";
+
+/// Joined with the table by its key: a search through all that are live would make the end of many
+/// sessions quadratic.
+pub(super) const ENDED: &str = "UPDATE sessions SET ended_at = over.at, reason = over.reason \
+    FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::text[]) \
+    AS over (account_id, epoch, at, reason) \
+    WHERE sessions.account_id = over.account_id AND sessions.epoch = over.epoch AND ended_at IS NULL";
+
+#[derive(Debug)]
+pub(super) struct Postgres {
+    pool: PgPool,
+    node: String,
+    /// In the order of [`Table::ALL`].
+    telemetry: [Statements; Table::ALL.len()],
+}
+
+/// What one table is told.
+#[derive(Debug)]
+struct Statements {
+    table: Table,
+    copy: String,
+    make_staging: String,
+    copy_to_staging: String,
+    merge: String,
+}
+
+impl Statements {
+    fn new(table: Table) -> Self {
+        let name = table.name();
+        let own = table.columns().iter().map(|column| column.name);
+        let columns: Vec<_> = KEY_COLUMNS.iter().copied().chain(own).collect();
+        let columns = columns.join(", ");
+        let copy = |into: &str| format!("COPY {into} ({columns}) FROM STDIN (FORMAT binary)");
+        Self {
+            table,
+            copy: copy(name),
+            // For as long as the connection lasts, and empty between transactions.
+            make_staging: format!(
+                "CREATE TEMPORARY TABLE IF NOT EXISTS staging_{name} (LIKE {name}) ON COMMIT DELETE ROWS"
+            ),
+            copy_to_staging: copy(&format!("staging_{name}")),
+            merge: format!(
+                "INSERT INTO {name} ({columns}) SELECT {columns} FROM staging_{name} ON CONFLICT DO NOTHING"
+            ),
+        }
+    }
+}
+
+/// How rows get into their tables.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Straight,
+    /// Through a staging table: some are there already.
+    Staged,
+}
+
+impl Postgres {
+    pub(super) fn new(pool: PgPool, node: &NodeName) -> Self {
+        Self {
+            pool,
+            node: node.to_string(),
+            telemetry: Table::ALL.map(Statements::new),
+        }
+    }
+
+    pub(super) async fn repair(&self, unix_ms: u64) -> Result<u64, sqlx::Error> {
+        let statement = "UPDATE sessions SET ended_at = greatest(attached_at, $1), reason = 'crash' \
+                         WHERE node = $2 AND ended_at IS NULL";
+        let done = sqlx::query(statement)
+            .bind(UnixMs(i64::try_from(unix_ms).unwrap_or(i64::MAX)))
+            .bind(&self.node)
+            .execute(&self.pool)
+            .await?;
+        Ok(done.rows_affected())
+    }
+
+    pub(super) async fn write(&self, work: &Work) -> Result<(), sqlx::Error> {
+        let rows = Sorted::new(work);
+        let mut lease = Lease(Some(self.pool.acquire().await?));
+        let mut written = self
+            .write_in_transaction(lease.connection(), &rows, work, Way::Straight)
+            .await;
+        if written.as_ref().is_err_and(is_duplicate) {
+            written = self
+                .write_in_transaction(lease.connection(), &rows, work, Way::Staged)
+                .await;
+        }
+        if written
+            .as_ref()
+            .err()
+            .is_none_or(|error| refusal(error).is_some())
+        {
+            lease.give_back();
+        }
+        written
+    }
+
+    async fn write_in_transaction(
+        &self,
+        connection: &mut PgConnection,
+        rows: &Sorted<'_>,
+        work: &Work,
+        way: Way,
+    ) -> Result<(), sqlx::Error> {
+        let mut transaction = connection.begin().await?;
+        let written = async {
+            for (statements, items) in self.telemetry.iter().zip(&rows.tables) {
+                if !items.is_empty() {
+                    write_rows(&mut transaction, statements, items, way).await?;
+                }
+            }
+            set_aside(&mut transaction, &rows.aside).await?;
+            self.write_presence(&mut transaction, work).await
+        }
+        .await;
+        match written {
+            Ok(()) => transaction.commit().await,
+            Err(error) => {
+                // Where the server has answered, it answers this too; else the connection is given up.
+                if error.as_database_error().is_some() {
+                    transaction.rollback().await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// All that attached, then all that ended: a session that did both in one batch is there when
+    /// it is to be ended.
+    async fn write_presence(
+        &self,
+        connection: &mut PgConnection,
+        work: &Work,
+    ) -> Result<(), sqlx::Error> {
+        let (mut begun, mut over) = (Begun::default(), Over::default());
+        for presence in work.presence() {
+            match *presence {
+                Presence::Attached {
+                    account_id,
+                    epoch,
+                    source,
+                    at_ms,
+                } => {
+                    begun.0.push(account_id.0);
+                    begun.1.push(epoch.to_i64());
+                    begun.2.push(source.to_string());
+                    begun.3.push(UnixMs(at_ms));
+                }
+                Presence::Ended {
+                    account_id,
+                    epoch,
+                    at_ms,
+                    reason,
+                } => {
+                    over.0.push(account_id.0);
+                    over.1.push(epoch.to_i64());
+                    over.2.push(UnixMs(at_ms));
+                    over.3.push(reason.name());
+                }
+            }
+        }
+        if !begun.0.is_empty() {
+            sqlx::query(ATTACHED)
+                .bind(begun.0)
+                .bind(begun.1)
+                .bind(begun.2)
+                .bind(begun.3)
+                .bind(&self.node)
+                .execute(&mut *connection)
+                .await?;
+        }
+        if !over.0.is_empty() {
+            sqlx::query(ENDED)
+                .bind(over.0)
+                .bind(over.1)
+                .bind(over.2)
+                .bind(over.3)
+                .execute(connection)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Columns of sessions that began: account, epoch, source, time.
+type Begun = (Vec<i64>, Vec<i64>, Vec<String>, Vec<UnixMs>);
+
+/// Of those that ended: account, epoch, time, reason.
+type Over = (Vec<i64>, Vec<i64>, Vec<UnixMs>, Vec<&'static str>);
+
+async fn write_rows(
+    connection: &mut PgConnection,
+    statements: &Statements,
+    items: &[Item<'_>],
+    way: Way,
+) -> Result<(), sqlx::Error> {
+    match way {
+        Way::Straight => copy(connection, &statements.copy, statements.table, items).await,
+        Way::Staged => {
+            connection.execute(&*statements.make_staging).await?;
+            copy(
+                connection,
+                &statements.copy_to_staging,
+                statements.table,
+                items,
+            )
+            .await?;
+            connection.execute(&*statements.merge).await?;
+            Ok(())
+        }
+    }
+}
+
+async fn copy(
+    connection: &mut PgConnection,
+    statement: &str,
+    table: Table,
+    items: &[Item<'_>],
+) -> Result<(), sqlx::Error> {
+    let mut sink = connection.copy_in_raw(statement).await?;
+    let mut copy = Copy::new(PIECE_BYTES + ROW_BYTES_MAX);
+    for item in items {
+        copy.row(item.0, table.columns(), |columns| {
+            record(item).columns(columns);
+        });
+        if copy.bytes.len() >= PIECE_BYTES {
+            sink.send(&copy.bytes[..]).await?;
+            copy.bytes.clear();
+        }
+    }
+    copy.finish();
+    sink.send(&copy.bytes[..]).await?;
+    sink.finish().await.map(drop)
+}
+
+async fn set_aside(connection: &mut PgConnection, aside: &[Aside<'_>]) -> Result<(), sqlx::Error> {
+    if aside.is_empty() {
+        return Ok(());
+    }
+    let integers = |value: fn(&Aside<'_>) -> i64| aside.iter().map(value).collect::<Vec<_>>();
+    let times = |value: fn(&Aside<'_>) -> i64| {
+        let times = aside.iter().map(value).map(UnixMs);
+        times.collect::<Vec<_>>()
+    };
+    let kinds: Vec<_> = aside.iter().map(|(row, ..)| i16::from(row.kind)).collect();
+    let payloads: Vec<_> = aside.iter().map(|&(_, payload, _)| payload).collect();
+    let reasons: Vec<_> = aside.iter().map(|&(.., reason)| reason).collect();
+    sqlx::query(DEAD_LETTER)
+        .bind(integers(|(row, ..)| row.account_id.0))
+        .bind(times(|(row, ..)| row.recorded_at_ms))
+        .bind(integers(|(row, ..)| row.seq))
+        .bind(times(|(row, ..)| row.received_at_ms))
+        .bind(kinds)
+        .bind(payloads)
+        .bind(reasons)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// A connection that goes back to the pool only when it was used to the end. A write that is given
+/// up at its deadline may leave it in the middle of a COPY.
+#[derive(Debug)]
+struct Lease(Option<PoolConnection<sqlx::Postgres>>);
+
+impl Lease {
+    fn connection(&mut self) -> &mut PgConnection {
+        self.0.as_mut().expect("it is given back at the end only")
+    }
+
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.0.take() {
+            connection.close_on_drop();
+        }
+    }
+}
+
+fn state(error: &sqlx::Error) -> Option<SqlState> {
+    SqlState::from_code(&error.as_database_error()?.code()?)
+}
+
+fn is_duplicate(error: &sqlx::Error) -> bool {
+    state(error) == Some(SqlState::UNIQUE_VIOLATION)
+}
+
+/// What the database said, where it is about a value that it will never take.
+pub(super) fn refusal(error: &sqlx::Error) -> Option<String> {
+    let database = error.as_database_error()?;
+    state(error)?
+        .refuses_the_value(database.constraint().is_some())
+        .then(|| database.message().to_owned())
+}

@@ -1,0 +1,359 @@
+//! What only PostgreSQL can do, and what can happen to it.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use common::device::record::{ColumnType, Table};
+
+use super::*;
+
+/// A record of this time, with this number.
+fn put_at(batch: &mut Batch, seq: i64, recorded_at_ms: i64) {
+    put_record(batch, 1, seq, custom(1));
+    let row = batch.rows.last_mut().unwrap();
+    row.recorded_at_ms = recorded_at_ms;
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since.as_millis().try_into().unwrap()
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Which partition each record is in: number and place.
+async fn places(bench: &Bench) -> Vec<String> {
+    let places = "SELECT seq || ' ' || replace(tableoid::regclass::text, 'telemetry_custom', '') \
+                  FROM telemetry_custom ORDER BY seq";
+    bench.rows(places).await
+}
+
+#[tokio::test]
+async fn a_day_gets_its_partition_before_it_comes_and_whoever_was_there_first_is_moved() {
+    let bench = Bench::postgres().await;
+    let partitions = Partitions::of(&bench.database).unwrap();
+    let now_ms = now_ms();
+    let today_ms = now_ms as i64 - now_ms as i64 % DAY_MS;
+    let in_days = |days| today_ms + days * DAY_MS;
+    let mut batch = empty();
+    for (seq, at_ms) in [
+        (1, 0),
+        (2, in_days(-300)),
+        (3, in_days(0)),
+        (4, in_days(1) - 1),
+        (5, in_days(1)),
+        (6, in_days(5)),
+    ] {
+        put_at(&mut batch, seq, at_ms);
+    }
+    assert_eq!(bench.write(batch).await, WriteResult::Committed);
+    let early = [
+        "1 _undated",
+        "2 _default",
+        "3 _default",
+        "4 _default",
+        "5 _default",
+        "6 _default",
+    ];
+    assert_eq!(places(&bench).await, early);
+
+    // Of five tables, for three days before today, today, and three after it.
+    assert_eq!(partitions.ensure(now_ms).await.unwrap(), 35);
+    assert_eq!(partitions.ensure(now_ms).await.unwrap(), 0);
+    let name = |days: i64| {
+        let at_s = in_days(days) / 1_000;
+        format!("to_char(to_timestamp({at_s}) AT TIME ZONE 'UTC', '_YYYYMMDD')")
+    };
+    let names = bench
+        .rows(&format!("SELECT unnest(ARRAY[{}, {}])", name(0), name(1)))
+        .await;
+    let moved = [
+        "1 _undated".to_owned(),
+        "2 _default".to_owned(),
+        format!("3 {}", names[0]),
+        format!("4 {}", names[0]),
+        format!("5 {}", names[1]),
+        "6 _default".to_owned(),
+    ];
+    assert_eq!(places(&bench).await, moved);
+
+    // Sent again, they are the same records.
+    let mut again = empty();
+    put_at(&mut again, 3, in_days(0));
+    put_at(&mut again, 6, in_days(5));
+    assert_eq!(bench.write(again).await, WriteResult::Committed);
+    assert_eq!(places(&bench).await, moved);
+    let later = now_ms + 3 * DAY_MS.cast_unsigned();
+    assert_eq!(partitions.ensure(later).await.unwrap(), 15);
+    assert!(!places(&bench).await.contains(&"6 _default".to_owned()));
+}
+
+#[tokio::test]
+async fn days_far_from_today_get_no_partition() {
+    let bench = Bench::postgres().await;
+    let partitions = Partitions::of(&bench.database).unwrap();
+    let error = partitions
+        .ensure(now_ms() + 100 * 86_400_000)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("too far from today"), "{error}");
+}
+
+/// Two nodes that start at the same time, while a third writes.
+#[tokio::test]
+async fn partitions_are_made_once_while_others_write() {
+    let bench = Bench::postgres().await;
+    let partitions = Partitions::of(&bench.database).unwrap();
+    let other = Bench::on(connect_again(&bench).await, Held::Server);
+    let others = Partitions::of(&other.database).unwrap();
+    let now_ms = now_ms();
+    let writes = async {
+        for seq in 0..40 {
+            let mut batch = empty();
+            put_at(&mut batch, seq, now_ms.cast_signed() + (seq % 5) * DAY_MS);
+            put(&mut batch, 1, 1_000 + seq, Fuel::KIND, &[0; 14]);
+            // A deadlock would be one, and would be written again.
+            assert_eq!(other.write(batch).await, WriteResult::Committed);
+        }
+    };
+    let (one, two, ()) = tokio::join!(partitions.ensure(now_ms), others.ensure(now_ms), writes);
+    assert_eq!(one.unwrap() + two.unwrap(), 35);
+    assert_eq!(bench.count("telemetry_custom").await, 40);
+}
+
+/// A second node on the database of a bench.
+async fn connect_again(bench: &Bench) -> Database {
+    let Held::Database(test) = &bench._held else {
+        panic!("a bench of PostgreSQL");
+    };
+    connect(&test.url).await
+}
+
+/// A row that no partition takes is the operator's mistake, not the record's: it must not be set
+/// aside for it.
+#[tokio::test]
+async fn a_partition_that_is_missing_is_no_fault_of_the_record() {
+    let bench = Bench::postgres().await;
+    bench
+        .run("ALTER TABLE telemetry_custom DETACH PARTITION telemetry_custom_default")
+        .await;
+    let mut batch = empty();
+    put_at(&mut batch, 1, 1_700_000_000_000);
+    let work = work(batch);
+    assert_eq!(bench.store.write(&work).await, WriteResult::Failed);
+    bench
+        .run("ALTER TABLE telemetry_custom ATTACH PARTITION telemetry_custom_default DEFAULT")
+        .await;
+    assert_eq!(bench.store.write(&work).await, WriteResult::Committed);
+}
+
+#[tokio::test]
+async fn a_time_that_is_none_is_refused() {
+    let bench = Bench::postgres().await;
+    let mut batch = empty();
+    put_at(&mut batch, 1, 1 << 60);
+    let refused = bench.write(batch).await;
+    assert!(
+        matches!(refused, WriteResult::Refused { .. }),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn every_column_is_of_the_type_that_its_kind_declares() {
+    let bench = Bench::postgres().await;
+    for table in Table::ALL {
+        for column in table.columns() {
+            let types = bench
+                .rows(&format!(
+                    "SELECT data_type::text FROM information_schema.columns \
+                     WHERE table_name = '{}' AND column_name = '{}'",
+                    table.name(),
+                    column.name
+                ))
+                .await;
+            let declared = match column.column_type {
+                ColumnType::SmallInt => "smallint",
+                ColumnType::Integer => "integer",
+                ColumnType::BigInt => "bigint",
+                ColumnType::Real => "double precision",
+                ColumnType::Boolean => "boolean",
+                ColumnType::Text => "text",
+                ColumnType::Bytes => "bytea",
+            };
+            assert_eq!(types, [declared], "{}.{}", table.name(), column.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_ended_by_their_key() {
+    let bench = Bench::postgres().await;
+    bench
+        .run("INSERT INTO sessions SELECT n, n, 'logic-1', '10.0.0.1', now() FROM generate_series(1, 20000) AS n; \
+              ANALYZE sessions")
+        .await;
+    let ended = postgres::ENDED
+        .replace("$1", "'{1,2,3}'")
+        .replace("$2", "'{1,2,3}'")
+        .replace("$3", "'{now,now,now}'")
+        .replace("$4", "'{idle,idle,idle}'");
+    let plan = bench.rows(&format!("EXPLAIN {ended}")).await;
+    let by_key = |line: &String| line.contains("Index Scan using sessions_pkey");
+    assert!(plan.iter().any(by_key), "{plan:?}");
+}
+
+/// Given up at its deadline, a write keeps no lock, no connection and no half of itself.
+#[tokio::test]
+async fn a_write_that_is_given_up_leaves_nothing_behind() {
+    let bench = Bench::postgres().await;
+    let other = Bench::on(connect_again(&bench).await, Held::Server);
+    let Database::Postgres(held) = &other.database else {
+        panic!("a bench of PostgreSQL");
+    };
+    let mut lock = held.pool().begin().await.unwrap();
+    sqlx::query("LOCK TABLE telemetry_custom IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let mut batch = empty();
+    put_record(&mut batch, 1, 1, custom(1));
+    put(&mut batch, 1, 2, Fuel::KIND, &[0; 14]);
+    let work = work(batch);
+    let hurried = bench.hurried();
+    for _ in 0..10 {
+        assert_eq!(hurried.write(&work).await, WriteResult::Failed);
+    }
+    // The server notices within a second that nobody waits for them any more.
+    let deadline = Instant::now() + PATIENCE;
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    loop {
+        let waiting: i64 = sqlx::query_scalar(waiting)
+            .fetch_one(&mut *lock)
+            .await
+            .unwrap();
+        if waiting == 0 {
+            break;
+        }
+        assert!(waiting <= CONNECTIONS_MAX.into(), "{waiting} connections");
+        assert!(Instant::now() < deadline, "{waiting} still wait");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    lock.rollback().await.unwrap();
+    assert_eq!(bench.store.write(&work).await, WriteResult::Committed);
+    assert_eq!(bench.count("telemetry_custom").await, 1);
+    assert_eq!(bench.count("telemetry_fuel").await, 1);
+}
+
+/// Also in the middle of a COPY, to a server that does not answer any more.
+#[tokio::test]
+async fn a_server_that_stands_still_fails_in_time_and_takes_it_later() {
+    let server = PostgresServer::start("").unwrap();
+    let bench = Bench::of_server(&server).await;
+    let hurried = bench.hurried();
+    let mut batch = empty();
+    (0..20_000).for_each(|seq| put_record(&mut batch, 1, seq, custom(1)));
+    let work = work(batch);
+    assert_eq!(bench.write(empty()).await, WriteResult::Committed);
+    server.freeze().unwrap();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        assert_eq!(hurried.write(&work).await, WriteResult::Failed);
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    server.thaw().unwrap();
+    assert_eq!(bench.store.write(&work).await, WriteResult::Committed);
+    assert_eq!(bench.count("telemetry_custom").await, 20_000);
+}
+
+/// F16 and F14: what was committed is there after a crash, and what may have been is written again.
+#[tokio::test]
+async fn a_crash_of_the_database_loses_nothing_and_doubles_nothing() {
+    let mut server = PostgresServer::start("").unwrap();
+    let bench = Bench::of_server(&server).await;
+    let works: Vec<_> = (0..200)
+        .map(|number| {
+            let mut batch = empty();
+            (0..50).for_each(|row| put_record(&mut batch, number, row, custom(1)));
+            work(batch)
+        })
+        .collect();
+    let mut failed = 0;
+    let mut crashed = false;
+    let deadline = Instant::now() + 6 * PATIENCE;
+    for (number, work) in works.iter().enumerate() {
+        let mut write = Box::pin(bench.store.write(work));
+        if number == 100 {
+            // Under way, somewhere between its first byte and its COMMIT.
+            let _ = timeout(Duration::from_millis(1), &mut write).await;
+            server.crash().unwrap();
+            crashed = true;
+        }
+        let mut result = write.await;
+        while result != WriteResult::Committed {
+            assert!(crashed && result == WriteResult::Failed, "{result:?}");
+            assert!(Instant::now() < deadline);
+            failed += 1;
+            if failed == 3 {
+                server.start_again().unwrap();
+            }
+            result = bench.store.write(work).await;
+        }
+    }
+    assert!(failed >= 3, "{failed}");
+    assert_eq!(bench.count("telemetry_custom").await, 200 * 50);
+}
+
+#[tokio::test]
+async fn a_database_that_is_read_only_or_full_of_clients_fails_and_takes_it_later() {
+    let server =
+        PostgresServer::start("max_connections = 6\nsuperuser_reserved_connections = 0").unwrap();
+    let bench = Bench::of_server(&server).await;
+    let mut batch = empty();
+    put_record(&mut batch, 1, 1, custom(1));
+    let work = work(batch);
+
+    let read_only = |on: &str| {
+        let set = format!("ALTER SYSTEM SET default_transaction_read_only = {on}");
+        server.sql("postgres", &set).unwrap();
+        server.sql("postgres", "SELECT pg_reload_conf()").unwrap();
+    };
+    read_only("on");
+    let deadline = Instant::now() + PATIENCE;
+    while bench.store.write(&work).await != WriteResult::Failed {
+        assert!(Instant::now() < deadline, "it is not read-only");
+    }
+    read_only("off");
+    let deadline = Instant::now() + PATIENCE;
+    while bench.store.write(&work).await != WriteResult::Committed {
+        assert!(Instant::now() < deadline, "it is still read-only");
+    }
+
+    // None of the bench's own connections is open, and nobody else gets one.
+    bench.database.close().await;
+    let mut full = Bench::of_server(&server).await;
+    full.store = full.hurried();
+    let mut others = vec![];
+    let Database::Postgres(postgres) = &full.database else {
+        panic!("a bench of PostgreSQL");
+    };
+    let options = postgres.pool().connect_options();
+    while let Ok(connection) = sqlx::ConnectOptions::connect(&*options).await {
+        others.push(connection);
+    }
+    assert_eq!(full.store.write(&work).await, WriteResult::Failed);
+    drop(others);
+    let deadline = Instant::now() + PATIENCE;
+    while full.store.write(&work).await != WriteResult::Committed {
+        assert!(Instant::now() < deadline, "it is still full");
+    }
+    assert_eq!(full.count("telemetry_custom").await, 1);
+}
+
+#[tokio::test]
+async fn a_database_that_is_gone_is_told_at_the_start() {
+    let server = PostgresServer::start("").unwrap();
+    let bench = Bench::of_server(&server).await;
+    drop(server);
+    let missing = bench.hurried().repair(1).await;
+    assert!(missing.is_err());
+}

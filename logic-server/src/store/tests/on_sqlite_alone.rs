@@ -1,0 +1,55 @@
+//! What only SQLite can do.
+
+use super::*;
+
+#[tokio::test]
+async fn a_database_that_is_locked_or_full_fails_and_takes_it_later() {
+    let bench = Bench::sqlite().await;
+    let mut batch = empty();
+    put_record(&mut batch, 1, 1, custom(1));
+    let work = work(batch);
+
+    // Of this connection alone: the next has room again.
+    sqlx::query("PRAGMA max_page_count = 1")
+        .execute(bench.database.sqlite().unwrap().writer())
+        .await
+        .unwrap();
+    let mut large = empty();
+    (0..5_000).for_each(|seq| put_record(&mut large, 2, seq, custom(1)));
+    assert_eq!(bench.write(large).await, WriteResult::Failed, "disk full");
+    assert_eq!(bench.store.write(&work).await, WriteResult::Committed);
+
+    // Given up at its deadline: the connection serves the next all the same.
+    let hurried = bench.hurried();
+    let held = bench
+        .database
+        .sqlite()
+        .unwrap()
+        .writer()
+        .acquire()
+        .await
+        .unwrap();
+    assert_eq!(hurried.write(&work).await, WriteResult::Failed);
+    drop(held);
+    assert_eq!(bench.store.write(&work).await, WriteResult::Committed);
+    assert_eq!(bench.count("telemetry_custom").await, 1);
+}
+
+/// A session is found by its key: a search through those that are live would make the end of many
+/// sessions quadratic.
+#[tokio::test]
+async fn sessions_are_ended_by_their_key() {
+    let bench = Bench::sqlite().await;
+    let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(&format!(
+        "EXPLAIN QUERY PLAN {} (?, ?, ?, ?) {}",
+        sqlite::ENDED_HEAD,
+        sqlite::ENDED_TAIL
+    ))
+    .fetch_all(bench.database.sqlite().unwrap().reader())
+    .await
+    .unwrap();
+    let by_key = |(_, _, _, detail): &(i64, i64, i64, String)| {
+        detail.contains("SEARCH sessions USING PRIMARY KEY (account_id=? AND epoch=?)")
+    };
+    assert!(plan.iter().any(by_key), "{plan:?}");
+}
