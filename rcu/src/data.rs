@@ -124,19 +124,26 @@ impl DataDir {
     }
 
     pub(crate) fn master_key(&self) -> Result<MasterKey, DataError> {
-        let path = self.key_path(MASTER);
-        read_keys(&path)?;
-        let text = fs::read_to_string(&path).map_err(|source| KeyError::Unreadable {
-            path: path.clone(),
-            source,
-        })?;
-        let line = text.trim();
-        Ok(secret_from_hex(line).ok_or(KeyError::Malformed { path, line: 1 })?)
+        read_master_key(&self.key_path(MASTER))
     }
 
     fn key_path(&self, name: &str) -> PathBuf {
         self.path.join(KEYS).join(name)
     }
+}
+
+/// What opens the device keys of a database, from a file that nobody else can read.
+pub(crate) fn read_master_key(path: &Path) -> Result<MasterKey, DataError> {
+    read_keys(path)?;
+    let text = fs::read_to_string(path).map_err(|source| KeyError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let malformed = || KeyError::Malformed {
+        path: path.to_owned(),
+        line: 1,
+    };
+    Ok(secret_from_hex(text.trim()).ok_or_else(malformed)?)
 }
 
 /// Whoever reads the file finds a whole key in it.

@@ -9,19 +9,23 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
-use common::database::Database;
+use common::database::{Client, Database, DatabaseUrl};
 use common::fleet::{self, FleetKey};
 use common::ids::{AccountName, NameError};
 use common::link::secret_from_hex;
 use common::secret::{DeviceKey, Secret};
+use conn_server::accounts::seal::MasterKey;
 use conn_server::accounts::store::{Accounts, Described, Online};
 use rand::TryRng;
 use rand::rngs::SysRng;
 
-use crate::data::{self, DataDir};
+use crate::data::{self, DataDir, read_master_key};
 
 /// Names of a fleet are numbered with six digits.
 const FLEET_COUNT_MAX: u32 = 999_999;
+
+/// A person waits so long for a database.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Rows of a list that are read at a time.
 const PAGE_ROWS: u32 = 1_000;
@@ -30,19 +34,33 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Makes, shows and changes the accounts with which devices log in.
 ///
-/// Works on the database of a data directory, whether `rcu up` runs on it or not. A running cluster
-/// takes every change into account within 5 seconds.
+/// Works on the database of a data directory, whether `rcu up` runs on it or not, or on any database with
+/// its master key. A running cluster takes every change into account within 5 seconds.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   rcu device add my-device                 prints its key, once
   rcu device add --fleet truck --count 200 --out keys.csv
   rcu device list
-  rcu device disable my-device             ends its session, too")]
+  rcu device disable my-device             ends its session, too
+  rcu device list --database postgres://rcu@localhost/rcu --master-key /etc/rcu/master.key")]
 pub(crate) struct Device {
-    /// The data directory of the cluster.
-    #[arg(long, value_name = "DIR", default_value = data::DEFAULT, global = true)]
-    data: PathBuf,
+    /// The data directory of the cluster; ./rcu-data where no database is named.
+    #[arg(long, value_name = "DIR", global = true)]
+    data: Option<PathBuf>,
+    /// The database instead: postgres://USER:PASSWORD@HOST:PORT/NAME, of the owner of its tables, or
+    /// sqlite:PATH. A data directory that is named goes before.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "RCU_DATABASE_URL",
+        hide_env_values = true,
+        global = true
+    )]
+    database: Option<DatabaseUrl>,
+    /// The file with the master key of that database.
+    #[arg(long, value_name = "FILE", env = "RCU_MASTER_KEY_FILE", global = true)]
+    master_key: Option<PathBuf>,
     #[command(subcommand)]
     action: Action,
 }
@@ -141,21 +159,42 @@ fn numbered(prefix: &str, number: u32) -> Result<AccountName, NameError> {
 
 impl Device {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let data = match &self.action {
-            Action::Add(_) => DataDir::open_or_make(&self.data)?,
-            _ => DataDir::open(&self.data)?,
-        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            let database = Database::open(&data.database_path()).await?;
-            let accounts = Accounts::new(database.clone(), data.master_key()?);
+            let (database, master) = self.open().await?;
+            let accounts = Accounts::new(database.clone(), master);
             let done = self.action.run(&accounts).await;
             database.close().await;
             done
         })?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    async fn open(&self) -> Result<(Database, MasterKey), Failure> {
+        let url = match (&self.data, &self.database) {
+            (None, Some(url)) => url,
+            (data, _) => return self.open_data(data.as_deref()).await,
+        };
+        let missing = "which key opens its accounts? --master-key FILE, or RCU_MASTER_KEY_FILE";
+        let master = read_master_key(self.master_key.as_deref().ok_or(missing)?)?;
+        let client = Client {
+            name: "device",
+            connections_max: 1,
+            connect_deadline: CONNECT_DEADLINE,
+        };
+        Ok((Database::connect(url, client).await?, master))
+    }
+
+    async fn open_data(&self, path: Option<&Path>) -> Result<(Database, MasterKey), Failure> {
+        let path = path.unwrap_or(Path::new(data::DEFAULT));
+        let data = match &self.action {
+            Action::Add(_) => DataDir::open_or_make(path)?,
+            _ => DataDir::open(path)?,
+        };
+        let database = Database::open(&data.database_path()).await?;
+        Ok((database, data.master_key()?))
     }
 }
 
@@ -366,6 +405,8 @@ fn hex(key: &DeviceKey) -> String {
 mod tests {
     use clap::Parser;
     use clap::error::ErrorKind;
+    use common::database::Postgres;
+    use common::link::write_key;
 
     use super::*;
 
@@ -388,7 +429,7 @@ mod tests {
     fn run(directory: &Path, commands: &[&str]) -> Result<Accounts, Failure> {
         for command in commands {
             let mut device = parse(command).unwrap();
-            device.data = directory.to_owned();
+            device.data = Some(directory.to_owned());
             device.run()?;
         }
         let data = DataDir::open(directory)?;
@@ -501,5 +542,37 @@ mod tests {
         let broken_pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(had_enough(broken_pipe().into()).is_ok());
         assert!(had_enough(io::Error::other("disk").into()).is_err());
+    }
+
+    #[test]
+    fn accounts_of_a_postgresql_database_need_its_master_key() {
+        let test = servers::TestDatabase::new();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let url: DatabaseUrl = test.url.parse().unwrap();
+        runtime.block_on(Postgres::migrate(&url)).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let master = directory.path().join("master");
+        write_key(&master, &Secret::new([7; 32])).unwrap();
+        let run = |command: &str, with_key: bool| {
+            let mut device = parse(command).unwrap();
+            device.data = None;
+            device.database = Some(url.clone());
+            device.master_key = with_key.then(|| master.clone());
+            device.run()
+        };
+        let refused = run("add my-device", false).unwrap_err().to_string();
+        assert!(refused.contains("--master-key"), "{refused}");
+        for command in [
+            "add my-device",
+            "add --fleet truck --count 3",
+            "disable my-device",
+            "list",
+            "show my-device",
+            "rotate-key my-device",
+            "remove my-device",
+        ] {
+            run(command, true).unwrap_or_else(|error| panic!("{command}: {error}"));
+        }
+        assert!(run("show my-device", true).is_err(), "it was removed");
     }
 }

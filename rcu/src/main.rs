@@ -4,6 +4,7 @@ mod check;
 mod cluster;
 mod config;
 mod data;
+mod db;
 mod demo;
 mod descriptors;
 mod device;
@@ -35,6 +36,8 @@ Examples:
 Environment:
   RCU_LOG                      what is logged to standard error, for example info or logic_server=debug
   RCU_LOGIC_SERVER__WINDOW=16  overrides a key of the configuration, and so on for every key
+  RCU_DATABASE_URL             the database of `rcu db`, `rcu device` and `rcu simulate`
+  RCU_MASTER_KEY_FILE          the file of the key that opens its accounts
 
 Exit codes: 0 done, 1 failed, 2 wrong usage."
 )]
@@ -49,6 +52,7 @@ enum Command {
     Up(up::Up),
     Device(device::Device),
     Config(check::ConfigCommand),
+    Db(db::Db),
     Simulate(simulate::Simulate),
     Explain(explain::Explain),
 }
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         Command::Up(up) => up.run(),
         Command::Device(device) => device.run(),
         Command::Config(config) => config.run(),
+        Command::Db(db) => db.run(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Explain(explain) => explain.run(),
     };

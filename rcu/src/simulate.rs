@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use common::database::DatabaseUrl;
 use common::fleet::FleetKey;
+use simulator::checker::rows;
 use simulator::device::Identity;
 use simulator::driver::{Simulator, Stats};
 use simulator::keys;
@@ -20,7 +22,8 @@ use crate::signals::Stop;
 /// Runs simulated devices against a cluster: they log in, attach, and drive around.
 ///
 /// At the end they stop reporting and wait for their answers. The exit code is 0 when every device
-/// was attached and every record that was sent is acknowledged.
+/// was attached and every record that was sent is acknowledged; with --database, when every one of them is
+/// also in there once, as it was sent.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -54,6 +57,14 @@ pub(crate) struct Simulate {
     /// The fleet key, 64 hex digits.
     #[arg(long, value_name = "HEX", requires = "fleet", value_parser = keys::key_from_hex)]
     fleet_key: Option<FleetKey>,
+    /// The cluster's database: what the devices sent and were told is compared with what it holds.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "RCU_DATABASE_URL",
+        hide_env_values = true
+    )]
+    database: Option<DatabaseUrl>,
 }
 
 impl Simulate {
@@ -93,7 +104,14 @@ impl Simulate {
         if never_attached > 0 {
             println!("{never_attached} devices were never attached");
         }
-        let is_well = never_attached == 0 && outcome.stats.unacknowledged == 0;
+        let mut is_well = never_attached == 0 && outcome.stats.unacknowledged == 0;
+        if let Some(database) = &self.database {
+            let rows = rows::open(database).await?;
+            // A short run need not have sent every kind.
+            let verdict = rows::check(&rows, &outcome.histories, &[]).await?;
+            println!("{verdict}");
+            is_well &= verdict.holds();
+        }
         Ok(if is_well {
             ExitCode::SUCCESS
         } else {

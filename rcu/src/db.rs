@@ -1,0 +1,302 @@
+//! `rcu db`: the schema of a PostgreSQL database, and what there is in it.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use common::database::{Client, Database, DatabaseUrl, Migrated, Postgres};
+use sqlx::PgPool;
+
+use crate::EXIT_FAILED;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Who looks at a database waits so long for it.
+const CONNECT_DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Makes the tables of a PostgreSQL database and brings them up to date, or shows what there is.
+///
+/// The SQLite file of `rcu up` needs neither: it is brought up to date when it is opened.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  createdb rcu
+  rcu db migrate --database postgres://rcu@localhost/rcu
+  psql -f config/schema/postgres/roles.sql postgres://rcu@localhost/rcu
+  rcu db status --database 'postgres:///rcu?host=/run/postgresql' --conn-servers 2 --logic-servers 20
+
+The password may stand in the URL, in PGPASSWORD, or in ~/.pgpass.
+Exit codes: 0 done, 1 failed; of status also 1 where the schema is not the one that this program needs,
+or the server does not take as many connections as the cluster uses.")]
+pub(crate) struct Db {
+    /// postgres://USER:PASSWORD@HOST:PORT/NAME, of the owner of its tables.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "RCU_DATABASE_URL",
+        hide_env_values = true,
+        global = true
+    )]
+    database: Option<DatabaseUrl>,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Brings the schema up to date. Run it before a newer cluster, while the older one runs on.
+    Migrate,
+    Status(Status),
+}
+
+/// Shows the versions of the schema, the partitions, and the connections that a cluster uses.
+#[derive(Args)]
+struct Status {
+    /// Conn servers that the cluster is to have.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    conn_servers: u32,
+    /// Logic servers that it is to have.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    logic_servers: u32,
+}
+
+impl Db {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let url = self
+            .database
+            .ok_or("which database? --database URL, or RCU_DATABASE_URL")?;
+        if url.sqlite_path().is_some() {
+            return Err(
+                "a SQLite file is brought up to date when it is opened: `rcu db` is for PostgreSQL"
+                    .into(),
+            );
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            match self.action {
+                Action::Migrate => migrate(&url).await,
+                Action::Status(status) => status.run(&url).await,
+            }
+        })
+    }
+}
+
+async fn migrate(url: &DatabaseUrl) -> Result<ExitCode, Failure> {
+    let Migrated { from, to } = Postgres::migrate(url).await?;
+    match from == to {
+        true => eprintln!("{url} has schema {to} already"),
+        false => eprintln!("{url} has schema {to} now; it had {from}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Connections that a cluster uses, and those that there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Connections {
+    conn_servers: u32,
+    logic_servers: u32,
+    /// Of the server, without those for superusers.
+    max: i64,
+    /// Of anybody, now.
+    open: i64,
+}
+
+impl Connections {
+    fn used(&self) -> i64 {
+        let of = |servers: u32, each: u32| i64::from(servers) * i64::from(each);
+        of(self.conn_servers, conn_server::accounts::CONNECTIONS_MAX)
+            + of(self.logic_servers, logic_server::store::CONNECTIONS_MAX)
+    }
+
+    fn fit(&self) -> bool {
+        self.used() <= self.max
+    }
+}
+
+/// Partitions of one table.
+#[derive(Debug, sqlx::FromRow)]
+struct Partitions {
+    name: String,
+    days: i64,
+    first: Option<String>,
+    last: Option<String>,
+    /// Records of days without a partition, as of the last count of the database.
+    elsewhere: i64,
+    size: String,
+}
+
+impl Status {
+    async fn run(&self, url: &DatabaseUrl) -> Result<ExitCode, Failure> {
+        let (found, needed) = Postgres::versions(url).await?;
+        let mut text = format!("{url}\nschema        {found}, this program needs {needed}\n");
+        if found != needed {
+            let what = match found < needed {
+                true => "run `rcu db migrate`",
+                false => "run a newer rcu",
+            };
+            let _ = writeln!(text, "              {what}");
+            io::stdout().write_all(text.as_bytes())?;
+            return Ok(ExitCode::from(EXIT_FAILED));
+        }
+        let client = Client {
+            name: "db",
+            connections_max: 1,
+            connect_deadline: CONNECT_DEADLINE,
+        };
+        let database = Database::connect(url, client).await?;
+        let Database::Postgres(postgres) = &database else {
+            return Err("it is PostgreSQL".into());
+        };
+        let connections = self.connections(postgres.pool()).await?;
+        let partitions = partitions(postgres.pool()).await?;
+        database.close().await;
+        text += &table(&partitions);
+        text += &page(&connections);
+        io::stdout().write_all(text.as_bytes())?;
+        Ok(match connections.fit() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::from(EXIT_FAILED),
+        })
+    }
+
+    async fn connections(&self, pool: &PgPool) -> Result<Connections, sqlx::Error> {
+        let (max, open) = sqlx::query_as(
+            "SELECT current_setting('max_connections')::bigint \
+                    - current_setting('superuser_reserved_connections')::bigint, \
+             (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')",
+        )
+        .fetch_one(pool)
+        .await?;
+        Ok(Connections {
+            conn_servers: self.conn_servers,
+            logic_servers: self.logic_servers,
+            max,
+            open,
+        })
+    }
+}
+
+async fn partitions(pool: &PgPool) -> Result<Vec<Partitions>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT parent.relname::text AS name, \
+            count(*) FILTER (WHERE part.relname ~ '_[0-9]{8}$') AS days, \
+            min(right(part.relname, 8)) FILTER (WHERE part.relname ~ '_[0-9]{8}$') AS first, \
+            max(right(part.relname, 8)) FILTER (WHERE part.relname ~ '_[0-9]{8}$') AS last, \
+            coalesce(sum(pg_stat_get_live_tuples(part.oid)) \
+                FILTER (WHERE part.relname LIKE '%\\_default'), 0)::bigint AS elsewhere, \
+            pg_size_pretty(sum(pg_total_relation_size(part.oid))) AS size \
+         FROM pg_inherits JOIN pg_class AS parent ON parent.oid = inhparent \
+            JOIN pg_class AS part ON part.oid = inhrelid \
+         WHERE parent.relname LIKE 'telemetry\\_%' AND parent.relkind = 'p' AND part.relkind = 'r' \
+         GROUP BY parent.relname ORDER BY parent.relname",
+    )
+    .fetch_all(pool)
+    .await
+}
+
+fn table(partitions: &[Partitions]) -> String {
+    let mut text = format!(
+        "\n{:<22}{:>6}  {:<10}{:<10}{:>16}  {:>10}\n",
+        "table", "days", "first", "last", "rows elsewhere", "size"
+    );
+    for it in partitions {
+        let day = |day: &Option<String>| day.clone().unwrap_or("-".into());
+        let _ = writeln!(
+            text,
+            "{:<22}{:>6}  {:<10}{:<10}{:>16}  {:>10}",
+            it.name,
+            it.days,
+            day(&it.first),
+            day(&it.last),
+            it.elsewhere,
+            it.size
+        );
+    }
+    text
+}
+
+fn page(it: &Connections) -> String {
+    let mut text = format!(
+        "\nconnections   {} of {} are open\n              {} conn servers x {} + {} logic servers x {} = {}\n",
+        it.open,
+        it.max,
+        it.conn_servers,
+        conn_server::accounts::CONNECTIONS_MAX,
+        it.logic_servers,
+        logic_server::store::CONNECTIONS_MAX,
+        it.used()
+    );
+    if !it.fit() {
+        let _ = writeln!(
+            text,
+            "              too many: raise max_connections in postgresql.conf, or run fewer servers"
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::Parser;
+    use servers::TestDatabase;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Rcu {
+        #[command(flatten)]
+        db: Db,
+    }
+
+    fn run(arguments: &[&str]) -> Result<ExitCode, Failure> {
+        Rcu::parse_from(["db"].iter().chain(arguments)).db.run()
+    }
+
+    #[test]
+    fn a_database_is_migrated_and_shown() {
+        let test = TestDatabase::new();
+        let database = ["--database", &test.url];
+        let status = [&["status"][..], &database].concat();
+        assert_eq!(
+            run(&status).unwrap(),
+            ExitCode::from(EXIT_FAILED),
+            "schema 0"
+        );
+        for _ in 0..2 {
+            let migrated = run(&[&["migrate"][..], &database].concat());
+            assert_eq!(migrated.unwrap(), ExitCode::SUCCESS);
+        }
+        assert_eq!(run(&status).unwrap(), ExitCode::SUCCESS);
+        let crowd = [&status[..], &["--logic-servers", "1000"]].concat();
+        assert_eq!(run(&crowd).unwrap(), ExitCode::from(EXIT_FAILED));
+    }
+
+    #[test]
+    fn a_file_is_no_database_of_this_command() {
+        let told = run(&["migrate", "--database", "sqlite:rcu.db"]).unwrap_err();
+        assert!(told.to_string().contains("when it is opened"), "{told}");
+    }
+
+    #[test]
+    fn the_connections_of_a_cluster_are_counted() {
+        let cluster = Connections {
+            conn_servers: 2,
+            logic_servers: 20,
+            max: 97,
+            open: 5,
+        };
+        assert_eq!(cluster.used(), 2 * 3 + 20 * 2);
+        assert!(cluster.fit());
+        let shown = page(&cluster);
+        assert!(
+            shown.contains("2 conn servers x 3 + 20 logic servers x 2 = 46"),
+            "{shown}"
+        );
+        let larger = Connections { max: 45, ..cluster };
+        assert!(!larger.fit() && page(&larger).contains("too many"));
+    }
+}
