@@ -1,0 +1,238 @@
+//! A cluster on PostgreSQL whose tiers come in under roles of their own, with the least that they need;
+//! simulated devices on it; and the checker, as an analyst may read.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use balancer::Balancer;
+use common::database::{Client, Database, DatabaseUrl, Postgres};
+use common::ids::NodeName;
+use common::link::{Key, Keys};
+use common::secret::Secret;
+use conn_server::ConnServer;
+use conn_server::accounts::seal::MasterKey;
+use conn_server::accounts::store::Accounts;
+use logic_server::LogicServer;
+use servers::PostgresServer;
+use simulator::checker::rows;
+use simulator::device::Identity;
+use simulator::drive;
+use simulator::driver::{self, Simulator};
+use tokio::time::sleep;
+
+const DEVICES: u32 = 40;
+const MASTER: MasterKey = Secret::new([9; 32]);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A migrated database with the roles of `config/schema/postgres/roles.sql`.
+struct Site {
+    server: PostgresServer,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let server = PostgresServer::start("").unwrap();
+        let site = Self { server };
+        Postgres::migrate(&site.url("rcu")).await.unwrap();
+        // Again after a later migration: it must be possible.
+        for _ in 0..2 {
+            site.grant();
+        }
+        site
+    }
+
+    fn grant(&self) {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/schema/postgres/roles.sql");
+        self.server.script("postgres", &path).unwrap();
+    }
+
+    fn url(&self, role: &str) -> DatabaseUrl {
+        let url = self.server.url("postgres");
+        let url = url.replace("user=rcu", &format!("user={role}"));
+        url.parse().unwrap()
+    }
+
+    async fn connect(&self, role: &str, connections_max: u32) -> Database {
+        let client = Client {
+            name: role,
+            connections_max,
+            connect_deadline: Duration::from_secs(10),
+        };
+        Database::connect(&self.url(role), client).await.unwrap()
+    }
+
+    /// What a role is told that tries this.
+    async fn tries(&self, role: &str, sql: &str) -> Result<(), String> {
+        let database = self.connect(role, 1).await;
+        let Database::Postgres(postgres) = &database else {
+            panic!("it is PostgreSQL");
+        };
+        let done = sqlx::raw_sql(sql).execute(postgres.pool()).await;
+        database.close().await;
+        done.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+fn keys() -> Keys {
+    Keys {
+        cluster: vec![Key::new(Secret::new([1; 32]))],
+        operator: vec![],
+    }
+}
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since.as_millis().try_into().unwrap()
+}
+
+async fn wait_until(what: &str, is: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(Instant::now() < deadline, "never {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_under_its_roles_stores_what_devices_send_once_and_as_it_was_sent() {
+    let site = Site::new().await;
+    let identities: Vec<_> = (1..=DEVICES)
+        .map(|number| Identity {
+            account: format!("truck-{number:06}").parse().unwrap(),
+            key: Secret::new([number as u8; 32]),
+        })
+        .collect();
+    let owner = site.connect("rcu", 1).await;
+    let accounts = Accounts::new(owner.clone(), MASTER);
+    let added: Vec<_> = identities
+        .iter()
+        .map(|identity| (identity.account.clone(), identity.key))
+        .collect();
+    accounts.add_many(&added, unix_ms()).await.unwrap();
+
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let telemetry = site
+        .connect("rcu_telemetry", logic_server::store::CONNECTIONS_MAX)
+        .await;
+    let settings = logic_server::Settings {
+        listen: vec![loopback],
+        link_listen: loopback,
+        max_connections: Some(100),
+        threads: 2,
+        ..logic_server::Settings::default()
+    };
+    let logic = LogicServer::start(settings, node("logic-1"), keys(), &telemetry);
+    let logic = logic.await.unwrap();
+    let login = site
+        .connect("rcu_login", conn_server::accounts::CONNECTIONS_MAX)
+        .await;
+    let settings = conn_server::Settings {
+        listen: loopback,
+        logic_servers: vec![logic.addresses().link.to_string()],
+        ..conn_server::Settings::default()
+    };
+    let conn = ConnServer::start(settings, node("conn-1"), keys(), login.clone(), MASTER);
+    let conn = conn.await.unwrap();
+    let settings = balancer::Settings {
+        listen: vec![loopback],
+        conn_servers: vec![conn.address().to_string()],
+        ..balancer::Settings::default()
+    };
+    let balancer = Balancer::start(settings, node("balancer-1"), keys());
+    let balancer = balancer.await.unwrap();
+    wait_until("ready", || balancer.stats().places_free > 0).await;
+
+    let simulator = Simulator::start(driver::Settings {
+        balancers: vec![balancer.addresses()[0].to_string()],
+        identities,
+        device: simulator::device::Settings {
+            report_interval_ms: 200,
+            ..simulator::device::Settings::default()
+        },
+        seed: 1,
+        ..driver::Settings::default()
+    })
+    .unwrap();
+    wait_until("enough is stored", || {
+        simulator.stats().records_acknowledged > 2_000
+    })
+    .await;
+
+    let (_, online) = accounts.show(&added[0].0).await.unwrap();
+    assert_eq!(online.unwrap().node, "logic-1");
+    let stopped = tokio::task::spawn_blocking(move || simulator.stop(PATIENCE));
+    let outcome = stopped.await.unwrap().unwrap();
+    assert_eq!(outcome.stats.unacknowledged, 0);
+    balancer.shutdown().await;
+    conn.shutdown().await;
+    logic.shutdown().await;
+    let shown = accounts.show(&added[1].0).await.unwrap().0;
+    assert!(shown.last_login_at_ms.is_some());
+    for database in [owner, telemetry, login] {
+        database.close().await;
+    }
+    let rows = rows::open(&site.url("rcu_read")).await.unwrap();
+    let verdict = rows::check(&rows, &outcome.histories, &drive::KINDS);
+    let verdict = verdict.await.unwrap();
+    assert!(verdict.holds(), "{verdict}");
+    let live = site.server.sql(
+        "postgres",
+        "SELECT count(*) FROM sessions WHERE ended_at IS NULL",
+    );
+    assert_eq!(live.unwrap(), "0\n");
+    // Made ahead by a role that may make no table.
+    let days = "SELECT count(*) FROM pg_class WHERE relname ~ '^telemetry_gps_[0-9]{8}$'";
+    assert_eq!(site.server.sql("postgres", days).unwrap(), "7\n");
+}
+
+#[tokio::test]
+async fn no_role_may_do_more_than_its_work() {
+    let site = Site::new().await;
+    for (role, wrong) in [
+        ("rcu_login", "UPDATE accounts SET enabled = false"),
+        ("rcu_login", "UPDATE accounts SET sealed_key = ''"),
+        (
+            "rcu_login",
+            "INSERT INTO accounts (name, sealed_key, created_at) VALUES ('a', '', now())",
+        ),
+        ("rcu_login", "DELETE FROM accounts"),
+        ("rcu_login", "DELETE FROM account_changes"),
+        ("rcu_login", "SELECT * FROM telemetry_gps"),
+        ("rcu_login", "SELECT rcu_ensure_partition(current_date)"),
+        ("rcu_telemetry", "SELECT * FROM accounts"),
+        ("rcu_telemetry", "SELECT * FROM telemetry_gps"),
+        ("rcu_telemetry", "DELETE FROM telemetry_gps"),
+        ("rcu_telemetry", "UPDATE sessions SET node = 'x'"),
+        ("rcu_telemetry", "DROP TABLE telemetry_gps"),
+        ("rcu_telemetry", "CREATE TABLE public.mine ()"),
+        ("rcu_telemetry", "UPDATE _sqlx_migrations SET version = 2"),
+        ("rcu_read", "SELECT sealed_key FROM accounts"),
+        (
+            "rcu_read",
+            "INSERT INTO sessions VALUES (1, 1, 'x', '10.0.0.1', now())",
+        ),
+        ("rcu_read", "CREATE TEMPORARY TABLE mine ()"),
+        ("rcu_read", "SELECT rcu_ensure_partition(current_date)"),
+    ] {
+        let told = site.tries(role, wrong).await.unwrap_err();
+        let refused = told.contains("permission denied") || told.contains("must be owner");
+        assert!(refused, "{role}: {wrong}: {told}");
+    }
+    for (role, right) in [
+        ("rcu_login", "SELECT sealed_key FROM accounts"),
+        ("rcu_telemetry", "SELECT rcu_ensure_partition(current_date)"),
+        (
+            "rcu_read",
+            "SELECT name FROM accounts; SELECT * FROM telemetry_gps, dead_letter, sessions",
+        ),
+    ] {
+        site.tries(role, right).await.unwrap();
+    }
+}
