@@ -4,7 +4,9 @@
 //! - [`fleet`]: the accounts and keys of many devices, from one key.
 //! - [`epoch`]: the hybrid logical clock that orders the sessions of an account.
 //! - [`device`]: the contract with devices, pure, both directions.
-//! - [`config`], [`logging`]: how a process is told what to do, and tells what happens to it.
+//! - [`config`], [`logging`]: how a process is told what to do, and tells what happens to it;
+//!   [`process`]: how it is ended, limited, and fails.
+//! - [`key_files`]: the keys of a cluster, as files.
 //! - [`counters!`]: what a tier counts, each with its name.
 //! - [`database`]: the SQLite file of a process, or PostgreSQL.
 //! - [`link`]: messages between the tiers, and the encrypted connection that carries them.
@@ -17,7 +19,9 @@ pub mod device;
 pub mod epoch;
 pub mod fleet;
 pub mod ids;
+pub mod key_files;
 pub mod link;
 pub mod logging;
 pub mod pacing;
+pub mod process;
 pub mod secret;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use balancer::Balancer;
 use common::database::{Database, DatabaseError};
 use common::ids::NodeName;
+use common::process::descriptors::{Budget, raise_limit};
 use conn_server::ConnServer;
 use logic_server::LogicServer;
 use serde::Serialize;
@@ -15,7 +16,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
 use crate::data::{DataDir, DataError};
-use crate::descriptors::{Budget, raise_limit};
 
 /// Logic servers of `up` and `demo`.
 const LOGIC_SERVERS: u16 = 2;

@@ -14,24 +14,17 @@
 //! are missing; but without `master` a database that is there would be worthless, so it is not
 //! replaced.
 
-use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use common::link::{KeyError, Keys, read_keys, secret_from_hex, write_key};
-use common::secret::Secret;
+use common::key_files::{self, CLUSTER, KeyDirectory, MASTER, OPERATOR};
+use common::link::{KeyError, Keys, read_secret};
 use conn_server::accounts::seal::MasterKey;
-use rand::TryRng;
-use rand::rngs::SysRng;
 
 /// Where nothing else is said.
 pub(crate) const DEFAULT: &str = "./rcu-data";
 
 const KEYS: &str = "keys";
-const CLUSTER: &str = "cluster";
-const OPERATOR: &str = "operator";
-const MASTER: &str = "master";
 
 /// A directory that is there, with its keys.
 #[derive(Clone, Debug)]
@@ -82,12 +75,7 @@ impl DataDir {
             path: keys.clone(),
             source,
         };
-        let mut directories = DirBuilder::new();
-        directories.recursive(true).mode(0o700);
-        directories.create(&keys).map_err(make)?;
-        // One at a time, and given back with the file: else two would each make a key and one of them be lost.
-        let lock = File::open(&keys).map_err(make)?;
-        lock.lock().map_err(make)?;
+        let directory = KeyDirectory::open(&keys).map_err(make)?;
         let master = data.key_path(MASTER);
         if !master.exists() && data.database_path().exists() {
             return Err(DataError::MasterLost {
@@ -95,13 +83,16 @@ impl DataDir {
                 database: data.database_path(),
             });
         }
-        for name in [CLUSTER, OPERATOR, MASTER] {
-            let path = data.key_path(name);
-            if !path.exists() {
-                make_key(&path).map_err(|source| DataError::Make { path, source })?;
+        for name in key_files::NAMES {
+            match directory.make(name) {
+                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                    let path = directory.path_of(name);
+                    return Err(DataError::Make { path, source });
+                }
+                _ => {}
             }
         }
-        lock.sync_all().map_err(make)?;
+        directory.finish().map_err(make)?;
         Ok(data)
     }
 
@@ -124,7 +115,7 @@ impl DataDir {
     }
 
     pub(crate) fn master_key(&self) -> Result<MasterKey, DataError> {
-        read_master_key(&self.key_path(MASTER))
+        Ok(read_secret(&self.key_path(MASTER))?)
     }
 
     fn key_path(&self, name: &str) -> PathBuf {
@@ -132,36 +123,10 @@ impl DataDir {
     }
 }
 
-/// What opens the device keys of a database, from a file that nobody else can read.
-pub(crate) fn read_master_key(path: &Path) -> Result<MasterKey, DataError> {
-    read_keys(path)?;
-    let text = fs::read_to_string(path).map_err(|source| KeyError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
-    let malformed = || KeyError::Malformed {
-        path: path.to_owned(),
-        line: 1,
-    };
-    Ok(secret_from_hex(text.trim()).ok_or_else(malformed)?)
-}
-
-/// Whoever reads the file finds a whole key in it.
-fn make_key(path: &Path) -> io::Result<()> {
-    let mut key = [0; 32];
-    SysRng.try_fill_bytes(&mut key).map_err(io::Error::other)?;
-    let unfinished = path.with_extension("new");
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    write_key(&unfinished, &Secret::new(key))?;
-    fs::rename(unfinished, path)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use common::database::{Client, Database, DatabaseUrl, Migrated, Postgres};
+use common::process::EXIT_FAILED;
 use sqlx::PgPool;
 
-use crate::EXIT_FAILED;
 
 type Failure = Box<dyn std::error::Error>;
 

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use common::database::Database;
 use common::fleet::FleetKey;
+use common::process::EXIT_FAILED;
+use common::process::signals::Stop;
 use conn_server::accounts::seal::MasterKey;
 use conn_server::accounts::store::Accounts;
 use hmac::{Hmac, KeyInit, Mac};
@@ -18,13 +20,11 @@ use simulator::drive;
 use simulator::driver::{self, Simulator};
 use simulator::keys;
 
-use crate::EXIT_FAILED;
 use crate::cluster::{self, Cluster};
 use crate::config::Config;
 use crate::data::DataDir;
 use crate::fleet;
 use crate::screen::Screen;
-use crate::signals::Stop;
 use crate::table::{Devices, Front, Node, Picture, rate};
 
 /// The accounts of the demo's devices: demo-000001 and so on.

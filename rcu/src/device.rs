@@ -12,14 +12,14 @@ use clap::{Args, Subcommand};
 use common::database::{Client, Database, DatabaseUrl};
 use common::fleet::{self, FleetKey};
 use common::ids::{AccountName, NameError};
-use common::link::secret_from_hex;
+use common::link::{read_secret, secret_from_hex};
 use common::secret::{DeviceKey, Secret};
 use conn_server::accounts::seal::MasterKey;
 use conn_server::accounts::store::{Accounts, Described, Online};
 use rand::TryRng;
 use rand::rngs::SysRng;
 
-use crate::data::{self, DataDir, read_master_key};
+use crate::data::{self, DataDir};
 
 /// Names of a fleet are numbered with six digits.
 const FLEET_COUNT_MAX: u32 = 999_999;
@@ -178,7 +178,7 @@ impl Device {
             (data, _) => return self.open_data(data.as_deref()).await,
         };
         let missing = "which key opens its accounts? --master-key FILE, or RCU_MASTER_KEY_FILE";
-        let master = read_master_key(self.master_key.as_deref().ok_or(missing)?)?;
+        let master = read_secret(self.master_key.as_deref().ok_or(missing)?)?;
         let client = Client {
             name: "device",
             connections_max: 1,

@@ -58,7 +58,7 @@ impl Explain {
         Ok(if explanation.is_right() {
             ExitCode::SUCCESS
         } else {
-            ExitCode::from(crate::EXIT_FAILED)
+            ExitCode::from(common::process::EXIT_FAILED)
         })
     }
 }

@@ -2,6 +2,3 @@
 //! can call it.
 
 pub mod explain;
-
-/// What every command ends with: 0 done, 1 failed, 2 wrong usage (clap's own).
-pub const EXIT_FAILED: u8 = 1;

@@ -6,11 +6,9 @@ mod config;
 mod data;
 mod db;
 mod demo;
-mod descriptors;
 mod device;
 mod fleet;
 mod screen;
-mod signals;
 mod simulate;
 mod table;
 mod up;
@@ -19,7 +17,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use rcu::{EXIT_FAILED, explain};
+use common::process;
+use rcu::explain;
 
 /// The RCU cluster: long-lived device connections that prove they lost nothing.
 #[derive(Parser)]
@@ -59,7 +58,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let rcu = Rcu::parse();
-    let done = match rcu.command {
+    process::run("rcu", || match rcu.command {
         Command::Demo(demo) => demo.run(),
         Command::Up(up) => up.run(),
         Command::Device(device) => device.run(),
@@ -67,22 +66,5 @@ fn main() -> ExitCode {
         Command::Db(db) => db.run(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Explain(explain) => explain.run(),
-    };
-    match done {
-        Ok(code) => code,
-        Err(error) => {
-            report(error.as_ref());
-            ExitCode::from(EXIT_FAILED)
-        }
-    }
-}
-
-/// The error and its causes, each on a line, to standard error.
-fn report(error: &dyn std::error::Error) {
-    eprintln!("rcu: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        eprintln!("     because: {error}");
-        cause = error.source();
-    }
+    })
 }

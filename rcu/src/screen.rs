@@ -3,10 +3,9 @@
 use std::io;
 use std::time::Duration;
 
+use common::process::signals::Stop;
 use console::Term;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-
-use crate::signals::Stop;
 
 /// How often a terminal is redrawn.
 const REDRAW: Duration = Duration::from_millis(500);

@@ -8,16 +8,16 @@ use std::time::Duration;
 use clap::Args;
 use common::database::DatabaseUrl;
 use common::fleet::FleetKey;
+use common::process::EXIT_FAILED;
+use common::process::descriptors::{PROCESS, raise_limit};
+use common::process::signals::Stop;
 use simulator::checker::rows;
 use simulator::device::Identity;
 use simulator::driver::{Simulator, Stats};
 use simulator::keys;
 
-use crate::EXIT_FAILED;
-use crate::descriptors;
 use crate::fleet;
 use crate::screen::Screen;
-use crate::signals::Stop;
 
 /// Runs simulated devices against a cluster: they log in, attach, and drive around.
 ///
@@ -71,7 +71,7 @@ impl Simulate {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
         common::logging::to_stderr("warn")?;
         let identities = self.identities()?;
-        descriptors::check_devices(self.devices)?;
+        check_descriptors(self.devices)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -205,4 +205,18 @@ fn summary(stats: &Stats) -> String {
     list("attaches without a reply", faults(&stats.attach_faults));
     list("sessions ended", faults(&stats.ends));
     text
+}
+
+/// Whether so many simulated devices fit this process.
+///
+/// # Errors
+/// They do not: a line that says what to do.
+fn check_descriptors(devices: u32) -> Result<(), String> {
+    match raise_limit() {
+        Some(limit) if u64::from(devices) + PROCESS > limit => Err(format!(
+            "{devices} devices do not fit: the process may open {limit} files; \
+             run several `rcu simulate`, or raise the limit (ulimit -n)"
+        )),
+        _ => Ok(()),
+    }
 }

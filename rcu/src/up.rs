@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use common::process::signals::Stop;
 
 use crate::cluster::{self, Addresses, Cluster};
 use crate::config::Config;
 use crate::data::DataDir;
-use crate::signals::Stop;
 
 /// Runs balancer, conn server and two logic servers in one process.
 ///

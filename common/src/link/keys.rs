@@ -123,6 +123,8 @@ pub enum KeyError {
     Malformed { path: PathBuf, line: usize },
     #[error("the key file {} holds {keys} keys; it must hold 1, or {KEYS_PER_FILE_MAX} during a rotation", path.display())]
     Count { path: PathBuf, keys: usize },
+    #[error("the key file {} holds {keys} keys; it must hold 1", path.display())]
+    Several { path: PathBuf, keys: usize },
 }
 
 /// Reads a key file. Refuses one that anybody but its owner may read.
@@ -158,6 +160,17 @@ pub fn read_keys(path: &Path) -> Result<Vec<Key>, KeyError> {
         });
     }
     Ok(keys)
+}
+
+/// Reads a file of exactly one key that is none of the link.
+pub fn read_secret(path: &Path) -> Result<Secret<32>, KeyError> {
+    match read_keys(path)?.as_slice() {
+        [only] => Ok(only.secret),
+        several => Err(KeyError::Several {
+            path: path.to_owned(),
+            keys: several.len(),
+        }),
+    }
 }
 
 /// Writes a new key file of mode 0600 with one key. Fails where the file exists: a key is never overwritten.

@@ -33,6 +33,6 @@ mod wire;
 pub use call::{CallError, call};
 pub use dialler::{ATTEMPT_MS_MAX, Dialler};
 pub use hub::{Hub, HubSettings};
-pub use keys::{Key, KeyError, KeyId, Keys, read_keys, secret_from_hex, write_key};
+pub use keys::{Key, KeyError, KeyId, Keys, read_keys, read_secret, secret_from_hex, write_key};
 pub use liveness::{PAUSE_MS_MAX, SILENT_MS_MAX};
 pub use peer::{Class, LinkEvent, LinkId, Peer, Role};

@@ -3,11 +3,11 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// For what belongs to no tier: standard streams, database files, the runtime, the balancer's listeners.
-const PROCESS: u64 = 64;
+pub const PROCESS: u64 = 64;
 
 /// Raises the soft limit to the hard one and returns it: how many descriptors this process may
 /// have open. `None`: no limit.
-pub(crate) fn raise_limit() -> Option<u64> {
+pub fn raise_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -22,13 +22,13 @@ pub(crate) fn raise_limit() -> Option<u64> {
 
 /// How the descriptors of a process are shared out.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     /// What the process may open in all; `None`: no limit.
-    pub(crate) limit: Option<u64>,
+    pub limit: Option<u64>,
     /// What the tiers need beside the long connections: pending ones, listeners, event loops.
-    pub(crate) own: u64,
+    pub own: u64,
     /// What simulated devices in the same process need.
-    pub(crate) devices: u64,
+    pub devices: u64,
 }
 
 /// A logic server holds this many devices unless it is told otherwise.
@@ -47,11 +47,7 @@ impl Budget {
     ///
     /// # Errors
     /// The figure asked for does not fit, or nothing is left: a line that says what to do.
-    pub(crate) fn max_connections(
-        &self,
-        asked: Option<u32>,
-        logic_servers: u32,
-    ) -> Result<u32, String> {
+    pub fn max_connections(&self, asked: Option<u32>, logic_servers: u32) -> Result<u32, String> {
         let share = self.left() / u64::from(logic_servers.max(1));
         let limit = self.limit.unwrap_or(u64::MAX);
         match asked {
@@ -68,20 +64,6 @@ impl Budget {
             None => Ok(u32::try_from(share)
                 .map_or(CONNECTIONS_DEFAULT, |share| share.min(CONNECTIONS_DEFAULT))),
         }
-    }
-}
-
-/// Whether so many simulated devices fit this process.
-///
-/// # Errors
-/// They do not: a line that says what to do.
-pub(crate) fn check_devices(devices: u32) -> Result<(), String> {
-    match raise_limit() {
-        Some(limit) if u64::from(devices) + PROCESS > limit => Err(format!(
-            "{devices} devices do not fit: the process may open {limit} files; \
-             run several `rcu simulate`, or raise the limit (ulimit -n)"
-        )),
-        _ => Ok(()),
     }
 }
 

@@ -1,16 +1,17 @@
-//! How a person or a supervisor asks a command to end.
+//! How a person or a supervisor asks a process to end.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGINT (Ctrl-C) and SIGTERM.
-pub(crate) struct Stop {
+#[derive(Debug)]
+pub struct Stop {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Stop {
     /// From now on the two signals no longer kill the process.
-    pub(crate) fn listen() -> std::io::Result<Self> {
+    pub fn listen() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -18,7 +19,7 @@ impl Stop {
     }
 
     /// Returns when either signal has come since the last call.
-    pub(crate) async fn wait(&mut self) {
+    pub async fn wait(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

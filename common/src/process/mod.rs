@@ -1,0 +1,115 @@
+//! What a process is beside the tiers in it: how it is asked to end ([`signals`]), how many files it
+//! may open ([`descriptors`]), and what it says and returns when it fails.
+
+pub mod descriptors;
+pub mod signals;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+/// Why a process could not do what it was started for.
+pub type Failure = Box<dyn Error>;
+
+/// What a process ends with that failed; 2 is for wrong usage (clap's own).
+pub const EXIT_FAILED: u8 = 1;
+
+/// Does the work of `program`. Where it fails, why goes to standard error, with the causes below it.
+/// From now on a panic in any thread or task ends the process: a server that lost one of its loops
+/// would hold devices that nobody serves, while its supervisor takes it for healthy.
+pub fn run(program: &str, work: impl FnOnce() -> Result<ExitCode, Failure>) -> ExitCode {
+    end_on_panic();
+    match work() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{}", told(program, error.as_ref()));
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// A release build aborts by its profile, and also without this; the others would unwind, and tokio
+/// would keep the panic of a task for somebody who asks.
+fn end_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
+}
+
+/// The error and its causes, each on a line.
+fn told(program: &str, error: &dyn Error) -> String {
+    let mut told = format!("{program}: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        told += &format!("\n{:1$} because: {error}", "", program.len());
+        cause = error.source();
+    }
+    told
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set in the process that a test starts of its own program.
+    const CHILD: &str = "RCU_TEST_PANICS_IN";
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no login")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        let error = Outer(std::io::Error::other("no route"));
+        let expected = "balancer: no login\n         because: no route";
+        assert_eq!(told("balancer", &error), expected);
+    }
+
+    /// Not a test of its own: what [`a_panic_in_any_thread_or_task_ends_the_process`] starts.
+    #[test]
+    fn a_process_that_panics() {
+        let Ok(place) = std::env::var(CHILD) else {
+            return;
+        };
+        let code = run("panics", || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
+            match place.as_str() {
+                "thread" => drop(std::thread::spawn(|| panic!("lost a loop")).join()),
+                "task" => drop(runtime.block_on(runtime.spawn(async { panic!("lost a loop") }))),
+                "blocking" => {
+                    drop(runtime.block_on(runtime.spawn_blocking(|| panic!("lost a loop"))));
+                }
+                place => return Err(place.into()),
+            }
+            println!("half alive");
+            Ok(ExitCode::SUCCESS)
+        });
+        assert_eq!(code, ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn a_panic_in_any_thread_or_task_ends_the_process() {
+        for place in ["thread", "task", "blocking"] {
+            let ended = Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "--nocapture",
+                    "process::tests::a_process_that_panics",
+                ])
+                .env(CHILD, place)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&ended.stdout);
+            assert!(
+                !ended.status.success() && !said.contains("half alive"),
+                "{place}: {said}"
+            );
+            let told = String::from_utf8_lossy(&ended.stderr);
+            assert!(told.contains("lost a loop"), "{place}: {told}");
+        }
+    }
+}
