@@ -8,6 +8,7 @@ mod db;
 mod demo;
 mod device;
 mod fleet;
+mod keys;
 mod screen;
 mod simulate;
 mod table;
@@ -52,6 +53,7 @@ enum Command {
     Device(device::Device),
     Config(check::ConfigCommand),
     Db(db::Db),
+    Keys(keys::KeysCommand),
     Simulate(simulate::Simulate),
     Explain(explain::Explain),
 }
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Device(device) => device.run(),
         Command::Config(config) => config.run(),
         Command::Db(db) => db.run(),
+        Command::Keys(keys) => keys.run(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Explain(explain) => explain.run(),
     })
