@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use common::config::{Policy, SourceCheck, is_target};
 use common::epoch::NodeNumber;
+use common::link::is_public;
 use common::pacing::Rate;
 use serde::Deserialize;
 
@@ -101,6 +102,14 @@ impl Settings {
             );
         }
         check(
+            self.listen_publicly || !is_public(self.listen.ip()),
+            &format!(
+                "listen: {} may be reached by the world, and links are internal: choose a private \
+                 address, or set listen_publicly",
+                self.listen
+            ),
+        );
+        check(
             self.logic_servers.len() <= LOGIC_SERVERS_MAX,
             &format!("logic_servers: at most {LOGIC_SERVERS_MAX}"),
         );
@@ -179,6 +188,7 @@ mod tests {
     #[test]
     fn all_mistakes_are_told_together() {
         let settings = Settings {
+            listen: SocketAddr::from(([0, 0, 0, 0], 10_100)),
             logic_servers: vec!["logic-1".into(), "logic-2:1".into(), "logic-2:1".into()],
             node_number: 1_024,
             grant_ttl_s: 0,
@@ -196,6 +206,8 @@ mod tests {
             [
                 "logic_servers: \"logic-1\" is not host:port",
                 "logic_servers: \"logic-2:1\" is named twice",
+                "listen: 0.0.0.0:10100 may be reached by the world, and links are internal: choose a \
+                 private address, or set listen_publicly",
                 "node_number: 0 to 1023",
                 "grant_ttl_s: 1 to 600",
                 "heartbeat_s: 5 to 3600, or unset",

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use common::config::SourceCheck;
 use common::device::limit;
+use common::link::is_public;
 use serde::Deserialize;
 
 use crate::batch;
@@ -130,7 +131,7 @@ impl Settings {
     }
 
     /// What may be wrong with the addresses, and whether it is.
-    fn address_mistakes(&self) -> [(bool, &'static str); 5] {
+    fn address_mistakes(&self) -> [(bool, &'static str); 6] {
         let (listen, advertise) = (&self.listen, &self.advertise);
         let is_no_target = |address: &SocketAddr| address.ip().is_unspecified();
         let has_port = |told: &SocketAddr| {
@@ -156,6 +157,11 @@ impl Settings {
             (
                 !advertise.iter().all(has_port),
                 "advertise: port 0 is the port of listen, which has no address of that family",
+            ),
+            (
+                !self.link_listen_publicly && is_public(self.link_listen.ip()),
+                "link_listen: an address that the world may reach, and links are internal: choose a \
+                 private one, or set link_listen_publicly",
             ),
         ]
     }
@@ -285,6 +291,7 @@ mod tests {
     fn all_mistakes_are_named_by_their_keys() {
         let settings = Settings {
             listen: vec!["0.0.0.0:1".parse().unwrap(), "10.0.0.1:2".parse().unwrap()],
+            link_listen: "[::]:20100".parse().unwrap(),
             heartbeat_s: 4,
             window: 0,
             max_connections: Some(0),
@@ -299,6 +306,7 @@ mod tests {
         let expected = [
             "listen",
             "advertise",
+            "link_listen",
             "max_connections",
             "heartbeat_s",
             "window",

@@ -157,6 +157,8 @@ struct Written<'a> {
     overrides: &'a [Override],
     /// The value of an override has the place behind the text that its number gives it.
     table: Spanned<DeTable<'a>>,
+    /// Keys that did not fit. What is checked afterwards is their defaults, which nobody wrote.
+    taken: Vec<String>,
     mistakes: Vec<Mistake>,
 }
 
@@ -168,6 +170,7 @@ impl<'a> Written<'a> {
             text,
             overrides,
             table,
+            taken: vec![],
             mistakes: vec![],
         };
         for error in errors {
@@ -203,13 +206,20 @@ impl<'a> Written<'a> {
             };
             self.blame(span, what);
             // Each round takes a key out; what cannot be taken out ends it.
-            removed?;
+            self.taken.push(removed?.join("."));
         }
     }
 
     fn check(&mut self, mistakes: Vec<String>) {
         for what in mistakes {
             let key = what.split(':').next().unwrap_or_default();
+            let is_below = |taken: &String| {
+                let rest = key.strip_prefix(taken.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            if self.taken.iter().any(is_below) {
+                continue;
+            }
             let span = span_of(self.table.get_ref(), key.split('.'));
             self.blame(span, what);
         }
@@ -417,6 +427,13 @@ mod tests {
         assert_eq!(told, ["x.toml: balancer.burst: at least 1"]);
         let told = read("[balancer]\nrate = 1\n", &[("RCU_BALANCER__BURST", "0")]).unwrap_err();
         assert_eq!(told, ["RCU_BALANCER__BURST: balancer.burst: at least 1"]);
+    }
+
+    #[test]
+    fn the_default_of_a_key_that_was_not_understood_is_not_blamed() {
+        let told = read("[balancer]\nrate = 1\nburst = \"many\"\n", &[]).unwrap_err();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("x.toml:3: balancer.burst: invalid type"));
     }
 
     #[test]

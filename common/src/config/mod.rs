@@ -1,6 +1,9 @@
-//! How settings are written in a configuration file, and how that is read ([`file`]).
+//! How settings are written in a configuration file, and how that is read ([`file`]); what every
+//! server's file has ([`mod@process`]); whether the machine can give what it asks for ([`ports`]).
 
 pub mod file;
+pub mod ports;
+pub mod process;
 
 use std::fmt;
 use std::marker::PhantomData;

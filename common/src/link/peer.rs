@@ -140,7 +140,7 @@ pub(super) fn may_send(from: Role, to: Role, class: Class, message: &Message) ->
 }
 
 /// Whether the world may reach a socket bound to this address; "all addresses" count as public.
-pub(super) fn is_public(address: IpAddr) -> bool {
+pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let [a, b, ..] = address.octets();

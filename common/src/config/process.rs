@@ -1,0 +1,135 @@
+//! What the configuration of a server process has beside the table of its tier: who it is (`[node]`),
+//! and where its keys are (`[keys]`).
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::ids::NodeName;
+use crate::key_files::CLUSTER;
+use crate::link::{KeyError, Keys};
+
+/// Where keys are unless the configuration says otherwise.
+const KEYS: &str = "/etc/rcu/keys";
+
+/// What a configuration is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To start with it: what it needs of the machine must be free now, for this process.
+    Start,
+    /// To look at it: a process may run with it already, or will under limits of its own.
+    Check,
+}
+
+/// The table `[node]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeSettings {
+    /// The node's name in logs, metrics and the database. It has no default: two nodes of one name
+    /// would take each other's sessions in the database for those of a crash, and end them.
+    pub name: Option<NodeName>,
+}
+
+impl NodeSettings {
+    /// Every mistake, each beginning with its key.
+    pub fn check(&self) -> Vec<String> {
+        match self.name {
+            Some(_) => vec![],
+            None => vec!["name: needed, another for each process of the cluster".into()],
+        }
+    }
+}
+
+/// The table `[keys]` of a process that needs no key but the cluster's.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterKeyFile {
+    /// Lets processes link to one another.
+    pub cluster: PathBuf,
+}
+
+impl Default for ClusterKeyFile {
+    fn default() -> Self {
+        Self {
+            cluster: default_key_path(CLUSTER),
+        }
+    }
+}
+
+impl ClusterKeyFile {
+    /// Every mistake, each beginning with its key.
+    pub fn check(&self) -> Vec<String> {
+        key_mistake("cluster", self.read()).into_iter().collect()
+    }
+
+    pub fn read(&self) -> Result<Keys, KeyError> {
+        Keys::from_file(&self.cluster)
+    }
+}
+
+/// Where the key file of this name is unless the configuration says otherwise.
+pub fn default_key_path(name: &str) -> PathBuf {
+    Path::new(KEYS).join(name)
+}
+
+/// What is wrong with the file that `key` names, and what to do.
+pub fn key_mistake<T>(key: &str, read: Result<T, KeyError>) -> Option<String> {
+    let error = read.err()?;
+    let why = error.source().map(|why| format!(": {why}"));
+    let remedy = match error {
+        KeyError::Unreadable { .. } => {
+            "; `rcu keys new DIR` makes one for the user that it runs as"
+        }
+        _ => "",
+    };
+    Some(format!("{key}: {error}{}{remedy}", why.unwrap_or_default()))
+}
+
+/// Mistakes of a table, as mistakes of the whole file.
+pub fn in_table(table: &str, mistakes: Vec<String>) -> impl Iterator<Item = String> {
+    mistakes
+        .into_iter()
+        .map(move |mistake| format!("{table}.{mistake}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::link::write_key;
+    use crate::secret::Secret;
+
+    #[test]
+    fn a_name_has_no_default() {
+        let mistakes = NodeSettings::default().check();
+        assert_eq!(mistakes.len(), 1);
+        assert!(mistakes[0].starts_with("name: needed"));
+        let named: NodeSettings = toml::from_str("name = \"logic-1\"").unwrap();
+        assert_eq!(named.check(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_file_is_told_by_its_key_with_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = ClusterKeyFile {
+            cluster: directory.path().join("cluster"),
+        };
+        let told = |keys: &ClusterKeyFile| keys.check().pop().unwrap();
+        let missing = told(&keys);
+        assert!(missing.starts_with("cluster: cannot read the key file"));
+        assert!(missing.contains("No such file") && missing.contains("rcu keys new"));
+
+        write_key(&keys.cluster, &Secret::new([1; 32])).unwrap();
+        assert_eq!(keys.check(), Vec::<String>::new());
+        fs::set_permissions(&keys.cluster, Permissions::from_mode(0o644)).unwrap();
+        let exposed = told(&keys);
+        assert!(
+            exposed.contains("read by others (mode 0644): chmod 600"),
+            "{exposed}"
+        );
+    }
+}
