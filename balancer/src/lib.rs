@@ -11,6 +11,7 @@
 //! The shells [`node`], `front`, `accept` and `connection` move bytes.
 
 mod accept;
+pub mod config;
 mod connection;
 pub mod conns;
 pub mod counters;
@@ -24,5 +25,6 @@ pub mod settings;
 pub mod stats;
 pub mod visit;
 
+pub use config::Config;
 pub use node::{Balancer, StartError};
 pub use settings::Settings;

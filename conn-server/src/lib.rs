@@ -11,6 +11,7 @@
 
 pub mod account;
 pub mod accounts;
+pub mod config;
 pub mod core;
 pub mod counters;
 pub mod desk;
@@ -28,6 +29,7 @@ pub mod stats;
 pub mod throttle;
 pub mod time;
 
+pub use config::Config;
 pub use node::{ConnServer, StartError};
 pub use settings::Settings;
 

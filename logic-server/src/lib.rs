@@ -10,6 +10,7 @@
 pub mod batch;
 mod bind;
 mod clock;
+pub mod config;
 mod control;
 pub mod counters;
 mod driver;
@@ -30,6 +31,7 @@ pub mod wire;
 pub mod writer;
 mod writer_task;
 
+pub use config::Config;
 pub use node::{Addresses, LogicServer, StartError};
 pub use settings::Settings;
 pub use stats::Stats;

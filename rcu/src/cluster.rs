@@ -67,7 +67,7 @@ pub(crate) enum ClusterError {
     Lock(#[source] io::Error),
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    #[error("{0}")]
+    #[error("logic_server.max_connections: {0}")]
     Connections(String),
     #[error("the balancer does not start")]
     Balancer(#[from] balancer::StartError),

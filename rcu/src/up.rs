@@ -1,12 +1,12 @@
 //! `rcu up`: a cluster of one's own, in one process.
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use common::process::signals::Stop;
+use common::process::write_atomically;
 
 use crate::cluster::{self, Addresses, Cluster};
 use crate::config::Config;
@@ -80,11 +80,4 @@ fn print(addresses: &Addresses, data: &DataDir) {
     }
     println!("operators link to   {}", addresses.conn_server);
     println!("data                {}", data.path().display());
-}
-
-/// Whoever waits for the file never reads half of it.
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension("json.new");
-    fs::write(&unfinished, bytes)?;
-    fs::rename(unfinished, path)
 }

@@ -200,13 +200,25 @@ impl<'a> Written<'a> {
             let span = error.span();
             let table = self.table.get_mut();
             let removed = span.as_ref().and_then(|span| remove(table, span));
-            let what = match &removed {
-                Some(key) => format!("{}: {}", key.join("."), error.message()),
+            let key = removed.map(|key| key.join("."));
+            let what = match &key {
+                Some(key) => format!("{key}: {}", error.message()),
                 None => error.message().into(),
             };
-            self.blame(span, what);
+            // A table that lacks what was taken out of it was told already.
+            let lacks_taken = key.as_ref().is_some_and(|key| {
+                let missing = |taken: &String| {
+                    let name = taken.strip_prefix(key.as_str())?.strip_prefix('.')?;
+                    Some(format!("missing field `{name}`"))
+                };
+                let mut missing = self.taken.iter().filter_map(missing);
+                missing.any(|missing| missing == error.message())
+            });
+            if !lacks_taken {
+                self.blame(span, what);
+            }
             // Each round takes a key out; what cannot be taken out ends it.
-            self.taken.push(removed?.join("."));
+            self.taken.push(key?);
         }
     }
 
@@ -325,6 +337,13 @@ mod tests {
     struct Settings {
         balancer: Balancer,
         log: Log,
+        database: Option<Database>,
+    }
+
+    #[derive(Debug, PartialEq, Eq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Database {
+        url: SocketAddr,
     }
 
     #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -434,6 +453,15 @@ mod tests {
         let told = read("[balancer]\nrate = 1\nburst = \"many\"\n", &[]).unwrap_err();
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].starts_with("x.toml:3: balancer.burst: invalid type"));
+    }
+
+    #[test]
+    fn a_needed_key_that_is_wrong_is_not_missing_too() {
+        let told = read("[database]\nurl = \"x\"\n", &[]).unwrap_err();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("x.toml:2: database.url: "), "{told:?}");
+        let told = read("[log]\ndays = 1\n[database]\n", &[]).unwrap_err();
+        assert_eq!(told, ["x.toml:3: database: missing field `url`"]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What the configuration of a server process has beside the table of its tier: who it is (`[node]`),
-//! and where its keys are (`[keys]`).
+//! where its keys are (`[keys]`), and its database.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::database::DatabaseSettings;
 use crate::ids::NodeName;
 use crate::key_files::CLUSTER;
 use crate::link::{KeyError, Keys};
@@ -32,6 +33,14 @@ pub struct NodeSettings {
 }
 
 impl NodeSettings {
+    /// Of settings that were checked.
+    ///
+    /// # Panics
+    /// They were not, and there is none.
+    pub fn name(&self) -> NodeName {
+        self.name.clone().expect("checked when it was read")
+    }
+
     /// Every mistake, each beginning with its key.
     pub fn check(&self) -> Vec<String> {
         match self.name {
@@ -84,6 +93,17 @@ pub fn key_mistake<T>(key: &str, read: Result<T, KeyError>) -> Option<String> {
         _ => "",
     };
     Some(format!("{key}: {error}{}{remedy}", why.unwrap_or_default()))
+}
+
+/// Every mistake in the table `[database]`, as mistakes of the whole file.
+pub fn database_mistakes(settings: Option<&DatabaseSettings>) -> Vec<String> {
+    match settings {
+        Some(settings) => in_table("database", settings.check()).collect(),
+        None => vec![
+            "database.url: needed, the same for all conn servers and logic servers of the cluster"
+                .into(),
+        ],
+    }
 }
 
 /// Mistakes of a table, as mistakes of the whole file.

@@ -46,15 +46,15 @@ impl Budget {
     /// of 10,000 and an equal share of what the descriptors leave.
     ///
     /// # Errors
-    /// The figure asked for does not fit, or nothing is left: a line that says what to do.
+    /// The figure asked for does not fit, or nothing is left: what to do, to stand behind the key.
     pub fn max_connections(&self, asked: Option<u32>, logic_servers: u32) -> Result<u32, String> {
         let share = self.left() / u64::from(logic_servers.max(1));
         let limit = self.limit.unwrap_or(u64::MAX);
         match asked {
             Some(asked) if u64::from(asked) > share => Err(format!(
-                "max_connections = {asked} for each of {logic_servers} logic servers does not fit: \
-                 the process may open {limit} files, which leaves {share} connections for each; \
-                 lower it, or raise the limit (ulimit -n, LimitNOFILE)"
+                "{asked} for each logic server of the process do not fit: it may open {limit} files, \
+                 which leaves {share} connections for each; lower it, or raise the limit (ulimit -n, \
+                 LimitNOFILE)"
             )),
             Some(asked) => Ok(asked),
             None if share == 0 => Err(format!(

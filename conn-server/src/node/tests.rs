@@ -470,14 +470,15 @@ async fn what_cannot_start_says_why((_held, database): (testing::Held, Database)
         error,
         "wrong settings: grant_ttl_s: 1 to 600; logic_servers: at least one"
     );
-    let public = Settings {
-        listen: "203.0.113.7:0".parse().unwrap(),
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let in_use = Settings {
+        listen: taken.local_addr().unwrap(),
         logic_servers: vec!["127.0.0.1:1".into()],
         ..Settings::default()
     };
-    let error = start(public.clone()).await.unwrap_err();
+    let error = start(in_use.clone()).await.unwrap_err();
     assert!(matches!(error, StartError::Listen { .. }), "{error}");
     database.close().await;
-    let error = start(public).await.unwrap_err();
+    let error = start(in_use).await.unwrap_err();
     assert!(matches!(error, StartError::Database(_)), "{error}");
 }

@@ -1,0 +1,68 @@
+//! The balancer as a process of its own.
+
+use std::process::ExitCode;
+
+use balancer::{Balancer, Config};
+use clap::Parser;
+use common::link::Keys;
+use common::process::signals::Stop;
+use common::process::{self, Addresses, Arguments, Failure};
+
+/// The front door of an RCU cluster: devices log in here, and are told which logic server is theirs.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  balancer --config config/balancer.toml
+  balancer --config config/balancer.toml --check
+  RCU_BALANCER__LISTEN=0.0.0.0:10000 balancer --config config/balancer.toml
+
+Runs until Ctrl-C or SIGTERM: then it accepts nobody any more, answers the logins that wait `busy`,
+and ends. Sessions of devices that are let in go on without it.
+
+Environment:
+  RCU_LOG                what is logged to standard error, for example info or balancer=debug
+  RCU_BALANCER__POLICY   overrides `policy` of [balancer], and so on for every key
+
+Exit codes: 0 ended as it was told, 1 failed, 2 wrong usage."
+)]
+struct CommandLine {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+fn main() -> ExitCode {
+    let CommandLine { arguments } = CommandLine::parse();
+    process::run("balancer", || run(&arguments))
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = Config::load(&arguments.config, arguments.purpose())?;
+    if arguments.check {
+        return Ok(arguments.tell_usable());
+    }
+    common::logging::to_stderr("info")?;
+    let keys = config.keys.read()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(config, keys, arguments))
+}
+
+async fn serve(config: Config, keys: Keys, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let mut stop = Stop::listen()?;
+    let node = config.node.name();
+    let balancer = Balancer::start(config.balancer, node.clone(), keys).await?;
+    let running = arguments.announce(&Addresses {
+        node,
+        devices: balancer.addresses().to_vec(),
+        link: None,
+    })?;
+
+    stop.wait().await;
+    tracing::info!("told to stop");
+    balancer.shutdown().await;
+    running.end()?;
+    Ok(ExitCode::SUCCESS)
+}

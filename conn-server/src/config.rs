@@ -1,0 +1,188 @@
+//! The configuration file of a conn server that is a process of its own: config/conn-server.toml.
+
+use std::path::{Path, PathBuf};
+
+use common::config::file::{self, ConfigError};
+use common::config::ports;
+use common::config::process::{
+    NodeSettings, Purpose, database_mistakes, default_key_path, in_table, key_mistake,
+};
+use common::database::DatabaseSettings;
+use common::key_files::{CLUSTER, MASTER, OPERATOR};
+use common::link::{KeyError, Keys, read_keys, read_secret};
+use common::process::descriptors::{PROCESS, raise_limit};
+use serde::Deserialize;
+
+use crate::accounts::seal::MasterKey;
+use crate::settings::Settings;
+
+/// Descriptors for links: to logic servers, to balancers, to whoever operates.
+const LINKS: u64 = 192;
+
+/// What the file and the environment say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub node: NodeSettings,
+    pub keys: KeyFiles,
+    /// It has no default.
+    pub database: Option<DatabaseSettings>,
+    pub conn_server: Settings,
+}
+
+/// The table `[keys]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyFiles {
+    /// Lets processes link to one another.
+    pub cluster: PathBuf,
+    /// Lets operators link to this process.
+    pub operator: PathBuf,
+    /// Opens the device keys in the database.
+    pub master: PathBuf,
+}
+
+impl Default for KeyFiles {
+    fn default() -> Self {
+        Self {
+            cluster: default_key_path(CLUSTER),
+            operator: default_key_path(OPERATOR),
+            master: default_key_path(MASTER),
+        }
+    }
+}
+
+impl KeyFiles {
+    /// Every mistake, each beginning with its key.
+    fn check(&self) -> Vec<String> {
+        let links = [("cluster", &self.cluster), ("operator", &self.operator)];
+        let links = links.map(|(key, path)| key_mistake(key, read_keys(path)));
+        let master = key_mistake("master", self.master());
+        links.into_iter().chain([master]).flatten().collect()
+    }
+
+    /// What lets balancers, logic servers and operators link to this process.
+    pub fn links(&self) -> Result<Keys, KeyError> {
+        Keys::from_file(&self.cluster)?.with_operator_file(&self.operator)
+    }
+
+    pub fn master(&self) -> Result<MasterKey, KeyError> {
+        read_secret(&self.master)
+    }
+}
+
+impl Config {
+    /// Reads the file, overridden by the environment.
+    ///
+    /// # Errors
+    /// It cannot be read; or all mistakes in it and in what it needs of this machine.
+    pub fn load(path: &Path, purpose: Purpose) -> Result<Self, ConfigError> {
+        file::load(Some(path), file::environment(), |config: &Self| {
+            config.mistakes(purpose)
+        })
+    }
+
+    /// # Panics
+    /// There is none: it was not loaded.
+    pub fn database(&self) -> &DatabaseSettings {
+        self.database.as_ref().expect("checked when it was read")
+    }
+
+    fn mistakes(&self, purpose: Purpose) -> Vec<String> {
+        let mut mistakes: Vec<_> = in_table("node", self.node.check()).collect();
+        mistakes.extend(in_table("keys", self.keys.check()));
+        mistakes.extend(database_mistakes(self.database.as_ref()));
+        mistakes.extend(in_table("conn_server", self.conn_server.check()));
+        if self.conn_server.logic_servers.is_empty() {
+            mistakes.push("conn_server.logic_servers: at least one".into());
+        }
+        let listen = [("conn_server.listen", self.conn_server.listen)];
+        mistakes.extend(ports::mistakes(listen, purpose));
+        if purpose == Purpose::Start
+            && let Some(mistake) = self.descriptor_mistake(raise_limit())
+        {
+            mistakes.push(mistake);
+        }
+        mistakes
+    }
+
+    /// `limit`: descriptors that the process may open; `None`: any number.
+    fn descriptor_mistake(&self, limit: Option<u64>) -> Option<String> {
+        let (logic_servers, limit) = (self.conn_server.logic_servers.len(), limit?);
+        (logic_servers as u64 + LINKS + PROCESS > limit).then(|| {
+            format!(
+                "conn_server.logic_servers: {logic_servers} do not fit: the process may open \
+                 {limit} files; raise the limit (ulimit -n, LimitNOFILE)"
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const DOCUMENTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/conn-server.toml");
+
+    /// Whatever this machine and this process's own environment are.
+    fn read(text: &str) -> Config {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        file::load(Some(file.path()), [], |_: &Config| vec![]).unwrap()
+    }
+
+    #[test]
+    fn the_documented_file_states_every_default() {
+        let text = fs::read_to_string(DOCUMENTED).unwrap();
+        let written = read(&text);
+        let mut expected = Config::default();
+        // What has no default stands there as an example.
+        expected.node.name = Some("conn-1".parse().unwrap());
+        let url = "postgres://rcu_login@127.0.0.1:5432/rcu";
+        expected.database = Some(DatabaseSettings::new(url.parse().unwrap()));
+        expected.conn_server.listen = "127.0.0.1:10100".parse().unwrap();
+        expected.conn_server.logic_servers = vec!["127.0.0.1:20100".into()];
+        assert_eq!(written, expected);
+        // What is only explained can be set, too.
+        let uncommented = read(&text.replace("# heartbeat_s = ", "heartbeat_s = "));
+        assert_eq!(uncommented.conn_server.heartbeat_s, Some(60));
+    }
+
+    #[test]
+    fn mistakes_of_every_table_are_told_together() {
+        let mut config = read("[conn_server]\nlisten = \"192.0.2.1:10100\"\nnonces_max = 0\n");
+        config.keys = KeyFiles {
+            cluster: "/nowhere/cluster".into(),
+            operator: "/nowhere/operator".into(),
+            master: "/nowhere/master".into(),
+        };
+        let mistakes = config.mistakes(Purpose::Check);
+        let keys: Vec<_> = mistakes
+            .iter()
+            .map(|it| it.split(':').next().unwrap())
+            .collect();
+        let expected = [
+            "node.name",
+            "keys.cluster",
+            "keys.operator",
+            "keys.master",
+            "database.url",
+            "conn_server.listen",
+            "conn_server.nonces_max",
+            "conn_server.logic_servers",
+            "conn_server.listen",
+        ];
+        assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn what_does_not_fit_the_descriptors_is_told() {
+        let config = Config::default();
+        assert_eq!(config.descriptor_mistake(None), None);
+        assert_eq!(config.descriptor_mistake(Some(1_024)), None);
+        assert!(config.descriptor_mistake(Some(255)).is_some());
+    }
+}

@@ -1,0 +1,91 @@
+//! The conn server as a process of its own.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use common::database::Database;
+use common::link::Keys;
+use common::process::signals::Stop;
+use common::process::{self, Addresses, Arguments, Failure};
+use conn_server::accounts::seal::MasterKey;
+use conn_server::{Config, ConnServer};
+
+/// One for look-ups, one for marks and last logins, one that hears of changes.
+const DATABASE_CONNECTIONS: u32 = 3;
+
+/// Decides in an RCU cluster who may come in, and to which logic server.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  conn-server --config config/conn-server.toml
+  conn-server --config config/conn-server.toml --check
+  RCU_CONN_SERVER__POLICY=fill conn-server --config config/conn-server.toml
+
+Runs until Ctrl-C or SIGTERM: then it answers the logins that wait `busy`, writes the last logins,
+and ends. Balancers send logins here when their `conn_servers` names its `listen`.
+
+Environment:
+  RCU_LOG                   what is logged to standard error, for example info or conn_server=debug
+  RCU_CONN_SERVER__POLICY   overrides `policy` of [conn_server], and so on for every key;
+                            RCU_DATABASE__URL keeps a password out of the file
+
+Exit codes: 0 ended as it was told, 1 failed, 2 wrong usage."
+)]
+struct CommandLine {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+fn main() -> ExitCode {
+    let CommandLine { arguments } = CommandLine::parse();
+    process::run("conn-server", || run(&arguments))
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = Config::load(&arguments.config, arguments.purpose())?;
+    if arguments.check {
+        return Ok(arguments.tell_usable());
+    }
+    common::logging::to_stderr("info")?;
+    let (links, master) = (config.keys.links()?, config.keys.master()?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(config, links, master, arguments))
+}
+
+async fn serve(
+    config: Config,
+    links: Keys,
+    master: MasterKey,
+    arguments: &Arguments,
+) -> Result<ExitCode, Failure> {
+    let mut stop = Stop::listen()?;
+    let node = config.node.name();
+    let client = config
+        .database()
+        .client(node.as_str(), DATABASE_CONNECTIONS);
+    let database = Database::connect(&config.database().url, client).await?;
+    let server = ConnServer::start(
+        config.conn_server,
+        node.clone(),
+        links,
+        database.clone(),
+        master,
+    )
+    .await?;
+    let running = arguments.announce(&Addresses {
+        node,
+        devices: vec![],
+        link: Some(server.address()),
+    })?;
+
+    stop.wait().await;
+    tracing::info!("told to stop");
+    server.shutdown().await;
+    database.close().await;
+    running.end()?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,145 @@
+//! The configuration file of a logic server that is a process of its own: config/logic-server.toml.
+
+use std::path::Path;
+
+use common::config::file::{self, ConfigError};
+use common::config::ports;
+use common::config::process::{ClusterKeyFile, NodeSettings, Purpose, database_mistakes, in_table};
+use common::database::DatabaseSettings;
+use common::process::descriptors::{Budget, raise_limit};
+use serde::Deserialize;
+
+use crate::settings::Settings;
+
+/// What the file and the environment say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub node: NodeSettings,
+    pub keys: ClusterKeyFile,
+    /// It has no default.
+    pub database: Option<DatabaseSettings>,
+    pub logic_server: Settings,
+}
+
+impl Config {
+    /// Reads the file, overridden by the environment. To start with, `max_connections` becomes what
+    /// the descriptors of the process allow.
+    ///
+    /// # Errors
+    /// It cannot be read; or all mistakes in it and in what it needs of this machine.
+    pub fn load(path: &Path, purpose: Purpose) -> Result<Self, ConfigError> {
+        let mut places = None;
+        let mut config = file::load(Some(path), file::environment(), |config: &Self| {
+            let mut mistakes = config.mistakes(purpose);
+            if purpose == Purpose::Start {
+                match config.places(raise_limit()) {
+                    Ok(fit) => places = Some(fit),
+                    Err(why) => mistakes.push(format!("logic_server.max_connections: {why}")),
+                }
+            }
+            mistakes
+        })?;
+        if places.is_some() {
+            config.logic_server.max_connections = places;
+        }
+        Ok(config)
+    }
+
+    /// # Panics
+    /// There is none: it was not loaded.
+    pub fn database(&self) -> &DatabaseSettings {
+        self.database.as_ref().expect("checked when it was read")
+    }
+
+    fn mistakes(&self, purpose: Purpose) -> Vec<String> {
+        let mut mistakes: Vec<_> = in_table("node", self.node.check()).collect();
+        mistakes.extend(in_table("keys", self.keys.check()));
+        mistakes.extend(database_mistakes(self.database.as_ref()));
+        mistakes.extend(in_table("logic_server", self.logic_server.check()));
+        let listen = self.logic_server.listen.iter();
+        let listen = listen
+            .map(|&address| ("logic_server.listen", address))
+            .chain([("logic_server.link_listen", self.logic_server.link_listen)]);
+        mistakes.extend(ports::mistakes(listen, purpose));
+        mistakes
+    }
+
+    /// `limit`: descriptors that the process may open; `None`: any number.
+    fn places(&self, limit: Option<u64>) -> Result<u32, String> {
+        let budget = Budget {
+            limit,
+            own: self.logic_server.descriptors(),
+            devices: 0,
+        };
+        budget.max_connections(self.logic_server.max_connections, 1)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const DOCUMENTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/logic-server.toml");
+
+    /// Whatever this machine and this process's own environment are.
+    fn read(text: &str) -> Config {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        file::load(Some(file.path()), [], |_: &Config| vec![]).unwrap()
+    }
+
+    #[test]
+    fn the_documented_file_states_every_default() {
+        let text = fs::read_to_string(DOCUMENTED).unwrap();
+        let written = read(&text);
+        let mut expected = Config::default();
+        // What has no default stands there as an example.
+        expected.node.name = Some("logic-1".parse().unwrap());
+        let url = "postgres://rcu_telemetry@127.0.0.1:5432/rcu";
+        expected.database = Some(DatabaseSettings::new(url.parse().unwrap()));
+        expected.logic_server.link_listen = "127.0.0.1:20100".parse().unwrap();
+        assert_eq!(written, expected);
+        // What is only explained can be set, too.
+        let uncommented = read(&text.replace("# max_connections = ", "max_connections = "));
+        assert_eq!(uncommented.logic_server.max_connections, Some(10_000));
+    }
+
+    #[test]
+    fn mistakes_of_every_table_are_told_together() {
+        let text = "[logic_server]\nlisten = \"192.0.2.1:20000\"\nlink_listen = \"192.168.255.254:1\"\nwindow = 0\n";
+        let mut config = read(text);
+        config.keys.cluster = "/nowhere/cluster".into();
+        let mistakes = config.mistakes(Purpose::Check);
+        let keys: Vec<_> = mistakes
+            .iter()
+            .map(|it| it.split(':').next().unwrap())
+            .collect();
+        let expected = [
+            "node.name",
+            "keys.cluster",
+            "database.url",
+            "logic_server.window",
+            "logic_server.listen",
+            "logic_server.link_listen",
+        ];
+        assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn places_are_what_the_descriptors_allow() {
+        let mut config = Config::default();
+        assert_eq!(config.places(None), Ok(10_000));
+        // 64 for the process, 128 and 5,000 pending for the logic server.
+        assert_eq!(config.places(Some(8_192)), Ok(3_000));
+        config.logic_server.max_connections = Some(10_000);
+        let told = config.places(Some(8_192)).unwrap_err();
+        assert!(
+            told.contains("8192 files") && told.contains("LimitNOFILE"),
+            "{told}"
+        );
+    }
+}

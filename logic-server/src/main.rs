@@ -1,0 +1,81 @@
+//! The logic server as a process of its own.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use common::database::Database;
+use common::link::Keys;
+use common::process::signals::Stop;
+use common::process::{self, Addresses, Arguments, Failure};
+use logic_server::{Config, LogicServer};
+
+/// One writes a batch while the other is checked, opened anew, or ends the sessions of a crash.
+const DATABASE_CONNECTIONS: u32 = 2;
+
+/// Holds the long connections of an RCU cluster, and stores what its devices send.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  logic-server --config config/logic-server.toml
+  logic-server --config config/logic-server.toml --check
+  RCU_LOGIC_SERVER__WINDOW=16 logic-server --config config/logic-server.toml
+
+Runs until Ctrl-C or SIGTERM: then it takes no new devices, stores and acknowledges what it holds,
+tells every device to come back later, and ends. Conn servers send devices here when their
+`logic_servers` names its `link_listen`.
+
+Environment:
+  RCU_LOG                    what is logged to standard error, for example info or logic_server=debug
+  RCU_LOGIC_SERVER__WINDOW   overrides `window` of [logic_server], and so on for every key;
+                             RCU_DATABASE__URL keeps a password out of the file
+
+Exit codes: 0 ended as it was told, 1 failed, 2 wrong usage."
+)]
+struct CommandLine {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+fn main() -> ExitCode {
+    let CommandLine { arguments } = CommandLine::parse();
+    process::run("logic-server", || run(&arguments))
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = Config::load(&arguments.config, arguments.purpose())?;
+    if arguments.check {
+        return Ok(arguments.tell_usable());
+    }
+    common::logging::to_stderr("info")?;
+    let keys = config.keys.read()?;
+    // The devices' sockets are never its own: they have loops.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(config, keys, arguments))
+}
+
+async fn serve(config: Config, keys: Keys, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let mut stop = Stop::listen()?;
+    let node = config.node.name();
+    let client = config
+        .database()
+        .client(node.as_str(), DATABASE_CONNECTIONS);
+    let database = Database::connect(&config.database().url, client).await?;
+    let server = LogicServer::start(config.logic_server, node.clone(), keys, &database).await?;
+    let running = arguments.announce(&Addresses {
+        node,
+        devices: server.addresses().devices.clone(),
+        link: Some(server.addresses().link),
+    })?;
+
+    stop.wait().await;
+    tracing::info!("told to stop");
+    server.shutdown().await;
+    database.close().await;
+    running.end()?;
+    Ok(ExitCode::SUCCESS)
+}
