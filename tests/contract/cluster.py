@@ -1,27 +1,16 @@
-"""A cluster for tests: `rcu up` as a process of its own, spoken to only as an operator and a device would.
-
-The binary is $RCU_BIN, else target/debug/rcu; it is never built here.
-"""
+"""A cluster for tests, spoken to only as an operator and a device would. How it runs, runs.py knows."""
 
 import itertools
-import json
 import os
 import shutil
-import signal
-import sqlite3
-import subprocess
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import rcu1
+import runs
 from client import Device, now_ms
 
-ROOT = Path(__file__).resolve().parents[2]
-START_DEADLINE_S = 30
-STOP_DEADLINE_S = 30
-COMMAND_DEADLINE_S = 30
 FLEET_COUNT = 50
 """Accounts made by one `rcu device add --fleet`: a process for each would take longer than most tests."""
 
@@ -34,89 +23,33 @@ def new_source():
     return f"127.77.{high}.{low + 1}"
 
 
-def _binary():
-    path = Path(os.environ.get("RCU_BIN", ROOT / "target" / "debug" / "rcu")).absolute()
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: build it first (cargo build), or say where it is in RCU_BIN")
-    return path
-
-
-def _toml(tables):
-    lines = []
-    for table, values in tables.items():
-        lines.append(f"[{table}]")
-        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    return "\n".join(lines) + "\n"
-
-
 class Cluster:
-    """One data directory and the process that serves it. Keywords are tables of the configuration file."""
+    """One directory and what runs in it. Keywords are tables of the configuration."""
 
     def __init__(self, **tables):
-        settings = {"balancer": {"listen": "127.0.0.1:0"}, "conn_server": {}, "logic_server": {"listen": "127.0.0.1:0"}}
-        for table, values in tables.items():
-            settings[table].update(values)
         self._directory = Path(tempfile.mkdtemp(prefix="rcu-contract-"))
-        self.data = self._directory / "data"
-        self._config = self._directory / "rcu.toml"
-        self._config.write_text(_toml(settings), encoding="utf-8")
-        self._log = self._directory / "log"
-        self._process = None
+        self._runs = runs.run_in(self._directory, tables)
         self._fleet_key = os.urandom(32)
         self._fleet = []
         self._fleets = 0
         self._lock = threading.Lock()
 
-    # --- the process ---
+    # --- what runs ---
 
     def start(self):
         """Returns when the cluster has said where it listens."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [_binary(), "up", "--data", self.data, "--config", self._config],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        deadline = time.monotonic() + START_DEADLINE_S
-        while not self._read_addresses():
-            if self._process.poll() is not None:
-                raise AssertionError(f"`rcu up` ended with {self._process.returncode}\n{self._log_end()}")
-            if time.monotonic() > deadline:
-                self._process.kill()
-                self._process.wait()
-                raise AssertionError(f"`rcu up` did not say where it listens\n{self._log_end()}")
-            time.sleep(0.02)
+        balancer, devices_at = self._runs.start()
+        self.balancer = _address(balancer)
+        self.devices_at = [_address(address) for address in devices_at]
         return self
-
-    def _read_addresses(self):
-        try:
-            said = json.loads((self.data / "up.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return False
-        if said["pid"] != self._process.pid:
-            return False
-        self.balancer = _address(said["balancer"][0])
-        self.devices_at = [_address(server["device"]) for server in said["logic_servers"]]
-        return True
-
-    def _log_end(self):
-        return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
 
     def terminate(self):
         """SIGTERM, without waiting."""
-        self._process.send_signal(signal.SIGTERM)
+        self._runs.terminate()
 
     def wait_stopped(self):
-        """The process must end with 0."""
-        try:
-            code = self._process.wait(STOP_DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise AssertionError(f"SIGTERM did not end `rcu up` in {STOP_DEADLINE_S} s\n{self._log_end()}") from None
-        if code != 0:
-            raise AssertionError(f"`rcu up` ended with {code} after SIGTERM\n{self._log_end()}")
+        """It must end in order."""
+        self._runs.wait_stopped()
 
     def stop(self):
         self.terminate()
@@ -125,25 +58,17 @@ class Cluster:
     def discard(self):
         """Stops the cluster and forgets its data."""
         try:
-            if self._process and self._process.poll() is None:
+            if self._runs.runs():
                 self.stop()
         finally:
+            self._runs.database.discard()
             shutil.rmtree(self._directory)
 
     # --- accounts ---
 
     def command(self, *arguments):
         """What `rcu device ARGUMENTS` prints; it must succeed."""
-        done = subprocess.run(
-            [_binary(), "device", *arguments, "--data", self.data],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_DEADLINE_S,
-        )
-        if done.returncode != 0:
-            raise AssertionError(f"rcu device {' '.join(arguments)}: {done.returncode}\n{done.stderr}")
-        return done.stdout
+        return self._runs.device_command(*arguments)
 
     def add(self, account):
         """A device with this very name, added alone."""
@@ -174,16 +99,7 @@ class Cluster:
 
     def rows(self, table, device):
         """The rows of a device in a table as dicts, without account_id, in order of seq and recorded_at."""
-        query = (
-            f"SELECT t.* FROM {table} t JOIN accounts a ON a.id = t.account_id"
-            " WHERE a.name = ? ORDER BY seq, recorded_at"
-        )
-        database = sqlite3.connect(f"file:{self.data}/rcu.db?mode=ro", uri=True, timeout=10)
-        database.row_factory = sqlite3.Row
-        try:
-            found = [dict(row) for row in database.execute(query, (device.account,))]
-        finally:
-            database.close()
+        found = self._runs.database.rows(table, device.account)
         for row in found:
             del row["account_id"]
         return found

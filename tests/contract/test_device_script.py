@@ -7,8 +7,8 @@ import threading
 
 import rcu1
 from client import DEADLINE_S, now_ms
-from cluster import ROOT
 from rcu1 import AttachStatus, Kind, LoginStatus
+from runs import ROOT
 from support import ContractTest, running_cluster
 
 SCRIPT = ROOT / "docs" / "device.py"
