@@ -5,6 +5,7 @@ use std::path::Path;
 use common::config::file::{self, ConfigError};
 use common::config::ports;
 use common::config::process::{ClusterKeyFile, NodeSettings, Purpose, in_table};
+use common::process::clock;
 use common::process::descriptors::{PROCESS, raise_limit};
 use serde::Deserialize;
 
@@ -40,10 +41,9 @@ impl Config {
         let listen = self.balancer.listen.iter();
         let listen = listen.map(|&address| ("balancer.listen", address));
         mistakes.extend(ports::mistakes(listen, purpose));
-        if purpose == Purpose::Start
-            && let Some(mistake) = self.descriptor_mistake(raise_limit())
-        {
-            mistakes.push(mistake);
+        if purpose == Purpose::Start {
+            mistakes.extend(self.descriptor_mistake(raise_limit()));
+            mistakes.extend(clock::mistake());
         }
         mistakes
     }

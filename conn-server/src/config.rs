@@ -10,6 +10,7 @@ use common::config::process::{
 use common::database::DatabaseSettings;
 use common::key_files::{CLUSTER, MASTER, OPERATOR};
 use common::link::{KeyError, Keys, read_keys, read_secret};
+use common::process::clock;
 use common::process::descriptors::{PROCESS, raise_limit};
 use serde::Deserialize;
 
@@ -98,10 +99,9 @@ impl Config {
         }
         let listen = [("conn_server.listen", self.conn_server.listen)];
         mistakes.extend(ports::mistakes(listen, purpose));
-        if purpose == Purpose::Start
-            && let Some(mistake) = self.descriptor_mistake(raise_limit())
-        {
-            mistakes.push(mistake);
+        if purpose == Purpose::Start {
+            mistakes.extend(self.descriptor_mistake(raise_limit()));
+            mistakes.extend(clock::mistake());
         }
         mistakes
     }

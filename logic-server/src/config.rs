@@ -6,6 +6,7 @@ use common::config::file::{self, ConfigError};
 use common::config::ports;
 use common::config::process::{ClusterKeyFile, NodeSettings, Purpose, database_mistakes, in_table};
 use common::database::DatabaseSettings;
+use common::process::clock;
 use common::process::descriptors::{Budget, raise_limit};
 use serde::Deserialize;
 
@@ -33,6 +34,7 @@ impl Config {
         let mut config = file::load(Some(path), file::environment(), |config: &Self| {
             let mut mistakes = config.mistakes(purpose);
             if purpose == Purpose::Start {
+                mistakes.extend(clock::mistake());
                 match config.places(raise_limit()) {
                     Ok(fit) => places = Some(fit),
                     Err(why) => mistakes.push(format!("logic_server.max_connections: {why}")),

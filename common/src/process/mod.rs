@@ -1,8 +1,9 @@
 //! What a process is beside the tiers in it: how a server is started and tells where it is reached
 //! (`arguments`), how it is asked to end ([`signals`]), how many files it may open ([`descriptors`]),
-//! and what it says and returns when it fails.
+//! whether it can trust its [`clock`], and what it says and returns when it fails.
 
 mod arguments;
+pub mod clock;
 pub mod descriptors;
 pub mod signals;
 

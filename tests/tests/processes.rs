@@ -1,0 +1,122 @@
+//! Balancer, conn server and logic server, each a process of its own, are the cluster that `rcu up` is.
+
+#![allow(clippy::unwrap_used)]
+
+use tests::site::{Said, Server, Site, Tier, command, wait_for};
+
+const FLEET_KEY: &str = "f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee";
+
+/// One of each, linked.
+struct Cluster {
+    logic: Server,
+    conn: Server,
+    balancer: Server,
+}
+
+impl Cluster {
+    /// `filter`: what is logged.
+    fn start(site: &Site, filter: &str) -> Self {
+        let free = "listen = \"127.0.0.1:0\"";
+        let start = |tier: Tier, node, more: &str| {
+            let config = site.config(tier, node, more);
+            site.start_command(&config, command(tier.program()).env("RCU_LOG", filter))
+        };
+        let logic = start(Tier::LogicServer, "logic-1", free);
+        let link = logic.link();
+        let conn = start(
+            Tier::ConnServer,
+            "conn-1",
+            &format!("logic_servers = {link:?}"),
+        );
+        let link = conn.link();
+        let more = format!("{free}\nconn_servers = {link:?}");
+        let balancer = start(Tier::Balancer, "balancer-1", &more);
+        Self {
+            logic,
+            conn,
+            balancer,
+        }
+    }
+
+    /// From the outside in, as `scripts/cluster` does.
+    fn stop(self, site: &Site) -> [Said; 3] {
+        [self.balancer, self.conn, self.logic].map(|server| {
+            let said = site.stop(server);
+            said.expect_success();
+            said
+        })
+    }
+}
+
+/// Devices of a fleet come in, report and have every record acknowledged; else it fails.
+fn simulate(site: &Site, cluster: &Cluster, count: u32) -> Said {
+    let (devices, balancer) = (count.to_string(), cluster.balancer.devices());
+    let fleet = ["--fleet", "van", "--fleet-key", FLEET_KEY];
+    let data = site.path("").display().to_string();
+    let add = ["device", "add", "--count", &devices, "--data", &data];
+    site.run("rcu", &[&add[..], &fleet].concat())
+        .expect_success();
+    let run = ["simulate", "--balancer", &balancer, "--devices", &devices];
+    let pace = ["--every", "500ms", "--for", "3s"];
+    site.run("rcu", &[&run[..], &pace, &fleet].concat())
+}
+
+#[test]
+fn three_processes_are_a_cluster_and_end_as_they_are_told() {
+    let site = Site::new();
+    let cluster = Cluster::start(&site, "info");
+    simulate(&site, &cluster, 20).expect_success();
+    for said in cluster.stop(&site) {
+        assert!(said.text.contains("told to stop"), "{}", said.text);
+    }
+}
+
+#[test]
+fn no_key_stands_in_what_processes_say_at_their_most_talkative() {
+    let mut site = Site::new();
+    site.keep_secret(FLEET_KEY);
+    let cluster = Cluster::start(&site, "trace");
+    simulate(&site, &cluster, 5).expect_success();
+    // The search is made wherever a text is looked at; here is that there was something to search.
+    for said in cluster.stop(&site) {
+        assert!(said.text.contains("TRACE"), "{}", said.text);
+    }
+}
+
+#[test]
+#[should_panic(expected = "a secret in")]
+fn a_key_that_is_said_is_found() {
+    let site = Site::new();
+    let key = std::fs::read_to_string(site.path("keys/operator")).unwrap();
+    let mut echo = std::process::Command::new("echo");
+    site.run_command(echo.arg(key.to_uppercase()));
+}
+
+#[test]
+fn a_balancer_with_another_key_is_told_on_both_sides() {
+    let site = Site::new();
+    let keys = site.path("other-keys").display().to_string();
+    site.run("rcu", &["keys", "new", &keys]).expect_success();
+    let conn = {
+        let config = site.config(
+            Tier::ConnServer,
+            "conn-1",
+            "logic_servers = \"127.0.0.1:1\"",
+        );
+        site.start(Tier::ConnServer, &config)
+    };
+    let link = conn.link();
+    let more = format!("listen = \"127.0.0.1:0\"\nconn_servers = {link:?}");
+    let config = site.config(Tier::Balancer, "balancer-1", &more);
+    let mut command = command("balancer");
+    command.env("RCU_KEYS__CLUSTER", format!("{keys}/cluster"));
+    let balancer = site.start_command(&config, &mut command);
+    wait_for("both to say it", || {
+        site.said_by(&balancer).contains("it does not know our key")
+            && site
+                .said_by(&conn)
+                .contains("is unknown here: the cluster keys differ")
+    });
+    site.stop(balancer).expect_success();
+    site.stop(conn).expect_success();
+}
