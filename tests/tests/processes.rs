@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use tests::site::{Said, Server, Site, Tier, command, wait_for};
+use std::os::unix::net::UnixDatagram;
+
+use tests::site::{PATIENCE, Said, Server, Site, Tier, command, wait_for};
 
 const FLEET_KEY: &str = "f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee";
 
@@ -69,6 +71,21 @@ fn three_processes_are_a_cluster_and_end_as_they_are_told() {
     for said in cluster.stop(&site) {
         assert!(said.text.contains("told to stop"), "{}", said.text);
     }
+}
+
+#[test]
+fn a_supervisor_is_told_when_a_server_runs() {
+    let site = Site::new();
+    let socket = site.path("notify");
+    let supervisor = UnixDatagram::bind(&socket).unwrap();
+    supervisor.set_read_timeout(Some(PATIENCE)).unwrap();
+    let config = site.config(Tier::LogicServer, "logic-1", "listen = \"127.0.0.1:0\"");
+    let mut command = command("logic-server");
+    let server = site.start_command(&config, command.env("NOTIFY_SOCKET", &socket));
+    let mut heard = [0; 16];
+    let bytes = supervisor.recv(&mut heard).unwrap();
+    assert_eq!(&heard[..bytes], b"READY=1");
+    site.stop(server).expect_success();
 }
 
 #[test]

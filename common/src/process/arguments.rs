@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
+use super::supervisor;
 use crate::config::process::Purpose;
 use crate::ids::NodeName;
 
@@ -42,10 +43,11 @@ pub struct Addresses {
 pub struct Announced(Option<PathBuf>);
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the addresses to {}", path.display())]
-pub struct AnnounceError {
-    path: PathBuf,
-    source: io::Error,
+pub enum AnnounceError {
+    #[error("cannot write the addresses to {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("cannot tell the supervisor (NOTIFY_SOCKET) that it runs")]
+    Supervisor(#[source] io::Error),
 }
 
 impl Arguments {
@@ -63,10 +65,11 @@ impl Arguments {
         ExitCode::SUCCESS
     }
 
-    /// Writes the file of `--addresses`, where one was asked for.
+    /// Writes the file of `--addresses`, where one was asked for, and tells the supervisor, where there
+    /// is one, that the server runs.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// It cannot be written, or told.
     pub fn announce(&self, addresses: &Addresses) -> Result<Announced, AnnounceError> {
         #[derive(Serialize)]
         struct File<'a> {
@@ -79,13 +82,14 @@ impl Arguments {
                 pid: std::process::id(),
                 addresses,
             };
-            let failed = |source| AnnounceError {
+            let failed = |source| AnnounceError::Write {
                 path: path.clone(),
                 source,
             };
             let json = serde_json::to_vec_pretty(&file).map_err(|error| failed(error.into()))?;
             write_atomically(path, &json).map_err(failed)?;
         }
+        supervisor::tell_ready().map_err(AnnounceError::Supervisor)?;
         Ok(Announced(self.addresses.clone()))
     }
 }

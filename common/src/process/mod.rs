@@ -1,11 +1,12 @@
 //! What a process is beside the tiers in it: how a server is started and tells where it is reached
-//! (`arguments`), how it is asked to end ([`signals`]), how many files it may open ([`descriptors`]),
+//! (`arguments`, `supervisor`), how it is asked to end ([`signals`]), how many files it may open ([`descriptors`]),
 //! whether it can trust its [`clock`], and what it says and returns when it fails.
 
 mod arguments;
 pub mod clock;
 pub mod descriptors;
 pub mod signals;
+mod supervisor;
 
 pub use arguments::{Addresses, AnnounceError, Announced, Arguments, write_atomically};
 
