@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use common::codes::Code;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -45,14 +46,26 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts until the front is gone. While the front is behind, devices wait in the kernel's backlog.
 pub(crate) async fn run(listener: TcpListener, door: mpsc::Sender<FromDoor>) {
     let mut reserve = Reserve::take();
+    // Since the last connection that was accepted: said once, then counted.
+    let mut in_want = false;
     loop {
         let happened = match listener.accept().await {
-            Ok((stream, address)) => FromDoor::Accepted {
-                stream,
-                source: address.ip().to_canonical(),
-                at: Instant::now(),
-            },
+            Ok((stream, address)) => {
+                in_want = false;
+                FromDoor::Accepted {
+                    stream,
+                    source: address.ip().to_canonical(),
+                    at: Instant::now(),
+                }
+            }
             Err(error) if is_out_of_descriptors(&error) => {
+                if !std::mem::replace(&mut in_want, true) {
+                    tracing::warn!(
+                        code = Code::BalancerWithoutDescriptors.number(),
+                        %error,
+                        "out of file descriptors: connections are closed unseen"
+                    );
+                }
                 if !reserve.turn_away(&listener).await {
                     sleep(PAUSE).await;
                     continue;
@@ -62,7 +75,7 @@ pub(crate) async fn run(listener: TcpListener, door: mpsc::Sender<FromDoor>) {
             // The device has gone again before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept devices");
+                tracing::warn!(code = Code::BalancerAcceptFailed.number(), %error, "cannot accept devices");
                 sleep(PAUSE).await;
                 continue;
             }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use balancer::{Balancer, Config};
 use clap::Parser;
+use common::codes::Code;
 use common::link::Keys;
 use common::process::signals::Stop;
 use common::process::{self, Addresses, Arguments, Failure};
@@ -61,7 +62,7 @@ async fn serve(config: Config, keys: Keys, arguments: &Arguments) -> Result<Exit
     })?;
 
     stop.wait().await;
-    tracing::info!("told to stop");
+    tracing::info!(code = Code::ProcessStops.number(), "told to stop");
     balancer.shutdown().await;
     running.end()?;
     Ok(ExitCode::SUCCESS)

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use common::codes::Code;
 use common::ids::NodeName;
 use common::link::{Hub, HubSettings, Keys, Role};
 use tokio::net::TcpListener;
@@ -26,6 +27,7 @@ pub struct Balancer {
     acceptors: Vec<JoinHandle<()>>,
     front: JoinHandle<()>,
     stop: Option<oneshot::Sender<()>>,
+    span: Span,
 }
 
 /// Why a balancer does not start: all reasons at once.
@@ -86,7 +88,9 @@ impl Balancer {
             .into_iter()
             .map(|listener| spawn(accept::run(listener, door.clone()), &span))
             .collect();
-        span.in_scope(|| tracing::info!(devices = ?addresses, "balancer runs"));
+        span.in_scope(|| {
+            tracing::info!(code = Code::BalancerRuns.number(), devices = ?addresses, "balancer runs");
+        });
         Ok(Self {
             addresses,
             board,
@@ -94,6 +98,7 @@ impl Balancer {
             acceptors,
             front,
             stop: Some(stop),
+            span,
         })
     }
 
@@ -116,6 +121,8 @@ impl Balancer {
         }
         let _ = (&mut self.front).await;
         self.hub.shutdown().await;
+        self.span
+            .in_scope(|| tracing::info!(code = Code::BalancerEnded.number(), "balancer ended"));
     }
 }
 

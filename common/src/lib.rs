@@ -4,6 +4,7 @@
 //! - [`fleet`]: the accounts and keys of many devices, from one key.
 //! - [`epoch`]: the hybrid logical clock that orders the sessions of an account.
 //! - [`device`]: the contract with devices, pure, both directions.
+//! - [`codes`]: every event that is logged, by number, with what to do about it.
 //! - [`config`], [`logging`]: how a process is told what to do, and tells what happens to it;
 //!   [`process`]: how it is ended, limited, and fails.
 //! - [`key_files`]: the keys of a cluster, as files.
@@ -12,6 +13,7 @@
 //! - [`link`]: messages between the tiers, and the encrypted connection that carries them.
 //! - [`pacing`]: how many logins are let through, per source and in all, and when the others come back.
 
+pub mod codes;
 pub mod config;
 pub mod counters;
 pub mod database;

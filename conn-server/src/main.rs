@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use common::codes::Code;
 use common::database::Database;
 use common::link::Keys;
 use common::process::signals::Stop;
@@ -83,7 +84,7 @@ async fn serve(
     })?;
 
     stop.wait().await;
-    tracing::info!("told to stop");
+    tracing::info!(code = Code::ProcessStops.number(), "told to stop");
     server.shutdown().await;
     database.close().await;
     running.end()?;

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use common::codes::Code;
 use common::database::Database;
 use common::epoch::NodeNumber;
 use common::ids::NodeName;
@@ -51,6 +52,7 @@ pub struct ConnServer {
     /// Those end when the server does.
     behind: [JoinHandle<()>; 2],
     stop: Option<oneshot::Sender<()>>,
+    span: Span,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +89,7 @@ impl ConnServer {
         let (Some(number), true) = (number, mistakes.is_empty()) else {
             return Err(StartError::Settings(mistakes));
         };
-        let span = tracing::info_span!("conn server", %node);
+        let span = tracing::info_span!("conn_server", %node);
 
         let (news_sender, news) = mpsc::channel(WAITING_MAX);
         let table = Table::new(&database);
@@ -140,7 +142,9 @@ impl ConnServer {
             spawn(reader.run(asked), &span),
             spawn(writer.run(given), &span),
         ];
-        span.in_scope(|| tracing::info!(links = %address, "conn server runs"));
+        span.in_scope(|| {
+            tracing::info!(code = Code::ConnServerRuns.number(), links = %address, "conn server runs");
+        });
         Ok(Self {
             address,
             board,
@@ -148,6 +152,7 @@ impl ConnServer {
             server,
             behind,
             stop: Some(stop),
+            span,
         })
     }
 
@@ -172,6 +177,9 @@ impl ConnServer {
         for task in &mut self.behind {
             let _ = task.await;
         }
+        self.span.in_scope(|| {
+            tracing::info!(code = Code::ConnServerEnded.number(), "conn server ended")
+        });
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use common::codes::Code;
 use common::ids::AccountName;
 use common::link::message::Message;
 use common::link::{Hub, LinkEvent, LinkId};
@@ -259,7 +260,7 @@ impl Server {
 
     /// A dialled peer is dialled again.
     fn close(&self, link: LinkId, why: &str) {
-        tracing::warn!(%link, why, "link closed");
+        tracing::warn!(code = Code::LinkClosed.number(), %link, why, "link closed");
         self.hub.close(link);
     }
 }

@@ -38,14 +38,8 @@ impl ControlTask {
 
     fn take(&self, event: LinkEvent) {
         match event {
-            LinkEvent::Up { link, peer } => {
-                tracing::info!(peer = %peer.node, address = %peer.address, "linked to a conn server");
-                self.tell(Input::LinkUp { link });
-            }
-            LinkEvent::Down { link, why } => {
-                tracing::info!(%link, why, "a link to a conn server is down");
-                self.tell(Input::LinkDown { link });
-            }
+            LinkEvent::Up { link, .. } => self.tell(Input::LinkUp { link }),
+            LinkEvent::Down { link, .. } => self.tell(Input::LinkDown { link }),
             LinkEvent::Request {
                 link,
                 id,
@@ -83,9 +77,8 @@ impl ControlTask {
             },
             // Nothing is asked from here.
             LinkEvent::Answer { message, .. } => unexpected(&message),
-            LinkEvent::Refused { address, why } => {
-                tracing::warn!(address, why, "refused a link");
-            }
+            // The link itself has said so.
+            LinkEvent::Refused { .. } => {}
         }
     }
 

@@ -16,6 +16,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use common::codes::Code;
 use common::link::Hub;
 use mio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -144,7 +145,10 @@ impl Loops {
         self.gate.post(ToGate::Input(gate::Input::Shutdown));
         let threads = &mut self.shard_threads;
         if clock.by(deadline_at_ms, ended(threads)).await.is_none() {
-            tracing::warn!("shutdown takes too long: what is not acknowledged is left");
+            tracing::warn!(
+                code = Code::ShutdownTooLong.number(),
+                "shutdown takes too long: what is not acknowledged is left"
+            );
             for shard in &self.shards {
                 shard.post(ToShard::Input(shard::Input::Abandon));
             }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use common::codes::Code;
 use common::database::Database;
 use common::ids::NodeName;
 use common::link::{Hub, HubSettings, Keys, LinkEvent, Role};
@@ -99,6 +100,7 @@ impl LogicServer {
         let repaired = store.repair(clock.now().unix_ms).await?;
         if repaired > 0 {
             tracing::warn!(
+                code = Code::SessionsRepaired.number(),
                 sessions = repaired,
                 "the last run crashed: ended its sessions"
             );
@@ -137,7 +139,11 @@ impl LogicServer {
             figures,
             span,
         };
-        tracing::info!(devices = ?node.addresses.devices, %link, "logic server runs");
+        tracing::info!(
+            code = Code::LogicServerRuns.number(),
+            devices = ?node.addresses.devices, %link,
+            "logic server runs"
+        );
         Ok(node)
     }
 
@@ -162,7 +168,7 @@ impl LogicServer {
         self.loops.shut_down(self.shutdown_deadline_ms).await;
         self.hub.shutdown().await;
         self.abort_tasks();
-        tracing::info!("logic server ended");
+        tracing::info!(code = Code::LogicServerEnded.number(), "logic server ended");
     }
 
     fn abort_tasks(&self) {

@@ -9,7 +9,6 @@ use common::database::{Client, Database, DatabaseUrl, Migrated, Postgres};
 use common::process::EXIT_FAILED;
 use sqlx::PgPool;
 
-
 type Failure = Box<dyn std::error::Error>;
 
 /// Who looks at a database waits so long for it.

@@ -4,6 +4,7 @@
 //! decoder that the servers use; the lines beside the bytes are written for people, and a test
 //! holds the two together.
 
+mod code;
 mod crc;
 mod field;
 mod hex;
@@ -31,19 +32,30 @@ Examples:
   rcu explain 52430105030000005ccbd217
   rcu explain 0x52 0x43 0x01 0x05 0x03 0x00 0x00 0x00 0x5c 0xcb 0xd2 0x17
   rcu explain - < capture.hex
+  rcu explain code 4007                 what a line of the log with this code means, and what to do
+  rcu explain code                      all of them
 
 Exit codes: 0 nothing wrong, 1 something wrong, 2 wrong usage.")]
 pub struct Explain {
     /// Hex digits of one or more frames, of either direction; spaces, line breaks, commas,
-    /// colons and 0x are allowed; - reads them from standard input.
+    /// colons and 0x are allowed; - reads them from standard input. Or: code NUMBER.
     #[arg(required = true)]
     hex: Vec<String>,
+    /// All codes as the page docs/codes.md.
+    #[arg(long, hide = true)]
+    markdown: bool,
 }
 
 impl Explain {
     /// # Errors
-    /// Standard input cannot be read, or what it holds is no hex digits.
+    /// Standard input cannot be read, or what it holds is no hex digits; no event has such a code.
     pub fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        if let [first, numbers @ ..] = self.hex.as_slice()
+            && first == "code"
+        {
+            write!(io::stdout(), "{}", code::explain(numbers, self.markdown)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let hex = if self.hex == ["-"] {
             let mut text = String::new();
             io::stdin()

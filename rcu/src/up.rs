@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use common::codes::Code;
 use common::process::signals::Stop;
 use common::process::write_atomically;
 
@@ -57,9 +58,10 @@ async fn run(data: &DataDir, config: Config) -> Result<(), Box<dyn std::error::E
     let up_json = data.up_json_path();
     write_atomically(&up_json, &serde_json::to_vec_pretty(&addresses)?)?;
     print(&addresses, data);
+    tracing::info!(code = Code::ClusterRuns.number(), "all tiers run");
 
     stop.wait().await;
-    tracing::info!("told to stop");
+    tracing::info!(code = Code::ProcessStops.number(), "told to stop");
     cluster.shutdown().await.close().await;
     fs::remove_file(up_json)?;
     Ok(())

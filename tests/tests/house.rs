@@ -45,6 +45,7 @@ const CORES: &[&str] = &[
     "balancer/src/pending.rs",
     "balancer/src/route.rs",
     "balancer/src/visit.rs",
+    "common/src/codes.rs",
     "common/src/counters.rs",
     "common/src/device",
     "common/src/epoch.rs",

@@ -65,7 +65,9 @@ async fn every_query_of_the_documentation_says_what_it_promises() {
     let mut ask = |begins: &str| {
         asked += 1;
         let all = queries();
-        let found = all.iter().find(|(paragraph, _)| paragraph.starts_with(begins));
+        let found = all
+            .iter()
+            .find(|(paragraph, _)| paragraph.starts_with(begins));
         let (_, query) = found.unwrap_or_else(|| panic!("no query {begins:?}"));
         analyst(query)
     };
@@ -79,14 +81,23 @@ async fn every_query_of_the_documentation_says_what_it_promises() {
     assert_eq!(ask("Gaps"), [format!("truck-1|1|{first_missing}|2")]);
     let fuel = ask("Fuel");
     assert_eq!(fuel.len(), 1, "{fuel:?}");
-    assert!(fuel[0].starts_with("truck-1|") && fuel[0].contains("|2.5"), "{fuel:?}");
+    assert!(
+        fuel[0].starts_with("truck-1|") && fuel[0].contains("|2.5"),
+        "{fuel:?}"
+    );
     let online = ask("Who was online");
     assert_eq!(online.len(), 1, "{online:?}");
-    assert_eq!(columns(&online[0])[..3], ["truck-1", "logic-2", "192.0.2.1"]);
+    assert_eq!(
+        columns(&online[0])[..3],
+        ["truck-1", "logic-2", "192.0.2.1"]
+    );
     let late = ask("How late");
     let buckets: Vec<_> = late.iter().map(|row| columns(row)[1].clone()).collect();
     assert_eq!(buckets, ["2", "2"], "{late:?}");
     let aside = ask("What was set aside");
-    assert!(aside.len() == 1 && aside[0].starts_with("length|1|1|1|"), "{aside:?}");
+    assert!(
+        aside.len() == 1 && aside[0].starts_with("length|1|1|1|"),
+        "{aside:?}"
+    );
     assert_eq!(asked, queries().len(), "a query of the page is not tried");
 }

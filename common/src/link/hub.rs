@@ -22,6 +22,7 @@ use super::message::Message;
 use super::peer::{Class, LinkEvent, LinkId, Peer, Role, is_bulk, is_public, may_send};
 use super::transport::Transport;
 use super::wire::{self, Envelope, Hello};
+use crate::codes::Code;
 use crate::epoch::Epoch;
 use crate::ids::NodeName;
 
@@ -179,7 +180,11 @@ impl Hub {
             .await
             .is_err()
         {
-            tracing::warn!(node = %self.shared.identity.node, "links still open at shutdown");
+            tracing::warn!(
+                code = Code::LinksOpenAtEnd.number(),
+                node = %self.shared.identity.node,
+                "links still open at shutdown"
+            );
         }
     }
 
@@ -270,11 +275,15 @@ impl Shared {
             highest: &self.highest,
         };
         let started = Instant::now();
-        tracing::info!(%link, peer = %peer.node, role = %peer.role, address = %peer.address, "link up");
+        tracing::info!(
+            code = Code::LinkUp.number(),
+            %link, peer = %peer.node, role = %peer.role, address = %peer.address,
+            "link up"
+        );
         self.tell(LinkEvent::Up { link, peer }).await;
         let end = connection::run(stream, transport, inbox, context, self.stopped()).await;
         self.write_table().links.remove(&link);
-        tracing::info!(%link, why = %end, "link down");
+        tracing::info!(code = Code::LinkDown.number(), %link, why = %end, "link down");
         let why = end.to_string();
         self.tell(LinkEvent::Down { link, why }).await;
         started.elapsed()
@@ -315,7 +324,7 @@ impl Shared {
     /// Tells of a peer turned away. Strangers may come in any number: the owner hears of them as
     /// far as its queue has room.
     fn refused_peer(&self, address: SocketAddr, why: &str) {
-        tracing::warn!(%address, why, "link refused");
+        tracing::warn!(code = Code::LinkRefused.number(), %address, why, "link refused");
         // Full: the owner has better things to do.
         let _ = self.events.try_send(LinkEvent::Refused {
             address: address.to_string(),
@@ -334,7 +343,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, roles: Arc<[Role]>) 
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a link");
+                tracing::warn!(code = Code::LinkAcceptFailed.number(), %error, "cannot accept a link");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -384,7 +393,7 @@ async fn keep_dialling(shared: Arc<Shared>, target: String) {
                 let why = chain(&error);
                 // Repeats are not repeated in the log.
                 if why != told {
-                    tracing::warn!(target, why, "no link");
+                    tracing::warn!(code = Code::LinkNotMade.number(), target, why, "no link");
                     told.clone_from(&why);
                 }
                 let address = target.clone();

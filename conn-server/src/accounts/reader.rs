@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use common::codes::Code;
 use common::ids::{AccountId, AccountName};
 use sqlx::postgres::PgListener;
 use tokio::sync::mpsc;
@@ -90,7 +91,11 @@ impl Reader {
             .map(|(id, account_id, name, kind, version)| {
                 let change = change(account_id, &name, &kind, version);
                 if change.is_none() {
-                    tracing::error!(id, "a change of an account that this version does not know");
+                    tracing::error!(
+                        code = Code::ChangeUnknown.number(),
+                        id,
+                        "a change of an account that this version does not know"
+                    );
                 }
                 (id, change)
             });
@@ -147,7 +152,11 @@ impl Reader {
                 enabled: row.enabled,
             }),
             Err(error) => {
-                tracing::error!(account = %name, %error, "an account cannot log in");
+                tracing::error!(
+                    code = Code::AccountUnreadable.number(),
+                    account = %name, %error,
+                    "an account cannot log in"
+                );
                 Found::Failed
             }
         }
@@ -156,8 +165,15 @@ impl Reader {
     /// What was read; a failure is logged when it begins and when it is over.
     fn readable<T>(&mut self, read: Result<T, sqlx::Error>) -> Option<T> {
         match (&read, self.failing) {
-            (Err(error), false) => tracing::warn!(%error, "the accounts cannot be read"),
-            (Ok(_), true) => tracing::info!("the accounts can be read again"),
+            (Err(error), false) => tracing::warn!(
+                code = Code::AccountsUnreadable.number(),
+                %error,
+                "the accounts cannot be read"
+            ),
+            (Ok(_), true) => tracing::info!(
+                code = Code::AccountsReadable.number(),
+                "the accounts can be read again"
+            ),
             _ => {}
         }
         self.failing = read.is_err();

@@ -1,5 +1,6 @@
 //! The one task that writes for a conn server: the mark of its epochs, and who logged in last.
 
+use common::codes::Code;
 use common::epoch::Epoch;
 use tokio::sync::mpsc;
 
@@ -35,7 +36,11 @@ impl Writer {
                 Errand::StoreMark(mark) => {
                     let stored = self.store_mark(mark).await;
                     if let Err(error) = &stored {
-                        tracing::warn!(%error, "the mark of the epochs cannot be stored");
+                        tracing::warn!(
+                            code = Code::MarkNotStored.number(),
+                            %error,
+                            "the mark of the epochs cannot be stored"
+                        );
                     }
                     let stored = stored.is_ok().then_some(mark);
                     if self.news.send(News::MarkStored(stored)).await.is_err() {
@@ -45,7 +50,11 @@ impl Writer {
                 Errand::NoteLastLogins(notes) => {
                     if let Err(error) = self.table.note_last_logins(&notes).await {
                         let accounts = notes.len();
-                        tracing::warn!(%error, accounts, "last logins cannot be noted");
+                        tracing::warn!(
+                            code = Code::LastLoginsNotNoted.number(),
+                            %error, accounts,
+                            "last logins cannot be noted"
+                        );
                     }
                 }
             }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 
+use common::codes::Code;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
@@ -98,8 +99,13 @@ impl Listeners {
                     return Accept::Connection(stream, source.ip().to_canonical());
                 }
                 Err(error) if is_out_of_descriptors(&error) => {
-                    let what = "out of file descriptors: connections are closed unseen";
-                    warn_once(&mut self.in_want, &error, what);
+                    if is_first(&mut self.in_want) {
+                        tracing::warn!(
+                            code = Code::LogicWithoutDescriptors.number(),
+                            %error,
+                            "out of file descriptors: connections are closed unseen"
+                        );
+                    }
                     accept_and_close(&listener.socket, &mut self.reserve)
                 }
                 Err(error) => Err(error),
@@ -109,8 +115,13 @@ impl Listeners {
                 Err((io::ErrorKind::WouldBlock, _)) => listener.waiting = false,
                 Err((io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted, _)) => {}
                 Err((_, error)) => {
-                    let what = "cannot accept connections: they wait";
-                    warn_once(&mut self.in_want, &error, what);
+                    if is_first(&mut self.in_want) {
+                        tracing::warn!(
+                            code = Code::LogicAcceptFailed.number(),
+                            %error,
+                            "cannot accept connections: they wait"
+                        );
+                    }
                     self.retry_at_ms = Some(now_ms + RETRY_MS);
                     return Accept::Nothing;
                 }
@@ -133,11 +144,9 @@ fn open_reserve() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-/// For the first of a row alone.
-fn warn_once(warned: &mut bool, error: &io::Error, what: &str) {
-    if !std::mem::replace(warned, true) {
-        tracing::warn!(%error, "{what}");
-    }
+/// Whether this is the first of a row, which alone is logged.
+fn is_first(in_want: &mut bool) -> bool {
+    !std::mem::replace(in_want, true)
 }
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {

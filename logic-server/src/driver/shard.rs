@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use common::codes::Code;
 use common::link::Hub;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -204,7 +205,11 @@ impl ShardLoop {
             .register(&mut socket.stream, token, Interest::READABLE);
         self.apply(Input::Adopt { slot, seed, unread }, now);
         if let Err(error) = watched {
-            tracing::warn!(%error, "cannot watch a session's socket");
+            tracing::warn!(
+                code = Code::SocketNotWatched.number(),
+                %error,
+                "cannot watch a session's socket"
+            );
             self.gone(slot, now);
             // What was meant for it must not go to the next socket of this slot.
             self.carry_out(now);

@@ -14,6 +14,7 @@ mod sqlite;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use common::codes::Code;
 use common::database::Database;
 use common::ids::NodeName;
 use tokio::time::timeout;
@@ -80,7 +81,10 @@ impl Store {
         let error = match timeout(self.write_deadline, self.rows.write(work)).await {
             Ok(Ok(())) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
-                    tracing::info!("the database takes batches again");
+                    tracing::info!(
+                        code = Code::BatchesTaken.number(),
+                        "the database takes batches again"
+                    );
                 }
                 return WriteResult::Committed;
             }
@@ -90,6 +94,7 @@ impl Store {
         };
         if !self.failing.swap(true, Ordering::Relaxed) {
             tracing::warn!(
+                code = Code::BatchesNotTaken.number(),
                 error,
                 "the database does not take batches: they are kept and repeated"
             );

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use common::codes::Code;
 use common::database::{Database, UnixMs};
 use sqlx::postgres::PgPool;
 use tokio::time::sleep;
@@ -63,12 +64,20 @@ impl Partitions {
             let wait = match self.ensure(clock.now().unix_ms).await {
                 Ok(made) => {
                     if made > 0 {
-                        tracing::info!(made, "partitions were made");
+                        tracing::info!(
+                            code = Code::PartitionsMade.number(),
+                            made,
+                            "partitions were made"
+                        );
                     }
                     LOOKED_EVERY
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "partitions cannot be made: days without one go to the default partition");
+                    tracing::warn!(
+                        code = Code::PartitionsNotMade.number(),
+                        %error,
+                        "partitions cannot be made: days without one go to the default partition"
+                    );
                     AGAIN_AFTER
                 }
             };

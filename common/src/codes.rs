@@ -1,0 +1,287 @@
+//! Pure. The catalogue of events: every line of INFO and above that the product logs has a number, which stays.
+//!
+//! ```text
+//! tracing::warn!(code = Code::LinkRefused.number(), %address, why, "link refused");
+//!                              │
+//!        a line of the log ◀───┴───▶ docs/codes.md, `rcu explain code 1103`, `rcu logs stats`
+//! ```
+//!
+//! A number is never given to another event, also when its own is gone: whoever counts them by
+//! number over years would count two things as one. `tests/tests/codes.rs` holds that every call of
+//! the product names its code, at the level that stands here, and that no code stands here in vain.
+
+use std::fmt;
+
+/// What a line is about, by its number.
+macro_rules! codes {
+    ($($number:literal $code:ident $level:ident $text:literal $action:literal,)+) => {
+        /// An event of the product.
+        ///
+        /// Its number says who speaks: 1000 every process, 2000 the balancer, 3000 the conn server,
+        /// 4000 the logic server, 5000 the command `rcu`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        pub enum Code { $(#[doc = $text] $code = $number,)+ }
+
+        impl Code {
+            /// In the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$code,)+];
+
+            /// As it is called in the source and in every list.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$code => stringify!($code),)+ }
+            }
+
+            pub const fn level(self) -> Level {
+                match self { $(Self::$code => Level::$level,)+ }
+            }
+
+            /// What happened.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$code => $text,)+ }
+            }
+
+            /// What an operator does about it.
+            pub const fn action(self) -> &'static str {
+                match self { $(Self::$code => $action,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    // ---- every process ----
+    1001 ProcessStops Info
+        "The process was told to stop (SIGINT or SIGTERM) and ends in order."
+        "Nothing.",
+    1101 LinkUp Info
+        "A link to another process of the cluster stands."
+        "Nothing.",
+    1102 LinkDown Info
+        "A link to another process of the cluster is gone. The side that dialled dials again."
+        "Nothing, where that process was stopped; else look at its log, and at the network between the two.",
+    1103 LinkRefused Warn
+        "Somebody who wanted to link was turned away: wrong key, wrong role, wrong version, or too many at once."
+        "If the address is one of the cluster, compare the key files and versions of both. If it is not, keep strangers off the link port.",
+    1104 LinkAcceptFailed Warn
+        "A link could not be accepted."
+        "Look for a process that is out of file descriptors (`LimitNOFILE`, `ulimit -n`).",
+    1105 LinkNotMade Warn
+        "A process of the cluster cannot be linked to. It is dialled again and again; the line comes again only when the reason changes."
+        "Look whether the process runs at that address, and whether both have the same key files.",
+    1106 LinksOpenAtEnd Warn
+        "At the end of the process, links had not sent all that was queued for them within three seconds."
+        "Nothing, if the peer was gone. What was not sent is asked again by whoever waits for it.",
+
+    // ---- balancer ----
+    2001 BalancerRuns Info
+        "The balancer accepts devices."
+        "Nothing.",
+    2002 BalancerEnded Info
+        "The balancer has ended."
+        "Nothing.",
+    2003 BalancerAcceptFailed Warn
+        "A device could not be accepted."
+        "Look at the reason in the line. Devices try again by themselves.",
+    2004 BalancerWithoutDescriptors Warn
+        "The balancer is out of file descriptors: devices are closed unseen. The line comes once until one could be accepted again; `no_descriptor` counts them."
+        "Raise `LimitNOFILE` (`ulimit -n`) above `connections_pending_max`, or lower that.",
+
+    // ---- conn server ----
+    3001 ConnServerRuns Info
+        "The conn server accepts balancers and operators."
+        "Nothing.",
+    3002 ConnServerEnded Info
+        "The conn server has ended."
+        "Nothing.",
+    3003 LinkClosed Warn
+        "The conn server closed a link because it could not work with the peer. The line says why."
+        "Two logic servers of one name, or two balancers that name the same address differently, are mistakes of the configuration; else see the lines before.",
+    3004 ChangeUnknown Error
+        "The database holds a change of an account that this version does not know; it was passed over."
+        "Run the same version of `rcu` and of the conn servers.",
+    3005 AccountUnreadable Error
+        "The key of an account cannot be opened, so its device cannot log in."
+        "Look whether the conn server has the master key that the account was made with; else give the device a new key (`rcu device rotate-key`).",
+    3006 AccountsUnreadable Warn
+        "The accounts cannot be read from the database. Logins of accounts that are not remembered are answered `busy`."
+        "Look at the database. Devices come again by themselves.",
+    3007 AccountsReadable Info
+        "The accounts can be read again."
+        "Nothing.",
+    3008 MarkNotStored Warn
+        "The mark above the epochs could not be stored. After a minute of it no new session can be admitted."
+        "Look at the database: is it writable for the conn server?",
+    3009 LastLoginsNotNoted Warn
+        "Who logged in last could not be written. Only `last_login_at` and its neighbours in `accounts` are out of date."
+        "Look at the database: is it writable for the conn server?",
+
+    // ---- logic server ----
+    4001 LogicServerRuns Info
+        "The logic server accepts devices."
+        "Nothing.",
+    4002 LogicServerEnded Info
+        "The logic server has ended: what it acknowledged is stored."
+        "Nothing.",
+    4003 SessionsRepaired Warn
+        "The last run of this node crashed. Its sessions were ended in the table `sessions`, with the reason `crash`."
+        "Look in the log of the last run for the reason.",
+    4004 LogicWithoutDescriptors Warn
+        "The logic server is out of file descriptors: devices are closed unseen. The line comes once until one could be accepted again; `dropped_without_descriptor` counts them."
+        "Raise `LimitNOFILE` (`ulimit -n`), or lower `max_connections`.",
+    4005 LogicAcceptFailed Warn
+        "Devices cannot be accepted; they wait. The line comes once until one could be accepted again."
+        "Look at the reason in the line: memory, mostly.",
+    4006 SocketNotWatched Warn
+        "The socket of a session cannot be watched; its device was let go and comes again."
+        "Look at the reason in the line: memory, mostly.",
+    4007 BatchesNotTaken Warn
+        "The database does not take batches. They are kept and repeated; when too many wait, devices are answered `overloaded` and keep their records."
+        "Look at the database. Nothing that was acknowledged is lost.",
+    4008 BatchesTaken Info
+        "The database takes batches again."
+        "Nothing.",
+    4009 ShutdownTooLong Warn
+        "The shutdown took longer than `shutdown_deadline_ms`. What was not stored was not acknowledged: its devices send it again."
+        "Look at the database, or raise `shutdown_deadline_ms`.",
+    4010 PartitionsMade Info
+        "Tables for days to come were made in PostgreSQL."
+        "Nothing.",
+    4011 PartitionsNotMade Warn
+        "Tables for days to come cannot be made in PostgreSQL. Records of such days go to the default partition, and are moved when the day is made. It is tried again each minute."
+        "Look at the database: does it run, and did `rcu db migrate` make its roles?",
+
+    // ---- rcu ----
+    5001 ClusterRuns Info
+        "All tiers of `rcu up` run and found one another."
+        "Nothing.",
+}
+
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Data is lost, or a person must act.
+    Error,
+    /// Unexpected, and nothing is lost.
+    Warn,
+    /// A node changes its state.
+    Info,
+}
+
+impl Level {
+    /// As it stands in a line of the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Warn => "WARN",
+            Self::Info => "INFO",
+        }
+    }
+}
+
+impl Code {
+    pub const fn number(self) -> u16 {
+        self as u16
+    }
+
+    /// `None`: no event has, or ever had, this number.
+    pub fn of(number: u16) -> Option<Self> {
+        let index = Self::ALL.binary_search_by_key(&number, |code| code.number());
+        Some(Self::ALL[index.ok()?])
+    }
+
+    /// Who speaks, by the number.
+    pub const fn speaker(self) -> &'static str {
+        match self.number() / 1_000 {
+            1 => "every process",
+            2 => "balancer",
+            3 => "conn server",
+            4 => "logic server",
+            _ => "rcu",
+        }
+    }
+}
+
+/// What `rcu explain code` prints: three lines.
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (number, name, level) = (self.number(), self.name(), self.level().name());
+        writeln!(f, "{number} {name} ({level}, {})", self.speaker())?;
+        writeln!(f, "  what    {}", self.text())?;
+        write!(f, "  do      {}", self.action())
+    }
+}
+
+/// docs/codes.md, whole.
+pub fn markdown() -> String {
+    let mut text = String::from(
+        "# Codes\n\n\
+         Every line of INFO and above that the cluster logs carries one of these numbers; a number never changes \
+         its meaning. ERROR: data is lost, or a person must act. WARN: unexpected, and nothing is lost. INFO: a \
+         node changes its state. `rcu explain code 4007` prints one of them, `rcu logs stats` counts them \
+         ([logs.md](logs.md)).\n\n\
+         This page is made from `common/src/codes.rs`: `rcu explain code --markdown > docs/codes.md`.\n",
+    );
+    let mut speaker = "";
+    for code in Code::ALL {
+        if code.speaker() != speaker {
+            speaker = code.speaker();
+            text += &format!(
+                "\n## {} ({}000)\n\n| code | level | name | what happened | what to do |\n| --- | --- | --- | --- | --- |\n",
+                capitalized(speaker),
+                code.number() / 1_000
+            );
+        }
+        text += &format!(
+            "| {} | {} | {} | {} | {} |\n",
+            code.number(),
+            code.level().name(),
+            code.name(),
+            code.text(),
+            code.action()
+        );
+    }
+    text
+}
+
+fn capitalized(text: &str) -> String {
+    let (first, rest) = text.split_at(1);
+    first.to_uppercase() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_stand_in_the_order_of_their_numbers_and_are_found_by_them() {
+        assert!(Code::ALL.is_sorted_by_key(|code| code.number()));
+        for &code in Code::ALL {
+            assert_eq!(Code::of(code.number()), Some(code));
+        }
+        assert_eq!(Code::of(0), None);
+        assert_eq!(Code::of(9_999), None);
+    }
+
+    #[test]
+    fn a_person_is_told_what_happened_and_what_to_do() {
+        for code in Code::ALL {
+            for told in [code.text(), code.action()] {
+                assert!(
+                    told.ends_with(['.', '?']) && !told.contains('|'),
+                    "{code:?}: {told}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_documented_list_is_this_one() {
+        let documented = include_str!("../../docs/codes.md");
+        assert_eq!(
+            documented,
+            markdown(),
+            "make it again, as docs/codes.md says"
+        );
+    }
+}
