@@ -5,6 +5,7 @@ use std::path::Path;
 use common::config::file::{self, ConfigError};
 use common::config::ports;
 use common::config::process::{ClusterKeyFile, NodeSettings, Purpose, in_table};
+use common::logging::LogSettings;
 use common::process::clock;
 use common::process::descriptors::{PROCESS, raise_limit};
 use serde::Deserialize;
@@ -18,6 +19,7 @@ pub struct Config {
     pub node: NodeSettings,
     pub keys: ClusterKeyFile,
     pub balancer: Settings,
+    pub log: LogSettings,
 }
 
 impl Config {
@@ -33,6 +35,7 @@ impl Config {
 
     fn mistakes(&self, purpose: Purpose) -> Vec<String> {
         let mut mistakes: Vec<_> = in_table("node", self.node.check()).collect();
+        mistakes.extend(in_table("log", self.log.check()));
         mistakes.extend(in_table("keys", self.keys.check()));
         mistakes.extend(in_table("balancer", self.balancer.check()));
         if self.balancer.conn_servers.is_empty() {

@@ -54,6 +54,15 @@ codes! {
     1001 ProcessStops Info
         "The process was told to stop (SIGINT or SIGTERM) and ends in order."
         "Nothing.",
+    1002 Panicked Error
+        "The program found a mistake of its own and ends at once: its state cannot be trusted."
+        "Let the supervisor start it again, and report the line: it names the place in the source. What devices sent and got no answer to, they send again.",
+    1003 LogLinesDropped Warn
+        "Lines were not written to the log file: the disk was full or failed, today's file had reached `bytes_max`, or they came faster than they could be written. The line says how many."
+        "Look at the disk of `[log] directory`; raise `bytes_max`, or log less (`filter`). Nothing but the lines is lost.",
+    1006 Failed Error
+        "The process does not start, or ends for want of something. The line says why."
+        "Mend what the line names, and start it again.",
     1101 LinkUp Info
         "A link to another process of the cluster stands."
         "Nothing.",

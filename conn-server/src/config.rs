@@ -10,6 +10,7 @@ use common::config::process::{
 use common::database::DatabaseSettings;
 use common::key_files::{CLUSTER, MASTER, OPERATOR};
 use common::link::{KeyError, Keys, read_keys, read_secret};
+use common::logging::LogSettings;
 use common::process::clock;
 use common::process::descriptors::{PROCESS, raise_limit};
 use serde::Deserialize;
@@ -29,6 +30,7 @@ pub struct Config {
     /// It has no default.
     pub database: Option<DatabaseSettings>,
     pub conn_server: Settings,
+    pub log: LogSettings,
 }
 
 /// The table `[keys]`.
@@ -91,6 +93,7 @@ impl Config {
 
     fn mistakes(&self, purpose: Purpose) -> Vec<String> {
         let mut mistakes: Vec<_> = in_table("node", self.node.check()).collect();
+        mistakes.extend(in_table("log", self.log.check()));
         mistakes.extend(in_table("keys", self.keys.check()));
         mistakes.extend(database_mistakes(self.database.as_ref()));
         mistakes.extend(in_table("conn_server", self.conn_server.check()));

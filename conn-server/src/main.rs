@@ -6,6 +6,7 @@ use clap::Parser;
 use common::codes::Code;
 use common::database::Database;
 use common::link::Keys;
+use common::logging;
 use common::process::signals::Stop;
 use common::process::{self, Addresses, Arguments, Failure};
 use conn_server::accounts::seal::MasterKey;
@@ -49,12 +50,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.check {
         return Ok(arguments.tell_usable());
     }
-    common::logging::to_stderr("info")?;
+    let _logging = logging::start(&config.log, &config.node.name())?;
     let (links, master) = (config.keys.links()?, config.keys.master()?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(config, links, master, arguments))
+    let done = runtime.block_on(serve(config, links, master, arguments));
+    done.inspect_err(|error| logging::failed(error.as_ref()))
 }
 
 async fn serve(

@@ -6,6 +6,7 @@ use common::config::file::{self, ConfigError};
 use common::config::ports;
 use common::config::process::{ClusterKeyFile, NodeSettings, Purpose, database_mistakes, in_table};
 use common::database::DatabaseSettings;
+use common::logging::LogSettings;
 use common::process::clock;
 use common::process::descriptors::{Budget, raise_limit};
 use serde::Deserialize;
@@ -21,6 +22,7 @@ pub struct Config {
     /// It has no default.
     pub database: Option<DatabaseSettings>,
     pub logic_server: Settings,
+    pub log: LogSettings,
 }
 
 impl Config {
@@ -56,6 +58,7 @@ impl Config {
 
     fn mistakes(&self, purpose: Purpose) -> Vec<String> {
         let mut mistakes: Vec<_> = in_table("node", self.node.check()).collect();
+        mistakes.extend(in_table("log", self.log.check()));
         mistakes.extend(in_table("keys", self.keys.check()));
         mistakes.extend(database_mistakes(self.database.as_ref()));
         mistakes.extend(in_table("logic_server", self.logic_server.check()));

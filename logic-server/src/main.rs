@@ -6,6 +6,7 @@ use clap::Parser;
 use common::codes::Code;
 use common::database::Database;
 use common::link::Keys;
+use common::logging;
 use common::process::signals::Stop;
 use common::process::{self, Addresses, Arguments, Failure};
 use logic_server::{Config, LogicServer};
@@ -49,14 +50,15 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.check {
         return Ok(arguments.tell_usable());
     }
-    common::logging::to_stderr("info")?;
+    let _logging = logging::start(&config.log, &config.node.name())?;
     let keys = config.keys.read()?;
     // The devices' sockets are never its own: they have loops.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
-    runtime.block_on(serve(config, keys, arguments))
+    let done = runtime.block_on(serve(config, keys, arguments));
+    done.inspect_err(|error| logging::failed(error.as_ref()))
 }
 
 async fn serve(config: Config, keys: Keys, arguments: &Arguments) -> Result<ExitCode, Failure> {

@@ -91,6 +91,7 @@ impl Cluster {
             mut balancer,
             mut conn_server,
             mut logic_server,
+            ..
         } = config;
         let max_connections = share_descriptors(&mut balancer, &mut logic_server, devices)
             .map_err(ClusterError::Connections)?;
@@ -227,8 +228,8 @@ pub(crate) fn lock(data: &DataDir) -> Result<File, ClusterError> {
     }
 }
 
-/// Names of this file are right as they stand.
-fn node(name: &str) -> NodeName {
+/// Names that stand in the source are right.
+pub(crate) fn node(name: &str) -> NodeName {
     name.parse().expect("a node name")
 }
 

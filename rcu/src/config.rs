@@ -3,15 +3,17 @@
 use std::path::Path;
 
 use common::config::file::{self, ConfigError};
+use common::logging::LogSettings;
 use serde::Deserialize;
 
-/// What the three tiers are told. Every key has a default, so an empty file is a whole configuration.
+/// What the three tiers and their process are told. Every key has a default, so an empty file is a whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) balancer: balancer::Settings,
     pub(crate) conn_server: conn_server::Settings,
     pub(crate) logic_server: logic_server::Settings,
+    pub(crate) log: LogSettings,
 }
 
 impl Config {
@@ -43,6 +45,7 @@ impl Config {
                 .into_iter()
                 .map(named("logic_server")),
         );
+        mistakes.extend(self.log.check().into_iter().map(named("log")));
         let own = [
             ("balancer.conn_servers", &self.balancer.conn_servers),
             ("conn_server.logic_servers", &self.conn_server.logic_servers),
@@ -83,20 +86,24 @@ mod tests {
         let text = fs::read_to_string(DOCUMENTED).unwrap();
         let uncommented = text.replace("# heartbeat_s = ", "heartbeat_s = ");
         let uncommented = uncommented.replace("# max_connections = ", "max_connections = ");
+        let uncommented = uncommented.replace("# directory = ", "directory = ");
         let config = written(&uncommented).unwrap();
         assert_eq!(config.conn_server.heartbeat_s, Some(60));
         assert_eq!(config.logic_server.max_connections, Some(10_000));
+        assert_eq!(config.log.directory, Some("/var/log/rcu".into()));
     }
 
     #[test]
     fn all_mistakes_are_told_at_once_with_their_tables() {
         let text = "[balancer]\nlogin_deadline_ms = 1\n[logic_server]\nwindow = 0\nheartbeat_s = 4\n\
-                    [conn_server]\nlogic_servers = \"logic-9:20100\"\n";
+                    [conn_server]\nlogic_servers = \"logic-9:20100\"\n[log]\ndays = 0\nfilter = \"a=b=c\"\n";
         let told = written(text).unwrap_err().to_string();
         for key in [
             "balancer.login_deadline_ms",
             "logic_server.window",
             "logic_server.heartbeat_s",
+            "log.days",
+            "log.filter",
         ] {
             assert!(told.contains(key), "{told}");
         }

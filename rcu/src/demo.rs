@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use common::database::Database;
 use common::fleet::FleetKey;
+use common::logging::{self, LogSettings};
 use common::process::EXIT_FAILED;
 use common::process::signals::Stop;
 use conn_server::accounts::seal::MasterKey;
@@ -65,7 +66,7 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
-        common::logging::to_stderr("warn")?;
+        let _logging = logging::start(&LogSettings::to_stderr("warn"), &cluster::node("rcu-demo"))?;
         let temporary = tempfile::tempdir()?;
         let path = self.data.as_deref().unwrap_or(temporary.path());
         let data = DataDir::open_or_make(path)?;

@@ -9,6 +9,7 @@ mod demo;
 mod device;
 mod fleet;
 mod keys;
+mod logs;
 mod screen;
 mod simulate;
 mod table;
@@ -32,9 +33,11 @@ Examples:
   rcu up                            a cluster of your own, in ./rcu-data
   rcu device add my-device          make an account; prints its key once
   rcu explain 52430105030000005ccbd217
+  rcu explain code 4007             what a line of the log means, and what to do
+  rcu logs stats /var/log/rcu       the lines of log files, counted
 
 Environment:
-  RCU_LOG                      what is logged to standard error, for example info or logic_server=debug
+  RCU_LOG                      what is logged, for example info or logic_server=debug
   RCU_LOGIC_SERVER__WINDOW=16  overrides a key of the configuration, and so on for every key
   RCU_DATABASE_URL             the database of `rcu db`, `rcu device` and `rcu simulate`
   RCU_MASTER_KEY_FILE          the file of the key that opens its accounts
@@ -54,6 +57,7 @@ enum Command {
     Config(check::ConfigCommand),
     Db(db::Db),
     Keys(keys::KeysCommand),
+    Logs(logs::Logs),
     Simulate(simulate::Simulate),
     Explain(explain::Explain),
 }
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Command::Config(config) => config.run(),
         Command::Db(db) => db.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Logs(logs) => logs.run(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Explain(explain) => explain.run(),
     })

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use common::database::DatabaseUrl;
 use common::fleet::FleetKey;
+use common::logging::{self, LogSettings};
 use common::process::EXIT_FAILED;
 use common::process::descriptors::{PROCESS, raise_limit};
 use common::process::signals::Stop;
@@ -16,6 +17,7 @@ use simulator::device::Identity;
 use simulator::driver::{Simulator, Stats};
 use simulator::keys;
 
+use crate::cluster;
 use crate::fleet;
 use crate::screen::Screen;
 
@@ -69,7 +71,8 @@ pub(crate) struct Simulate {
 
 impl Simulate {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
-        common::logging::to_stderr("warn")?;
+        let node = cluster::node("rcu-simulate");
+        let _logging = logging::start(&LogSettings::to_stderr("warn"), &node)?;
         let identities = self.identities()?;
         check_descriptors(self.devices)?;
         let runtime = tokio::runtime::Builder::new_current_thread()

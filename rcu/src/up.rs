@@ -6,12 +6,16 @@ use std::process::ExitCode;
 
 use clap::Args;
 use common::codes::Code;
+use common::logging;
 use common::process::signals::Stop;
 use common::process::write_atomically;
 
 use crate::cluster::{self, Addresses, Cluster};
 use crate::config::Config;
 use crate::data::DataDir;
+
+/// Who speaks in the log where no tier does.
+const NODE: &str = "rcu-up";
 
 /// Runs balancer, conn server and two logic servers in one process.
 ///
@@ -25,7 +29,7 @@ Examples:
   rcu up --data /var/lib/rcu --config up.toml
   rcu device add my-device                   in another terminal, while it runs
 
-The configuration is TOML with the tables [balancer], [conn_server], [logic_server]; every key has
+The configuration is TOML with the tables [balancer], [conn_server], [logic_server], [log]; every key has
 a default, see config/up.toml. RCU_LOGIC_SERVER__WINDOW=16 overrides `window` of [logic_server], and
 so on for every key. `rcu config check FILE` tells all mistakes without starting anything.")]
 pub(crate) struct Up {
@@ -39,14 +43,15 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
-        common::logging::to_stderr("info")?;
         let config = Config::load(self.config.as_deref())?;
+        let _logging = logging::start(&config.log, &cluster::node(NODE))?;
         let data = DataDir::open_or_make(&self.data)?;
         let _lock = cluster::lock(&data)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(run(&data, config))?;
+        let done = runtime.block_on(run(&data, config));
+        done.inspect_err(|error| logging::failed(error.as_ref()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

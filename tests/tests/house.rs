@@ -53,6 +53,8 @@ const CORES: &[&str] = &[
     "common/src/ids.rs",
     "common/src/link/dialler.rs",
     "common/src/link/message.rs",
+    "common/src/logging/line.rs",
+    "common/src/logging/retention.rs",
     "common/src/pacing.rs",
     "common/src/secret.rs",
     "conn-server/src/account.rs",

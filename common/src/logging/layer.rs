@@ -1,0 +1,151 @@
+//! From events of `tracing` to lines.
+
+use std::fmt;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Level, Subscriber};
+use tracing_appender::non_blocking::NonBlocking;
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::line::{Format, Line};
+use crate::codes::Code;
+
+/// Where lines go.
+#[derive(Debug)]
+pub(super) struct Sink {
+    pub(super) queue: NonBlocking,
+    pub(super) format: Format,
+    pub(super) coloured: bool,
+}
+
+/// Writes every event.
+#[derive(Debug)]
+pub(super) struct Lines {
+    /// Who speaks where no span says it.
+    node: String,
+    sinks: Vec<Sink>,
+}
+
+impl Lines {
+    pub(super) fn new(node: String, sinks: Vec<Sink>) -> Self {
+        Self { node, sinks }
+    }
+}
+
+/// The node that a span belongs to, kept with the span.
+struct SpanNode(String);
+
+impl<S> Layer<S> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut line = Line::default();
+        attributes.record(&mut Fields(&mut line));
+        if let Some(span) = context.span(id)
+            && !line.node.is_empty()
+        {
+            span.extensions_mut().insert(SpanNode(line.node));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let metadata = event.metadata();
+        let mut line = Line {
+            unix_ms: unix_ms(),
+            level: match *metadata.level() {
+                Level::ERROR => "ERROR",
+                Level::WARN => "WARN",
+                Level::INFO => "INFO",
+                Level::DEBUG => "DEBUG",
+                Level::TRACE => "TRACE",
+            },
+            target: metadata.target().to_owned(),
+            ..Line::default()
+        };
+        event.record(&mut Fields(&mut line));
+        if line.node.is_empty() {
+            let of_span = context.event_scope(event).and_then(|mut scope| {
+                scope.find_map(|span| Some(span.extensions().get::<SpanNode>()?.0.clone()))
+            });
+            line.node = of_span.unwrap_or_else(|| self.node.clone());
+        }
+        for sink in &self.sinks {
+            let text = line.write(sink.format, sink.coloured);
+            // A full queue counts what it drops.
+            let _ = sink.queue.clone().write_all(text.as_bytes());
+        }
+    }
+}
+
+/// Counts events by their codes, in the order of [`Code::ALL`].
+#[derive(Debug)]
+pub(super) struct Counting(pub(super) Arc<[AtomicU64]>);
+
+impl<S: Subscriber> Layer<S> for Counting {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = Line::default();
+        event.record(&mut Fields(&mut line));
+        let code = line.code.and_then(Code::of);
+        let place = code.and_then(|code| Code::ALL.iter().position(|&it| it == code));
+        if let Some(count) = place.and_then(|place| self.0.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Takes the fields of an event, or of a span, into a line.
+struct Fields<'l>(&'l mut Line);
+
+impl Fields<'_> {
+    fn put(&mut self, field: &Field, value: Value) {
+        match (field.name(), value) {
+            ("message", Value::String(text)) => self.0.message = text,
+            ("node", Value::String(text)) => self.0.node = text,
+            (name, value) => _ = self.0.fields.insert(name.to_owned(), value),
+        }
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match (field.name(), u16::try_from(value)) {
+            ("code", Ok(code)) => self.0.code = Some(code),
+            _ => self.put(field, value.into()),
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.into());
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}

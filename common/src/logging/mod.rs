@@ -1,0 +1,272 @@
+//! Where a process says what happens to it: lines to standard error, and to one file a day.
+//!
+//! ```text
+//! tracing event ──▶ layer ──▶ line (text or JSON) ──┬─ queue ─▶ standard error
+//!                                                   └─ queue ─▶ logic-1.2026-11-22.log
+//! ```
+//!
+//! Nobody who logs ever waits: a line that finds its queue full, and one that the disk does not
+//! take, is dropped and counted, and the file says afterwards how many there were. docs/logs.md has
+//! the formats.
+
+mod file;
+mod layer;
+pub mod line;
+mod panic;
+mod retention;
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use serde::Deserialize;
+use tracing::Metadata;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use self::file::DailyFiles;
+use self::layer::{Counting, Lines, Sink};
+use self::line::Format;
+use crate::codes::Code;
+use crate::ids::NodeName;
+
+/// Overrides what is logged, for example `RCU_LOG=debug` or `RCU_LOG=logic_server=trace`.
+pub const FILTER_VARIABLE: &str = "RCU_LOG";
+
+/// Lines that wait to be written, to each of the two places; with [`line::BYTES_MAX`] 16 MiB at most.
+const LINES_WAITING_MAX: usize = 4_096;
+
+/// Less would be full within minutes of a bad day.
+const BYTES_MAX_LEAST: u64 = 1 << 20;
+
+/// The table `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// What is logged: a level, or levels by module. [`FILTER_VARIABLE`] goes before it.
+    pub filter: String,
+    pub format: Format,
+    /// Where the files go; `None`: to standard error alone.
+    pub directory: Option<PathBuf>,
+    /// Files older than this are removed.
+    pub days: u32,
+    /// The files of a node together; the oldest go first.
+    pub bytes_max: u64,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            filter: "info".into(),
+            format: Format::Text,
+            directory: None,
+            days: 14,
+            bytes_max: 1 << 30,
+        }
+    }
+}
+
+impl LogSettings {
+    /// Text to standard error, and nothing else.
+    pub fn to_stderr(filter: &str) -> Self {
+        Self {
+            filter: filter.into(),
+            ..Self::default()
+        }
+    }
+
+    /// What is wrong, each beginning with its key.
+    pub fn check(&self) -> Vec<String> {
+        let mut mistakes = vec![];
+        if let Err(error) = EnvFilter::try_new(&self.filter) {
+            mistakes.push(format!("filter: {error}"));
+        }
+        if self.days == 0 {
+            mistakes.push("days: at least 1".into());
+        }
+        if self.bytes_max < BYTES_MAX_LEAST {
+            mistakes.push(format!("bytes_max: at least {BYTES_MAX_LEAST}"));
+        }
+        mistakes
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("{0}")]
+    Filter(String),
+    #[error("cannot write logs to {}", path.display())]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("logging runs already")]
+    Again,
+}
+
+/// What was logged, and what was not, since the start.
+#[derive(Clone, Debug)]
+pub struct LogFigures {
+    /// In the order of [`Code::ALL`].
+    counted: Arc<[AtomicU64]>,
+    queues: Vec<ErrorCounter>,
+    /// Lines that a file did not take.
+    refused: Arc<AtomicU64>,
+}
+
+impl LogFigures {
+    /// How often each event happened, whether the filter lets it through or not.
+    pub fn events(&self) -> impl Iterator<Item = (Code, u64)> {
+        let counts = self.counted.iter().map(|it| it.load(Ordering::Relaxed));
+        Code::ALL.iter().copied().zip(counts)
+    }
+
+    /// Lines that are not where they belong: a disk that was full or failed, a file as large as it may
+    /// be, a queue that was full.
+    pub fn lines_dropped(&self) -> u64 {
+        let queues = self.queues.iter().map(|it| it.dropped_lines() as u64);
+        self.refused.load(Ordering::Relaxed) + queues.sum::<u64>()
+    }
+}
+
+/// Logging that runs. Dropped, it writes what waits, for some seconds at most.
+#[derive(Debug)]
+#[must_use = "lines that wait are written when it is dropped"]
+pub struct Guard {
+    workers: Workers,
+    figures: LogFigures,
+}
+
+impl Guard {
+    pub fn figures(&self) -> &LogFigures {
+        &self.figures
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.workers.finish();
+    }
+}
+
+/// What writes; shared with the panic hook, which ends it before it ends the process.
+#[derive(Clone, Debug)]
+struct Workers(Arc<Mutex<Vec<WorkerGuard>>>);
+
+impl Workers {
+    fn finish(&self) {
+        let workers = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(workers);
+    }
+}
+
+/// Logs from now on what happens in this process, and sees to it that a panic in any thread or
+/// task is logged and ends the process. `node`: who speaks where no span says it.
+///
+/// # Errors
+/// The filter is none, the directory cannot be written, or logging runs already.
+pub fn start(settings: &LogSettings, node: &NodeName) -> Result<Guard, LogError> {
+    let filter = filter(settings)?;
+    let mut workers = vec![];
+    let mut queues = vec![];
+    let mut sinks = vec![];
+    let refused = Arc::new(AtomicU64::new(0));
+    let mut open = |name: &str, writer: Box<dyn io::Write + Send>| {
+        let (queue, worker) = queue(name, writer);
+        queues.push(queue.error_counter());
+        workers.push(worker);
+        queue
+    };
+    let stderr = open("log-stderr", Box::new(io::stderr()));
+    sinks.push(Sink {
+        queue: stderr,
+        format: settings.format,
+        coloured: settings.format == Format::Text && io::stderr().is_terminal(),
+    });
+    if let Some(directory) = &settings.directory {
+        let dropped_before = Arc::new(OnceLock::new());
+        let files = DailyFiles::open(
+            directory,
+            node,
+            settings,
+            refused.clone(),
+            dropped_before.clone(),
+        )
+        .map_err(|source| LogError::Directory {
+            path: directory.clone(),
+            source,
+        })?;
+        let queue = open("log-file", Box::new(files));
+        // The file says how many its own queue had no room for.
+        let _ = dropped_before.set(queue.error_counter());
+        sinks.push(Sink {
+            queue,
+            format: settings.format,
+            coloured: false,
+        });
+    }
+    let counted: Arc<[AtomicU64]> = Code::ALL.iter().map(|_| AtomicU64::new(0)).collect();
+    let lines = Lines::new(node.to_string(), sinks);
+    // Spans that name a node are kept whatever is logged: each line tells of whom it speaks.
+    let names_node = filter_fn(names_node).with_max_level_hint(LevelFilter::INFO);
+    let has_code = filter_fn(has_code).with_max_level_hint(LevelFilter::INFO);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter.or(names_node)))
+        .with(Counting(counted.clone()).with_filter(has_code))
+        .try_init()
+        .map_err(|_| LogError::Again)?;
+    let workers = Workers(Arc::new(Mutex::new(workers)));
+    panic::log_and_end(workers.clone());
+    Ok(Guard {
+        workers,
+        figures: LogFigures {
+            counted,
+            queues,
+            refused,
+        },
+    })
+}
+
+/// Logs why the process ends that cannot do what it was started for, with all causes.
+pub fn failed(error: &dyn std::error::Error) {
+    let mut why = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        why = format!("{why}: {error}");
+        cause = error.source();
+    }
+    tracing::error!(code = Code::Failed.number(), why, "failed");
+}
+
+fn filter(settings: &LogSettings) -> Result<EnvFilter, LogError> {
+    match std::env::var(FILTER_VARIABLE) {
+        Ok(wanted) => EnvFilter::try_new(&wanted)
+            .map_err(|error| LogError::Filter(format!("{FILTER_VARIABLE}={wanted}: {error}"))),
+        Err(_) => EnvFilter::try_new(&settings.filter)
+            .map_err(|error| LogError::Filter(format!("log.filter: {error}"))),
+    }
+}
+
+fn queue(name: &str, writer: Box<dyn io::Write + Send>) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_WAITING_MAX)
+        .lossy(true)
+        .thread_name(name)
+        .finish(writer)
+}
+
+fn names_node(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.fields().field("node").is_some()
+}
+
+fn has_code(metadata: &Metadata<'_>) -> bool {
+    metadata.is_event() && metadata.fields().field("code").is_some()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

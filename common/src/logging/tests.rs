@@ -1,0 +1,165 @@
+//! Logging as a whole, each in a process of its own: it is global, and a panic ends it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::line::Heading;
+use super::*;
+
+const DIRECTORY: &str = "RCU_TEST_LOG_DIRECTORY";
+
+/// Runs one of the ignored tests below in its own process.
+fn run(test: &str, directory: &Path, filter: &str) -> Output {
+    let name = format!("logging::tests::{test}");
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", &name])
+        .env(DIRECTORY, directory)
+        .env(FILTER_VARIABLE, filter)
+        .output()
+        .unwrap()
+}
+
+/// What stands in the one file of the directory.
+fn lines(directory: &Path) -> Vec<String> {
+    let mut files = fs::read_dir(directory).unwrap();
+    let file = files.next().unwrap().unwrap().path();
+    assert!(files.next().is_none());
+    let text = fs::read_to_string(file).unwrap();
+    text.lines().map(ToOwned::to_owned).collect()
+}
+
+fn started(format: Format) -> Guard {
+    let settings = LogSettings {
+        directory: std::env::var(DIRECTORY).ok().map(Into::into),
+        format,
+        ..LogSettings::default()
+    };
+    start(&settings, &"process-1".parse().unwrap()).unwrap()
+}
+
+#[test]
+fn every_line_goes_to_both_places_with_its_node_and_its_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run("speaks", directory.path(), "info");
+    assert!(output.status.success(), "{output:?}");
+    let lines = lines(directory.path());
+    let headings: Vec<_> = lines
+        .iter()
+        .map(|line| Heading::read(line).unwrap())
+        .collect();
+    let said: Vec<_> = headings
+        .iter()
+        .map(|it| (it.level.as_str(), it.code, it.node.as_str()))
+        .collect();
+    let expected = [
+        ("INFO", Some(Code::LinkUp.number()), "logic-1"),
+        ("INFO", None, "logic-2"),
+        ("WARN", Some(Code::LinkRefused.number()), "process-1"),
+    ];
+    assert_eq!(said, expected, "{lines:#?}");
+    let end = r#"logic-1 link up\nforged n=3 peer=conn-1 why="a \"quoted\" word""#;
+    assert!(lines[0].ends_with(end), "{}", lines[0]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    for line in &lines {
+        assert!(stderr.contains(line.as_str()), "{line} is not in {stderr}");
+    }
+}
+
+#[test]
+fn a_span_names_the_node_also_where_only_warnings_are_logged() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run("speaks_up", directory.path(), "warn");
+    assert!(output.status.success(), "{output:?}");
+    let lines = lines(directory.path());
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert_eq!(Heading::read(&lines[0]).unwrap().node, "logic-1");
+}
+
+#[test]
+fn a_panic_in_a_task_is_logged_with_its_code_and_ends_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run("panics", directory.path(), "info");
+    // By abort: neither done nor a failed test.
+    assert_eq!(output.status.code(), None, "{output:?}");
+    let lines = lines(directory.path());
+    let last = Heading::read(lines.last().unwrap()).unwrap();
+    assert_eq!(last.code, Some(Code::Panicked.number()), "{lines:#?}");
+    assert_eq!(last.node, "logic-1");
+    assert!(lines.last().unwrap().contains("on purpose"), "{lines:#?}");
+    assert_eq!(
+        lines.len(),
+        2,
+        "what was said before is written too: {lines:#?}"
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_and_a_wrong_filter_are_told() {
+    let node = "process-1".parse().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let nowhere = LogSettings {
+        directory: Some(file.path().join("logs")),
+        ..LogSettings::default()
+    };
+    let refused = start(&nowhere, &node).unwrap_err();
+    assert!(matches!(refused, LogError::Directory { .. }), "{refused:?}");
+    let wrong = LogSettings {
+        filter: "a=b=c".into(),
+        days: 0,
+        bytes_max: 1,
+        ..LogSettings::default()
+    };
+    let keys: Vec<_> = wrong
+        .check()
+        .iter()
+        .map(|mistake| mistake.split(':').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(keys, ["filter", "days", "bytes_max"]);
+}
+
+#[test]
+#[ignore = "logs: run by a test above, in a process of its own"]
+fn speaks() {
+    let guard = started(Format::Text);
+    let span = tracing::info_span!("logic_server", node = %"logic-1");
+    span.in_scope(|| {
+        let why = "a \"quoted\" word";
+        tracing::info!(code = Code::LinkUp.number(), peer = %"conn-1", why, n = 3, "link up\nforged");
+        tracing::debug!("not asked for");
+        let within = tracing::info_span!("within", other = 1);
+        within.in_scope(|| tracing::info!(node = "logic-2", "names another"));
+    });
+    // In the order of the queue, which the file keeps.
+    tracing::warn!(code = Code::LinkRefused.number(), "outside");
+    let events: u64 = guard.figures().events().map(|(_, count)| count).sum();
+    assert_eq!(events, 2);
+    assert_eq!(guard.figures().lines_dropped(), 0);
+}
+
+#[test]
+#[ignore = "logs: run by a test above, in a process of its own"]
+fn speaks_up() {
+    let guard = started(Format::Json);
+    let span = tracing::info_span!("logic_server", node = %"logic-1");
+    span.in_scope(|| {
+        tracing::info!(code = Code::LinkUp.number(), "counted, not logged");
+        tracing::warn!(code = Code::LinkRefused.number(), "logged");
+    });
+    let events: u64 = guard.figures().events().map(|(_, count)| count).sum();
+    assert_eq!(events, 2);
+}
+
+#[tokio::test]
+#[ignore = "ends the process: run by a test above, in one of its own"]
+async fn panics() {
+    use tracing::Instrument;
+
+    let _guard = started(Format::Text);
+    let span = tracing::info_span!("logic_server", node = %"logic-1");
+    tracing::info!(parent: &span, code = Code::LogicServerRuns.number(), "runs");
+    let task = tokio::spawn(async { panic!("on purpose") }.instrument(span));
+    let _ = task.await;
+    // It never comes here.
+    std::process::exit(0);
+}
