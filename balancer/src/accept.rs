@@ -75,7 +75,13 @@ pub(crate) async fn run(listener: TcpListener, door: mpsc::Sender<FromDoor>) {
             // The device has gone again before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
-                tracing::warn!(code = Code::BalancerAcceptFailed.number(), %error, "cannot accept devices");
+                if !std::mem::replace(&mut in_want, true) {
+                    tracing::warn!(
+                        code = Code::BalancerAcceptFailed.number(),
+                        %error,
+                        "cannot accept devices"
+                    );
+                }
                 sleep(PAUSE).await;
                 continue;
             }

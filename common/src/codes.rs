@@ -70,10 +70,10 @@ codes! {
         "A link to another process of the cluster is gone. The side that dialled dials again."
         "Nothing, where that process was stopped; else look at its log, and at the network between the two.",
     1103 LinkRefused Warn
-        "Somebody who wanted to link was turned away: wrong key, wrong role, wrong version, or too many at once."
+        "Somebody who wanted to link was turned away: wrong key, wrong role, wrong version, or too many at once. The line comes once a second at most; `untold` counts those in between."
         "If the address is one of the cluster, compare the key files and versions of both. If it is not, keep strangers off the link port.",
     1104 LinkAcceptFailed Warn
-        "A link could not be accepted."
+        "A link could not be accepted. The line comes once until one could be."
         "Look for a process that is out of file descriptors (`LimitNOFILE`, `ulimit -n`).",
     1105 LinkNotMade Warn
         "A process of the cluster cannot be linked to. It is dialled again and again; the line comes again only when the reason changes."
@@ -90,7 +90,7 @@ codes! {
         "The balancer has ended."
         "Nothing.",
     2003 BalancerAcceptFailed Warn
-        "A device could not be accepted."
+        "A device could not be accepted. The line comes once until one could be."
         "Look at the reason in the line. Devices try again by themselves.",
     2004 BalancerWithoutDescriptors Warn
         "The balancer is out of file descriptors: devices are closed unseen. The line comes once until one could be accepted again; `no_descriptor` counts them."

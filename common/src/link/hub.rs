@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +25,7 @@ use super::wire::{self, Envelope, Hello};
 use crate::codes::Code;
 use crate::epoch::Epoch;
 use crate::ids::NodeName;
+use crate::logging::seldom::Seldom;
 
 /// Links at once; a further peer is turned away until one ends.
 const LINKS_MAX: usize = 1_024;
@@ -71,6 +72,9 @@ struct Shared {
     handshakes: Arc<Semaphore>,
     /// Written when a link comes or goes, read for every message sent: readers do not wait for one another.
     table: RwLock<Table>,
+    started: Instant,
+    /// What strangers fill is not the log.
+    refusals: Mutex<Seldom>,
     /// Every task holds a receiver as long as it runs: `closed` on this sender waits for them all.
     stopping: watch::Sender<bool>,
 }
@@ -108,6 +112,8 @@ impl Hub {
                 next_link: AtomicU64::new(1),
                 handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
                 table: RwLock::default(),
+                started: Instant::now(),
+                refusals: Mutex::default(),
                 stopping: watch::Sender::new(false),
             }),
         }
@@ -324,7 +330,15 @@ impl Shared {
     /// Tells of a peer turned away. Strangers may come in any number: the owner hears of them as
     /// far as its queue has room.
     fn refused_peer(&self, address: SocketAddr, why: &str) {
-        tracing::warn!(code = Code::LinkRefused.number(), %address, why, "link refused");
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let untold = locked(&self.refusals).tell(now_ms);
+        if let Some(untold) = untold {
+            tracing::warn!(
+                code = Code::LinkRefused.number(),
+                %address, why, untold,
+                "link refused"
+            );
+        }
         // Full: the owner has better things to do.
         let _ = self.events.try_send(LinkEvent::Refused {
             address: address.to_string(),
@@ -333,17 +347,32 @@ impl Shared {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Accepts links until the hub stops.
 async fn accept(shared: Arc<Shared>, listener: TcpListener, roles: Arc<[Role]>) {
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shared.stopped() => return,
         };
         let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
+            Ok(accepted) => {
+                is_failing = false;
+                accepted
+            }
             Err(error) => {
-                tracing::warn!(code = Code::LinkAcceptFailed.number(), %error, "cannot accept a link");
+                // Repeats are not repeated in the log.
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::warn!(
+                        code = Code::LinkAcceptFailed.number(),
+                        %error,
+                        "cannot accept a link"
+                    );
+                }
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }

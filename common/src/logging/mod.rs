@@ -14,6 +14,7 @@ mod layer;
 pub mod line;
 mod panic;
 mod retention;
+pub mod seldom;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
