@@ -6,6 +6,7 @@ use common::config::file::{self, ConfigError};
 use common::config::ports;
 use common::config::process::{ClusterKeyFile, NodeSettings, Purpose, in_table};
 use common::logging::LogSettings;
+use common::metrics::MetricsSettings;
 use common::process::clock;
 use common::process::descriptors::{PROCESS, raise_limit};
 use serde::Deserialize;
@@ -20,6 +21,7 @@ pub struct Config {
     pub keys: ClusterKeyFile,
     pub balancer: Settings,
     pub log: LogSettings,
+    pub metrics: MetricsSettings,
 }
 
 impl Config {
@@ -36,13 +38,18 @@ impl Config {
     fn mistakes(&self, purpose: Purpose) -> Vec<String> {
         let mut mistakes: Vec<_> = in_table("node", self.node.check()).collect();
         mistakes.extend(in_table("log", self.log.check()));
+        mistakes.extend(in_table("metrics", self.metrics.check()));
         mistakes.extend(in_table("keys", self.keys.check()));
         mistakes.extend(in_table("balancer", self.balancer.check()));
         if self.balancer.conn_servers.is_empty() {
             mistakes.push("balancer.conn_servers: at least one".into());
         }
         let listen = self.balancer.listen.iter();
-        let listen = listen.map(|&address| ("balancer.listen", address));
+        let listen = listen.map(|&address| ("balancer.listen", address)).chain(
+            self.metrics
+                .listen
+                .map(|address| ("metrics.listen", address)),
+        );
         mistakes.extend(ports::mistakes(listen, purpose));
         if purpose == Purpose::Start {
             mistakes.extend(self.descriptor_mistake(raise_limit()));

@@ -105,6 +105,7 @@ impl Front {
 
         self.read_clock();
         self.apply(Input::Shutdown);
+        self.board.ends();
         let deadline = Instant::now() + SHUTDOWN_MAX;
         while self.core.pending() > 0
             && let Ok(Some(event)) = timeout_at(deadline, door.recv()).await

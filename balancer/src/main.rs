@@ -6,7 +6,8 @@ use balancer::{Balancer, Config};
 use clap::Parser;
 use common::codes::Code;
 use common::link::Keys;
-use common::logging;
+use common::logging::{self, Guard};
+use common::metrics::{Server, Source};
 use common::process::signals::Stop;
 use common::process::{self, Addresses, Arguments, Failure};
 
@@ -44,19 +45,29 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.check {
         return Ok(arguments.tell_usable());
     }
-    let _logging = logging::start(&config.log, &config.node.name())?;
+    let logging = logging::start(&config.log, &config.node.name())?;
     let keys = config.keys.read()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let done = runtime.block_on(serve(config, keys, arguments));
+    let done = runtime.block_on(serve(config, keys, arguments, &logging));
     done.inspect_err(|error| logging::failed(error.as_ref()))
 }
 
-async fn serve(config: Config, keys: Keys, arguments: &Arguments) -> Result<ExitCode, Failure> {
+async fn serve(
+    config: Config,
+    keys: Keys,
+    arguments: &Arguments,
+    logging: &Guard,
+) -> Result<ExitCode, Failure> {
     let mut stop = Stop::listen()?;
     let node = config.node.name();
     let balancer = Balancer::start(config.balancer, node.clone(), keys).await?;
+    let sources: Vec<Box<dyn Source>> = vec![
+        Box::new(balancer.metrics()),
+        Box::new(logging.metrics(&node)),
+    ];
+    let _metrics = Server::start(&config.metrics, sources).await?;
     let running = arguments.announce(&Addresses {
         node,
         devices: balancer.addresses().to_vec(),

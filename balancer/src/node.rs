@@ -16,12 +16,13 @@ use crate::accept;
 use crate::front::{Front, WAITING_MAX};
 use crate::route::Core;
 use crate::settings::Settings;
-use crate::stats::{Board, Stats};
+use crate::stats::{Board, Metrics, Stats};
 
 /// A balancer that runs. Dropped without [`Balancer::shutdown`], it ends at once.
 #[derive(Debug)]
 pub struct Balancer {
     addresses: Vec<SocketAddr>,
+    node: NodeName,
     board: Board,
     hub: Hub,
     acceptors: Vec<JoinHandle<()>>,
@@ -64,7 +65,7 @@ impl Balancer {
         let (events, links) = mpsc::channel(WAITING_MAX);
         let hub = Hub::new(HubSettings {
             role: Role::Balancer,
-            node,
+            node: node.clone(),
             keys,
             events,
             listen_publicly: false,
@@ -93,6 +94,7 @@ impl Balancer {
         });
         Ok(Self {
             addresses,
+            node,
             board,
             hub,
             acceptors,
@@ -110,6 +112,14 @@ impl Balancer {
     /// Cheap: nobody is asked.
     pub fn stats(&self) -> Stats {
         self.board.snapshot()
+    }
+
+    /// The same for the metrics of the process.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            node: self.node.clone(),
+            board: self.board.clone(),
+        }
     }
 
     /// Accepts nobody any more, answers those that wait `busy`, and ends, in some 3 s at most.

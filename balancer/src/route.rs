@@ -22,6 +22,7 @@ use common::config::Policy;
 use common::device::code::LoginStatus;
 use common::device::login::{Login, LoginReply, LoginVerdict};
 use common::device::{frame, kind};
+use common::histogram::Histogram;
 use common::link::message::{self, LoginAnswer, Message};
 use common::link::{LinkEvent, LinkId, Peer, Role};
 use common::pacing::{Limit, Pacer, Rate, jittered};
@@ -140,6 +141,8 @@ pub struct Core {
     tries_at_full: usize,
     last_id: u64,
     counters: Counters,
+    /// From a whole Login to its reply.
+    login_ms: Histogram,
     shutting_down: bool,
 }
 
@@ -159,6 +162,7 @@ struct Asked {
     connection: ConnectionId,
     frame_id: u16,
     login: message::Login,
+    since_ms: u64,
 }
 
 /// Which of its two tries a login is at.
@@ -190,6 +194,7 @@ impl Core {
             tries_at_full: 0,
             last_id: 0,
             counters: Counters::default(),
+            login_ms: Histogram::default(),
             shutting_down: false,
         }
     }
@@ -208,6 +213,7 @@ impl Core {
                     connection,
                     frame_id,
                     login: message::Login { source, body },
+                    since_ms: now.ms,
                 };
                 self.login(asked, now, effects);
             }
@@ -226,6 +232,11 @@ impl Core {
 
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Milliseconds from a whole Login to its reply.
+    pub fn login_ms(&self) -> &Histogram {
+        &self.login_ms
     }
 
     /// Connections without a reply, or not closed yet after it.
@@ -414,6 +425,7 @@ impl Core {
         }
         if let Some(Try { asked, .. }) = self.take(id) {
             self.counters.count(Counter::of_status(status));
+            self.login_ms.record(now.ms.saturating_sub(asked.since_ms));
             let mut frame = Vec::new();
             frame::write(kind::LOGIN_REPLY, asked.frame_id, &mut frame, |body| {
                 body.extend_from_slice(&answer.body);
@@ -483,6 +495,7 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         self.counters.count(Counter::of_status(verdict.status()));
+        self.login_ms.record(now.ms.saturating_sub(asked.since_ms));
         let reply = LoginReply {
             retry_after_ms,
             server_time_ms: now.unix_ms,

@@ -2,7 +2,12 @@
 //! that anybody may read without asking it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use common::figures::{Published, PublishedHistogram};
+use common::histogram::Histogram;
+use common::ids::NodeName;
+use common::metrics::{Gathered, Source};
 
 use crate::counters::Counter;
 use crate::route::Core;
@@ -18,18 +23,77 @@ pub struct Stats {
     pub conn_servers: u64,
     /// Places free behind them, by their reports.
     pub places_free: u64,
-    counters: Vec<u64>,
+    /// Milliseconds from a whole Login to its reply.
+    pub login_ms: Histogram,
+    counters: [u64; Counter::ALL.len()],
 }
 
 impl Stats {
     /// Counted since the start.
     pub fn count(&self, counter: Counter) -> u64 {
-        self.counters.get(counter as usize).copied().unwrap_or(0)
+        self.counters[counter as usize]
     }
 
     /// Whole Logins since the start, whatever they were answered.
     pub fn logins(&self) -> u64 {
         self.count(Counter::Logins)
+    }
+}
+
+/// A balancer's figures, for the metrics of its process; outlives it.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub(crate) node: NodeName,
+    pub(crate) board: Board,
+}
+
+impl Source for Metrics {
+    fn gather(&self, gathered: &mut Gathered) {
+        let node = self.node.to_string();
+        let mut figures = gathered.node("balancer", &node);
+        let stats = self.board.snapshot();
+        for &counter in Counter::ALL {
+            figures.counter(counter.name(), counter.help(), stats.count(counter));
+        }
+        for (name, help, figure) in [
+            (
+                "pending",
+                "Connections that are not done yet.",
+                stats.pending,
+            ),
+            (
+                "logins_open",
+                "Logins that conn servers are deciding.",
+                stats.logins_open,
+            ),
+            ("conn_servers", "Conn servers linked.", stats.conn_servers),
+            (
+                "places_free",
+                "Places free behind the conn servers, by their reports.",
+                stats.places_free,
+            ),
+            (
+                "ready",
+                "1: nothing is missing that a login needs.",
+                self.missing().is_empty().into(),
+            ),
+        ] {
+            figures.gauge(name, help, figure);
+        }
+        let help = "From a whole Login to its reply.";
+        figures.histogram("login_seconds", help, stats.login_ms, 1e3);
+    }
+
+    fn missing(&self) -> Vec<String> {
+        let cells = &self.board.0;
+        let mut missing = vec![];
+        if cells.conn_servers.load(Ordering::Relaxed) == 0 {
+            missing.push(format!("{}: no conn server is linked", self.node));
+        }
+        if cells.ends.load(Ordering::Relaxed) {
+            missing.push(format!("{}: it ends", self.node));
+        }
+        missing
     }
 }
 
@@ -43,7 +107,9 @@ struct Cells {
     logins_open: AtomicU64,
     conn_servers: AtomicU64,
     places_free: AtomicU64,
-    counters: [AtomicU64; Counter::ALL.len()],
+    ends: AtomicBool,
+    login_ms: PublishedHistogram,
+    counters: Published<{ Counter::ALL.len() }>,
 }
 
 impl Board {
@@ -55,9 +121,13 @@ impl Board {
         figure(&cells.conn_servers, core.conns().len());
         let places_free = core.conns().places_free();
         cells.places_free.store(places_free, Ordering::Relaxed);
-        for ((_, count), cell) in core.counters().iter().zip(&cells.counters) {
-            cell.store(count, Ordering::Relaxed);
-        }
+        cells.counters.publish(core.counters().figures());
+        cells.login_ms.publish(core.login_ms());
+    }
+
+    /// Nobody is let in any more.
+    pub(crate) fn ends(&self) {
+        self.0.ends.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn snapshot(&self) -> Stats {
@@ -68,7 +138,8 @@ impl Board {
             logins_open: read(&cells.logins_open),
             conn_servers: read(&cells.conn_servers),
             places_free: read(&cells.places_free),
-            counters: cells.counters.iter().map(read).collect(),
+            login_ms: cells.login_ms.read(),
+            counters: cells.counters.read(),
         }
     }
 }

@@ -60,6 +60,12 @@ codes! {
     1003 LogLinesDropped Warn
         "Lines were not written to the log file: the disk was full or failed, today's file had reached `bytes_max`, or they came faster than they could be written. The line says how many."
         "Look at the disk of `[log] directory`; raise `bytes_max`, or log less (`filter`). Nothing but the lines is lost.",
+    1004 MetricsShown Info
+        "Metrics, /healthz and /readyz are served at the address of the line."
+        "Nothing.",
+    1005 MetricsAcceptFailed Warn
+        "A connection to the metrics port could not be accepted. The line comes once until one could be."
+        "Look for a process that is out of file descriptors (`LimitNOFILE`, `ulimit -n`).",
     1006 Failed Error
         "The process does not start, or ends for want of something. The line says why."
         "Mend what the line names, and start it again.",

@@ -16,10 +16,10 @@
 /// ```
 #[macro_export]
 macro_rules! counters {
-    ($($(#[$doc:meta])* $counter:ident = $name:literal,)+) => {
+    ($($(#[doc = $doc:literal])* $counter:ident = $name:literal,)+) => {
         /// What is counted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Counter { $($(#[$doc])* $counter,)+ }
+        pub enum Counter { $($(#[doc = $doc])* $counter,)+ }
 
         impl Counter {
             /// In the order of their numbers.
@@ -28,6 +28,11 @@ macro_rules! counters {
             /// As it is shown.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$counter => $name,)+ }
+            }
+
+            /// What its documentation says; empty where the name says it all.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$counter => concat!($($doc),*).trim_ascii(),)+ }
             }
         }
 
@@ -54,6 +59,11 @@ macro_rules! counters {
 
             pub fn of(&self, counter: Counter) -> u64 {
                 self.0[counter as usize]
+            }
+
+            /// In the order of [`Counter::ALL`], for whoever publishes them.
+            pub const fn figures(&self) -> &[u64; Counter::ALL.len()] {
+                &self.0
             }
 
             /// In the order of [`Counter::ALL`].
@@ -93,5 +103,8 @@ mod tests {
             .map(|(counter, count)| (counter.name(), count))
             .collect();
         assert_eq!(shown, [("first", 0), ("second", 6), ("third", 1)]);
+        assert_eq!(*counters.figures(), [0, 6, 1]);
+        assert_eq!(Counter::Second.help(), "Counted many at a time.");
+        assert_eq!(Counter::First.help(), "");
     }
 }

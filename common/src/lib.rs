@@ -8,7 +8,8 @@
 //! - [`config`], [`logging`]: how a process is told what to do, and tells what happens to it;
 //!   [`process`]: how it is ended, limited, and fails.
 //! - [`key_files`]: the keys of a cluster, as files.
-//! - [`counters!`]: what a tier counts, each with its name.
+//! - [`counters!`], [`histogram`], [`figures`]: what a tier counts and measures, and how others read it;
+//!   [`metrics`]: how they are shown.
 //! - [`database`]: the SQLite file of a process, or PostgreSQL.
 //! - [`link`]: messages between the tiers, and the encrypted connection that carries them.
 //! - [`pacing`]: how many logins are let through, per source and in all, and when the others come back.
@@ -19,11 +20,14 @@ pub mod counters;
 pub mod database;
 pub mod device;
 pub mod epoch;
+pub mod figures;
 pub mod fleet;
+pub mod histogram;
 pub mod ids;
 pub mod key_files;
 pub mod link;
 pub mod logging;
+pub mod metrics;
 pub mod pacing;
 pub mod process;
 pub mod secret;

@@ -11,6 +11,7 @@ use common::database::DatabaseSettings;
 use common::key_files::{CLUSTER, MASTER, OPERATOR};
 use common::link::{KeyError, Keys, read_keys, read_secret};
 use common::logging::LogSettings;
+use common::metrics::MetricsSettings;
 use common::process::clock;
 use common::process::descriptors::{PROCESS, raise_limit};
 use serde::Deserialize;
@@ -31,6 +32,7 @@ pub struct Config {
     pub database: Option<DatabaseSettings>,
     pub conn_server: Settings,
     pub log: LogSettings,
+    pub metrics: MetricsSettings,
 }
 
 /// The table `[keys]`.
@@ -94,13 +96,20 @@ impl Config {
     fn mistakes(&self, purpose: Purpose) -> Vec<String> {
         let mut mistakes: Vec<_> = in_table("node", self.node.check()).collect();
         mistakes.extend(in_table("log", self.log.check()));
+        mistakes.extend(in_table("metrics", self.metrics.check()));
         mistakes.extend(in_table("keys", self.keys.check()));
         mistakes.extend(database_mistakes(self.database.as_ref()));
         mistakes.extend(in_table("conn_server", self.conn_server.check()));
         if self.conn_server.logic_servers.is_empty() {
             mistakes.push("conn_server.logic_servers: at least one".into());
         }
-        let listen = [("conn_server.listen", self.conn_server.listen)];
+        let listen = [("conn_server.listen", self.conn_server.listen)]
+            .into_iter()
+            .chain(
+                self.metrics
+                    .listen
+                    .map(|address| ("metrics.listen", address)),
+            );
         mistakes.extend(ports::mistakes(listen, purpose));
         if purpose == Purpose::Start {
             mistakes.extend(self.descriptor_mistake(raise_limit()));

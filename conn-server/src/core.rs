@@ -12,6 +12,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use common::epoch::Epoch;
+use common::histogram::Histogram;
 use common::link::message::{ConnLoad, Message, Revoke};
 use common::link::{LinkEvent, LinkId, Role};
 
@@ -70,6 +71,8 @@ pub struct Core {
     bulletin: Bulletin,
     timers: Timers,
     round_at_ms: u64,
+    /// From a balancer's asking to the answer.
+    login_ms: Histogram,
     /// Ids of logins, commands and requests are of one count.
     last_id: u64,
     shutting_down: bool,
@@ -97,6 +100,7 @@ impl Core {
             bulletin: Bulletin::default(),
             timers: Timers::new(),
             round_at_ms: 0,
+            login_ms: Histogram::default(),
             last_id: 0,
             shutting_down: false,
         }
@@ -151,6 +155,11 @@ impl Core {
 
     pub fn counters(&self) -> &Counters {
         &self.desk.counters
+    }
+
+    /// Milliseconds from a balancer's asking to the answer.
+    pub fn login_ms(&self) -> &Histogram {
+        &self.login_ms
     }
 
     /// What balancers are told: nothing is free where nobody is let in any more.

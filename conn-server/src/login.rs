@@ -57,6 +57,8 @@ pub enum Lost {
 #[derive(Debug)]
 pub struct Login {
     pub asker: Asker,
+    /// When the balancer asked.
+    pub since_ms: u64,
     source: IpAddr,
     claim: Claim,
     give_up_ms: u64,
@@ -117,6 +119,7 @@ impl Login {
         };
         let mut login = Self {
             asker,
+            since_ms: now.ms,
             source: login.source,
             claim,
             give_up_ms: asker.until_ms.min(now.ms + DECIDED_WITHIN_MS),

@@ -6,7 +6,8 @@ use clap::Parser;
 use common::codes::Code;
 use common::database::Database;
 use common::link::Keys;
-use common::logging;
+use common::logging::{self, Guard};
+use common::metrics::{Server, Source};
 use common::process::signals::Stop;
 use common::process::{self, Addresses, Arguments, Failure};
 use conn_server::accounts::seal::MasterKey;
@@ -50,12 +51,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.check {
         return Ok(arguments.tell_usable());
     }
-    let _logging = logging::start(&config.log, &config.node.name())?;
+    let logging = logging::start(&config.log, &config.node.name())?;
     let (links, master) = (config.keys.links()?, config.keys.master()?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let done = runtime.block_on(serve(config, links, master, arguments));
+    let done = runtime.block_on(serve(config, links, master, arguments, &logging));
     done.inspect_err(|error| logging::failed(error.as_ref()))
 }
 
@@ -64,6 +65,7 @@ async fn serve(
     links: Keys,
     master: MasterKey,
     arguments: &Arguments,
+    logging: &Guard,
 ) -> Result<ExitCode, Failure> {
     let mut stop = Stop::listen()?;
     let node = config.node.name();
@@ -79,6 +81,9 @@ async fn serve(
         master,
     )
     .await?;
+    let sources: Vec<Box<dyn Source>> =
+        vec![Box::new(server.metrics()), Box::new(logging.metrics(&node))];
+    let _metrics = Server::start(&config.metrics, sources).await?;
     let running = arguments.announce(&Addresses {
         node,
         devices: vec![],

@@ -29,7 +29,7 @@ use crate::nonces::Nonces;
 use crate::pool::NodePool;
 use crate::server::{Clock, Ears, Peers, Server};
 use crate::settings::Settings;
-use crate::stats::{Board, Stats};
+use crate::stats::{Board, Metrics, Stats};
 use crate::throttle::Throttle;
 
 /// Events of links, and news of the accounts, that may wait for the owner; beyond it links are not
@@ -46,6 +46,7 @@ const ERRANDS_MAX: usize = 2;
 #[derive(Debug)]
 pub struct ConnServer {
     address: SocketAddr,
+    node: NodeName,
     board: Board,
     hub: Hub,
     server: JoinHandle<()>,
@@ -106,7 +107,7 @@ impl ConnServer {
         let (events, links) = mpsc::channel(WAITING_MAX);
         let hub = Hub::new(HubSettings {
             role: Role::Conn,
-            node,
+            node: node.clone(),
             keys,
             events,
             listen_publicly: settings.listen_publicly,
@@ -147,6 +148,7 @@ impl ConnServer {
         });
         Ok(Self {
             address,
+            node,
             board,
             hub,
             server,
@@ -164,6 +166,14 @@ impl ConnServer {
     /// Cheap: nobody is asked.
     pub fn stats(&self) -> Stats {
         self.board.snapshot()
+    }
+
+    /// The same for the metrics of the process.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            node: self.node.clone(),
+            board: self.board.clone(),
+        }
     }
 
     /// Answers those that wait `busy`, writes the last logins, and ends.

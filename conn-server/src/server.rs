@@ -137,12 +137,13 @@ impl Server {
                 self.apply(Input::Link(event));
             }
             self.look_at_the_clock();
-            self.board.publish(&self.core, &self.counters);
+            self.publish();
         }
         self.clock.read();
         self.apply(Input::Shutdown);
         self.apply(Input::Tick);
-        self.board.publish(&self.core, &self.counters);
+        self.board.ends();
+        self.publish();
         if !self.last_logins.is_empty() {
             // The writer ends with the last errand.
             let _ = self
@@ -150,6 +151,12 @@ impl Server {
                 .send(Errand::NoteLastLogins(self.last_logins.take()))
                 .await;
         }
+    }
+
+    fn publish(&self) {
+        let reads_accounts = self.cache.follows(self.clock.now_ms);
+        self.board
+            .publish(&self.core, &self.counters, reads_accounts);
     }
 
     fn next_deadline(&self) -> u64 {

@@ -27,6 +27,11 @@ impl Clock {
         }
     }
 
+    /// Monotonic microseconds, to measure by.
+    pub(crate) fn us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     pub(crate) async fn sleep_until(&self, at_ms: u64) {
         let wait_ms = at_ms.saturating_sub(self.now().ms);
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;

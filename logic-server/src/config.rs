@@ -7,6 +7,7 @@ use common::config::ports;
 use common::config::process::{ClusterKeyFile, NodeSettings, Purpose, database_mistakes, in_table};
 use common::database::DatabaseSettings;
 use common::logging::LogSettings;
+use common::metrics::MetricsSettings;
 use common::process::clock;
 use common::process::descriptors::{Budget, raise_limit};
 use serde::Deserialize;
@@ -23,6 +24,7 @@ pub struct Config {
     pub database: Option<DatabaseSettings>,
     pub logic_server: Settings,
     pub log: LogSettings,
+    pub metrics: MetricsSettings,
 }
 
 impl Config {
@@ -59,13 +61,19 @@ impl Config {
     fn mistakes(&self, purpose: Purpose) -> Vec<String> {
         let mut mistakes: Vec<_> = in_table("node", self.node.check()).collect();
         mistakes.extend(in_table("log", self.log.check()));
+        mistakes.extend(in_table("metrics", self.metrics.check()));
         mistakes.extend(in_table("keys", self.keys.check()));
         mistakes.extend(database_mistakes(self.database.as_ref()));
         mistakes.extend(in_table("logic_server", self.logic_server.check()));
         let listen = self.logic_server.listen.iter();
         let listen = listen
             .map(|&address| ("logic_server.listen", address))
-            .chain([("logic_server.link_listen", self.logic_server.link_listen)]);
+            .chain([("logic_server.link_listen", self.logic_server.link_listen)])
+            .chain(
+                self.metrics
+                    .listen
+                    .map(|address| ("metrics.listen", address)),
+            );
         mistakes.extend(ports::mistakes(listen, purpose));
         mistakes
     }

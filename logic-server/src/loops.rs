@@ -89,7 +89,7 @@ impl Loops {
             clock,
             batches,
             shards: shards.clone(),
-            counters: figures.writer.clone(),
+            figures: figures.writer.clone(),
         };
         let mut loops = Self {
             clock,

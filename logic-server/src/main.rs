@@ -6,7 +6,8 @@ use clap::Parser;
 use common::codes::Code;
 use common::database::Database;
 use common::link::Keys;
-use common::logging;
+use common::logging::{self, Guard};
+use common::metrics::{Server, Source};
 use common::process::signals::Stop;
 use common::process::{self, Addresses, Arguments, Failure};
 use logic_server::{Config, LogicServer};
@@ -50,18 +51,23 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.check {
         return Ok(arguments.tell_usable());
     }
-    let _logging = logging::start(&config.log, &config.node.name())?;
+    let logging = logging::start(&config.log, &config.node.name())?;
     let keys = config.keys.read()?;
     // The devices' sockets are never its own: they have loops.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let done = runtime.block_on(serve(config, keys, arguments));
+    let done = runtime.block_on(serve(config, keys, arguments, &logging));
     done.inspect_err(|error| logging::failed(error.as_ref()))
 }
 
-async fn serve(config: Config, keys: Keys, arguments: &Arguments) -> Result<ExitCode, Failure> {
+async fn serve(
+    config: Config,
+    keys: Keys,
+    arguments: &Arguments,
+    logging: &Guard,
+) -> Result<ExitCode, Failure> {
     let mut stop = Stop::listen()?;
     let node = config.node.name();
     let client = config
@@ -69,6 +75,9 @@ async fn serve(config: Config, keys: Keys, arguments: &Arguments) -> Result<Exit
         .client(node.as_str(), DATABASE_CONNECTIONS);
     let database = Database::connect(&config.database().url, client).await?;
     let server = LogicServer::start(config.logic_server, node.clone(), keys, &database).await?;
+    let sources: Vec<Box<dyn Source>> =
+        vec![Box::new(server.metrics()), Box::new(logging.metrics(&node))];
+    let _metrics = Server::start(&config.metrics, sources).await?;
     let running = arguments.announce(&Addresses {
         node,
         devices: server.addresses().devices.clone(),

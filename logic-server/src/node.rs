@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::control::{self, ControlTask};
 use crate::loops::{Loops, Parts};
 use crate::settings::Settings;
-use crate::stats::{Figures, Stats};
+use crate::stats::{Figures, Metrics, Stats};
 use crate::store::{Partitions, RepairError, Store};
 use crate::threads::Task;
 
@@ -26,6 +26,8 @@ use crate::threads::Task;
 #[derive(Debug)]
 pub struct LogicServer {
     addresses: Addresses,
+    name: NodeName,
+    places_max: u64,
     figures: Figures,
     loops: Loops,
     hub: Hub,
@@ -106,7 +108,7 @@ impl LogicServer {
             );
         }
         let (listeners, devices) = bind_all(&settings.listen)?;
-        let (hub, events, link) = open_links(&settings, node, keys).await?;
+        let (hub, events, link) = open_links(&settings, node.clone(), keys).await?;
         let addresses = Addresses {
             advertised: settings.advertised(&devices),
             devices,
@@ -130,6 +132,8 @@ impl LogicServer {
             requests_shed: figures.requests_shed.clone(),
         };
         let node = Self {
+            name: node,
+            places_max: settings.places_max().into(),
             loops,
             hub,
             control: Task::spawn(control.run()),
@@ -154,6 +158,15 @@ impl LogicServer {
     /// Cheap: no loop is asked.
     pub fn stats(&self) -> Stats {
         self.figures.snapshot()
+    }
+
+    /// The same for the metrics of the process.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            node: self.name.clone(),
+            figures: self.figures.clone(),
+            places_max: self.places_max,
+        }
     }
 
     /// Takes no grants any more, has what was taken stored and acknowledged, sends every device

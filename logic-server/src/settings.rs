@@ -201,7 +201,7 @@ impl Settings {
         u64::from(self.places_max()) + self.pending_max as u64
     }
 
-    fn places_max(&self) -> u32 {
+    pub(crate) fn places_max(&self) -> u32 {
         self.max_connections.unwrap_or(CONNECTIONS_DEFAULT)
     }
 

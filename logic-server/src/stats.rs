@@ -2,13 +2,18 @@
 //! and that anybody may read without asking them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use common::figures::{Published, PublishedHistogram};
+use common::histogram::Histogram;
+use common::ids::NodeName;
+use common::metrics::{Gathered, Source};
 
 use crate::batch::Batch;
-use crate::counters::{Counter, Counters};
+use crate::counters::Counter;
 
 /// A snapshot. The figures of different threads are not of the very same moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Stats {
     /// Live sessions.
     pub sessions: u64,
@@ -22,13 +27,21 @@ pub struct Stats {
     pub requests_shed: u64,
     /// From a frame's arrival to its TelemetryAck `stored`.
     pub ack_latency: Latencies,
-    counters: Vec<u64>,
+    /// Bytes of batches that wait or are being written.
+    pub queue_bytes: u64,
+    /// Microseconds from a turn's begin to its end, of one turn in eight of every loop.
+    pub turn_us: Histogram,
+    /// Microseconds of each write of batches, whatever came of it.
+    pub write_us: Histogram,
+    /// Records of each write.
+    pub write_rows: Histogram,
+    counters: [u64; Counter::ALL.len()],
 }
 
 impl Stats {
     /// Counted since the start, by all cores of the node together.
     pub fn count(&self, counter: Counter) -> u64 {
-        self.counters.get(counter as usize).copied().unwrap_or(0)
+        self.counters[counter as usize]
     }
 }
 
@@ -104,24 +117,8 @@ fn highest_ms(bucket: usize) -> u64 {
     (EXACT_MS << octave) + (eighth as u64 + 1) * width - 1
 }
 
-/// What one core counted, for others to read.
-#[derive(Debug)]
-pub(crate) struct PublishedCounters([AtomicU64; Counter::ALL.len()]);
-
-impl PublishedCounters {
-    /// Called at the end of each turn: a store is all that a figure costs.
-    pub(crate) fn publish(&self, counters: &Counters) {
-        for (shown, (_, count)) in self.0.iter().zip(counters.iter()) {
-            shown.store(count, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Default for PublishedCounters {
-    fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; _])
-    }
-}
+/// What one core counted.
+pub(crate) type PublishedCounters = Published<{ Counter::ALL.len() }>;
 
 /// What the gate's loop publishes.
 #[derive(Debug, Default)]
@@ -132,6 +129,22 @@ pub(crate) struct GateFigures {
     pub(crate) admitted: AtomicU64,
     pub(crate) dropped_without_descriptor: AtomicU64,
     pub(crate) dropped_at_limit: AtomicU64,
+    /// Conn servers linked.
+    pub(crate) links: AtomicU64,
+    /// No grants are taken any more.
+    pub(crate) ends: AtomicBool,
+    pub(crate) turn_us: PublishedHistogram,
+}
+
+/// What the writer's task publishes.
+#[derive(Debug, Default)]
+pub(crate) struct WriterFigures {
+    pub(crate) counters: PublishedCounters,
+    pub(crate) queue_bytes: AtomicU64,
+    /// The last write failed.
+    pub(crate) failing: AtomicBool,
+    pub(crate) write_us: PublishedHistogram,
+    pub(crate) write_rows: PublishedHistogram,
 }
 
 /// What a shard's loop publishes.
@@ -141,6 +154,7 @@ pub(crate) struct ShardFigures {
     pub(crate) sessions: AtomicU64,
     /// Of the sockets that the gate handed over so many are closed.
     pub(crate) closed: AtomicU64,
+    pub(crate) turn_us: PublishedHistogram,
     ack_latency: [AtomicU64; BUCKETS],
 }
 
@@ -150,6 +164,7 @@ impl Default for ShardFigures {
             counters: PublishedCounters::default(),
             sessions: AtomicU64::new(0),
             closed: AtomicU64::new(0),
+            turn_us: PublishedHistogram::default(),
             ack_latency: [const { AtomicU64::new(0) }; BUCKETS],
         }
     }
@@ -164,12 +179,110 @@ impl ShardFigures {
     }
 }
 
+/// A logic server's figures, for the metrics of its process; outlives it.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub(crate) node: NodeName,
+    pub(crate) figures: Figures,
+    /// Places of the node.
+    pub(crate) places_max: u64,
+}
+
+impl Source for Metrics {
+    fn gather(&self, gathered: &mut Gathered) {
+        let node = self.node.to_string();
+        let mut figures = gathered.node("logic_server", &node);
+        let stats = self.figures.snapshot();
+        for &counter in Counter::ALL {
+            figures.counter(counter.name(), counter.help(), stats.count(counter));
+        }
+        for (name, help, count) in [
+            (
+                "dropped_without_descriptor",
+                "Closed unseen: the process had no descriptor left.",
+                stats.dropped_without_descriptor,
+            ),
+            (
+                "dropped_at_limit",
+                "Closed unseen: as many sockets as may be were open.",
+                stats.dropped_at_limit,
+            ),
+            (
+                "requests_shed",
+                "Grants and commands not looked at: the gate was too far behind.",
+                stats.requests_shed,
+            ),
+        ] {
+            figures.counter(name, help, count);
+        }
+        let conn_servers = self.figures.gate.links.load(Ordering::Relaxed);
+        for (name, help, figure) in [
+            ("sessions", "Live sessions.", stats.sessions),
+            (
+                "places_max",
+                "Sessions that the node may have.",
+                self.places_max,
+            ),
+            (
+                "pending",
+                "Connections that are not attached yet.",
+                stats.pending,
+            ),
+            ("conn_servers", "Conn servers linked.", conn_servers),
+            (
+                "queue_bytes",
+                "Bytes of batches that wait or are being written.",
+                stats.queue_bytes,
+            ),
+            (
+                "ready",
+                "1: nothing is missing that a record needs.",
+                self.missing().is_empty().into(),
+            ),
+        ] {
+            figures.gauge(name, help, figure);
+        }
+        for (name, help, histogram, per_unit) in [
+            (
+                "turn_seconds",
+                "Turns of the event loops, one in eight.",
+                stats.turn_us,
+                1e6,
+            ),
+            (
+                "write_seconds",
+                "Writes of batches, whatever came of them.",
+                stats.write_us,
+                1e6,
+            ),
+            ("write_rows", "Records of a write.", stats.write_rows, 1.0),
+        ] {
+            figures.histogram(name, help, histogram, per_unit);
+        }
+    }
+
+    fn missing(&self) -> Vec<String> {
+        let (gate, writer) = (&self.figures.gate, &self.figures.writer);
+        let mut missing = vec![];
+        if gate.links.load(Ordering::Relaxed) == 0 {
+            missing.push(format!("{}: no conn server is linked", self.node));
+        }
+        if writer.failing.load(Ordering::Relaxed) {
+            missing.push(format!("{}: the database does not take batches", self.node));
+        }
+        if gate.ends.load(Ordering::Relaxed) {
+            missing.push(format!("{}: it ends", self.node));
+        }
+        missing
+    }
+}
+
 /// All figures of a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Figures {
     pub(crate) gate: Arc<GateFigures>,
     pub(crate) shards: Vec<Arc<ShardFigures>>,
-    pub(crate) writer: Arc<PublishedCounters>,
+    pub(crate) writer: Arc<WriterFigures>,
     pub(crate) requests_shed: Arc<AtomicU64>,
 }
 
@@ -186,16 +299,18 @@ impl Figures {
     pub(crate) fn snapshot(&self) -> Stats {
         let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         let mut ack_latency = Latencies::default();
-        let mut counters = vec![0; Counter::ALL.len()];
+        let mut turn_us = self.gate.turn_us.read();
+        let mut counters = [0; Counter::ALL.len()];
         let mut add = |published: &PublishedCounters| {
-            for (sum, shown) in counters.iter_mut().zip(&published.0) {
-                *sum += read(shown);
+            for (sum, shown) in counters.iter_mut().zip(published.read()) {
+                *sum += shown;
             }
         };
         add(&self.gate.counters);
-        add(&self.writer);
+        add(&self.writer.counters);
         for shard in &self.shards {
             add(&shard.counters);
+            turn_us.merge(&shard.turn_us.read());
             for (sum, shown) in ack_latency.buckets.iter_mut().zip(&shard.ack_latency) {
                 *sum += read(shown);
             }
@@ -207,6 +322,10 @@ impl Figures {
             dropped_at_limit: read(&self.gate.dropped_at_limit),
             requests_shed: read(&self.requests_shed),
             ack_latency,
+            queue_bytes: read(&self.writer.queue_bytes),
+            turn_us,
+            write_us: self.writer.write_us.read(),
+            write_rows: self.writer.write_rows.read(),
             counters,
         }
     }

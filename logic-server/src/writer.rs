@@ -150,6 +150,15 @@ impl Work {
         }
     }
 
+    /// How many rows [`Work::rows`] has.
+    pub fn rows_len(&self) -> usize {
+        match self.parts.last() {
+            Some(Part::Whole) => self.row_count(),
+            Some(Part::Rows(rows)) => rows.len(),
+            Some(Part::Presence | Part::SetAside { .. }) | None => 0,
+        }
+    }
+
     /// Lines of `sessions` to insert or end, in order.
     pub fn presence(&self) -> impl Iterator<Item = &Presence> {
         let is_due = matches!(self.parts.last(), Some(Part::Whole | Part::Presence));

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 
@@ -11,7 +12,7 @@ use crate::clock::Clock;
 use crate::driver::ToShard;
 use crate::mailbox::Mailbox;
 use crate::shard;
-use crate::stats::PublishedCounters;
+use crate::stats::WriterFigures;
 use crate::store::Store;
 use crate::writer::{Effect, Input, Work, WriteResult, Writer};
 
@@ -27,7 +28,7 @@ pub(crate) struct WriterTask {
     pub(crate) clock: Clock,
     pub(crate) batches: mpsc::Receiver<Batch>,
     pub(crate) shards: Vec<Mailbox<ToShard>>,
-    pub(crate) counters: Arc<PublishedCounters>,
+    pub(crate) figures: Arc<WriterFigures>,
 }
 
 type Attempt<'s> = Pin<Box<dyn Future<Output = (Work, WriteResult)> + Send + 's>>;
@@ -41,7 +42,7 @@ impl WriterTask {
             clock,
             mut batches,
             shards,
-            counters,
+            figures,
         } = self;
         let mut effects = Vec::new();
         let mut attempt: Option<Attempt<'_>> = None;
@@ -75,9 +76,14 @@ impl WriterTask {
                 match effect {
                     Effect::Write(work) => {
                         assert!(attempt.is_none(), "one write at a time");
-                        let store = &store;
+                        let (store, figures) = (&store, &figures);
                         attempt = Some(Box::pin(async move {
+                            let (rows, began_us) = (work.rows_len(), clock.us());
                             let result = store.write(&work).await;
+                            figures.write_us.record(clock.us() - began_us);
+                            figures.write_rows.record(rows as u64);
+                            let failed = result == WriteResult::Failed;
+                            figures.failing.store(failed, Ordering::Relaxed);
                             (work, result)
                         }));
                     }
@@ -88,7 +94,9 @@ impl WriterTask {
                     }
                 }
             }
-            counters.publish(writer.counters());
+            figures.counters.publish(writer.counters().figures());
+            let queue_bytes = writer.queue_bytes() as u64;
+            figures.queue_bytes.store(queue_bytes, Ordering::Relaxed);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use balancer::Balancer;
 use common::database::{Database, DatabaseError};
 use common::ids::NodeName;
+use common::metrics::Source;
 use common::process::descriptors::{Budget, raise_limit};
 use conn_server::ConnServer;
 use logic_server::LogicServer;
@@ -46,6 +47,9 @@ pub(crate) struct Addresses {
     /// Where balancers and operators link to.
     pub(crate) conn_server: SocketAddr,
     pub(crate) logic_servers: Vec<LogicAddress>,
+    /// Where the metrics are shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -165,7 +169,20 @@ impl Cluster {
             balancer: self.balancer.addresses().to_vec(),
             conn_server: self.conn_server.address(),
             logic_servers: logic_servers.collect(),
+            metrics: None,
         }
+    }
+
+    /// The figures of all tiers, for the metrics of the process.
+    pub(crate) fn metrics(&self) -> Vec<Box<dyn Source>> {
+        let mut sources: Vec<Box<dyn Source>> = vec![
+            Box::new(self.balancer.metrics()),
+            Box::new(self.conn_server.metrics()),
+        ];
+        for (_, server) in &self.logic_servers {
+            sources.push(Box::new(server.metrics()));
+        }
+        sources
     }
 
     pub(crate) fn balancer(&self) -> &Balancer {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use common::config::file::{self, ConfigError};
 use common::logging::LogSettings;
+use common::metrics::MetricsSettings;
 use serde::Deserialize;
 
 /// What the three tiers and their process are told. Every key has a default, so an empty file is a whole configuration.
@@ -14,6 +15,7 @@ pub(crate) struct Config {
     pub(crate) conn_server: conn_server::Settings,
     pub(crate) logic_server: logic_server::Settings,
     pub(crate) log: LogSettings,
+    pub(crate) metrics: MetricsSettings,
 }
 
 impl Config {
@@ -46,6 +48,7 @@ impl Config {
                 .map(named("logic_server")),
         );
         mistakes.extend(self.log.check().into_iter().map(named("log")));
+        mistakes.extend(self.metrics.check().into_iter().map(named("metrics")));
         let own = [
             ("balancer.conn_servers", &self.balancer.conn_servers),
             ("conn_server.logic_servers", &self.conn_server.logic_servers),
@@ -87,16 +90,19 @@ mod tests {
         let uncommented = text.replace("# heartbeat_s = ", "heartbeat_s = ");
         let uncommented = uncommented.replace("# max_connections = ", "max_connections = ");
         let uncommented = uncommented.replace("# directory = ", "directory = ");
+        let uncommented = uncommented.replace("# listen = ", "listen = ");
         let config = written(&uncommented).unwrap();
         assert_eq!(config.conn_server.heartbeat_s, Some(60));
         assert_eq!(config.logic_server.max_connections, Some(10_000));
         assert_eq!(config.log.directory, Some("/var/log/rcu".into()));
+        assert_eq!(config.metrics.listen, Some(([127, 0, 0, 1], 9_464).into()));
     }
 
     #[test]
     fn all_mistakes_are_told_at_once_with_their_tables() {
         let text = "[balancer]\nlogin_deadline_ms = 1\n[logic_server]\nwindow = 0\nheartbeat_s = 4\n\
-                    [conn_server]\nlogic_servers = \"logic-9:20100\"\n[log]\ndays = 0\nfilter = \"a=b=c\"\n";
+                    [conn_server]\nlogic_servers = \"logic-9:20100\"\n[log]\ndays = 0\nfilter = \"a=b=c\"\n\
+                    [metrics]\nlisten = \"0.0.0.0:1\"\n";
         let told = written(text).unwrap_err().to_string();
         for key in [
             "balancer.login_deadline_ms",
@@ -104,6 +110,7 @@ mod tests {
             "logic_server.heartbeat_s",
             "log.days",
             "log.filter",
+            "metrics.listen",
         ] {
             assert!(told.contains(key), "{told}");
         }

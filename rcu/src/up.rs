@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use common::codes::Code;
 use common::logging;
+use common::metrics::Server;
 use common::process::signals::Stop;
 use common::process::write_atomically;
 
@@ -29,7 +30,8 @@ Examples:
   rcu up --data /var/lib/rcu --config up.toml
   rcu device add my-device                   in another terminal, while it runs
 
-The configuration is TOML with the tables [balancer], [conn_server], [logic_server], [log]; every key has
+The configuration is TOML with the tables [balancer], [conn_server], [logic_server], [log],
+[metrics]; every key has
 a default, see config/up.toml. RCU_LOGIC_SERVER__WINDOW=16 overrides `window` of [logic_server], and
 so on for every key. `rcu config check FILE` tells all mistakes without starting anything.")]
 pub(crate) struct Up {
@@ -44,22 +46,31 @@ pub(crate) struct Up {
 impl Up {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
         let config = Config::load(self.config.as_deref())?;
-        let _logging = logging::start(&config.log, &cluster::node(NODE))?;
+        let logging = logging::start(&config.log, &cluster::node(NODE))?;
         let data = DataDir::open_or_make(&self.data)?;
         let _lock = cluster::lock(&data)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
-        let done = runtime.block_on(run(&data, config));
+        let done = runtime.block_on(run(&data, config, &logging));
         done.inspect_err(|error| logging::failed(error.as_ref()))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn run(data: &DataDir, config: Config) -> Result<(), Box<dyn std::error::Error>> {
+async fn run(
+    data: &DataDir,
+    config: Config,
+    logging: &logging::Guard,
+) -> Result<(), Box<dyn std::error::Error>> {
     let mut stop = Stop::listen()?;
+    let metrics = config.metrics.clone();
     let cluster = Cluster::start(data, config, 0).await?;
-    let addresses = cluster.addresses();
+    let mut sources = cluster.metrics();
+    sources.push(Box::new(logging.metrics(&cluster::node(NODE))));
+    let metrics = Server::start(&metrics, sources).await?;
+    let mut addresses = cluster.addresses();
+    addresses.metrics = metrics.as_ref().map(Server::address);
     let up_json = data.up_json_path();
     write_atomically(&up_json, &serde_json::to_vec_pretty(&addresses)?)?;
     print(&addresses, data);
@@ -86,5 +97,8 @@ fn print(addresses: &Addresses, data: &DataDir) {
         println!("{:<19} {}", server.name, server.device);
     }
     println!("operators link to   {}", addresses.conn_server);
+    if let Some(metrics) = addresses.metrics {
+        println!("metrics             http://{metrics}/metrics");
+    }
     println!("data                {}", data.path().display());
 }

@@ -49,6 +49,7 @@ const CORES: &[&str] = &[
     "common/src/counters.rs",
     "common/src/device",
     "common/src/epoch.rs",
+    "common/src/histogram.rs",
     "common/src/fleet.rs",
     "common/src/ids.rs",
     "common/src/link/dialler.rs",

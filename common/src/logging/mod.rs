@@ -9,6 +9,7 @@
 //! take, is dropped and counted, and the file says afterwards how many there were. docs/logs.md has
 //! the formats.
 
+mod figures;
 mod file;
 mod layer;
 pub mod line;
@@ -28,6 +29,7 @@ use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use self::figures::LogSource;
 use self::file::DailyFiles;
 use self::layer::{Counting, Lines, Sink};
 use self::line::Format;
@@ -145,6 +147,14 @@ pub struct Guard {
 impl Guard {
     pub fn figures(&self) -> &LogFigures {
         &self.figures
+    }
+
+    /// The same for the metrics of the process, which `node` names.
+    pub fn metrics(&self, node: &NodeName) -> LogSource {
+        LogSource {
+            node: node.to_string(),
+            figures: self.figures.clone(),
+        }
     }
 }
 

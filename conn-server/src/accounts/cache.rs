@@ -74,6 +74,11 @@ impl AccountCache {
     pub fn in_step(&mut self, now_ms: u64) {
         self.freshness.in_step(now_ms);
     }
+
+    /// Whether the changes are followed: then the accounts can be read.
+    pub fn follows(&self, now_ms: u64) -> bool {
+        self.freshness.follows(now_ms)
+    }
 }
 
 #[cfg(test)]

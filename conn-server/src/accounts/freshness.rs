@@ -29,4 +29,10 @@ impl Freshness {
             .is_some_and(|at_ms| now_ms < at_ms + IN_STEP_MS);
         in_step || now_ms < looked_up_at_ms + ALONE_MS
     }
+
+    /// Whether the changes were read within the time in which every change takes effect.
+    pub fn follows(&self, now_ms: u64) -> bool {
+        self.in_step_at_ms
+            .is_some_and(|at_ms| now_ms < at_ms + ALONE_MS)
+    }
 }

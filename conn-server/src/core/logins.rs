@@ -237,7 +237,9 @@ impl Core {
                 effects.push(self.ask(asked, check.into(), until_ms, now));
             }
             Step::Reply(reply) => {
-                self.logins.remove(&id);
+                let decided = self.logins.remove(&id);
+                let since_ms = decided.map_or(now.ms, |login| login.since_ms);
+                self.login_ms.record(now.ms.saturating_sub(since_ms));
                 effects.push(asker.answer(LoginAnswer { body: reply.body }));
                 effects.extend(reply.last_login.map(Effect::NoteLastLogin));
             }

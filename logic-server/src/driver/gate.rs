@@ -12,7 +12,7 @@ use slab::Slab;
 use super::linger::Lingering;
 use super::listen::{Accept, Listeners};
 use super::socket;
-use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, WAKER};
+use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, Turns, WAKER};
 use crate::clock::Clock;
 use crate::gate::{Core, Effect, Input, READ_BYTES_MAX};
 use crate::ids::{ConnId, Now, ShardIndex};
@@ -120,6 +120,7 @@ impl GateLoop {
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut sleep = None;
+        let mut turns = Turns::default();
         while !(self.stopping && self.lingering.len() == 0) {
             match self.poll.poll(&mut events, sleep) {
                 Ok(()) => {}
@@ -127,8 +128,10 @@ impl GateLoop {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("the gate's poll failed: {error}"),
             }
+            let began_us = turns.begin(self.clock);
             let now = self.clock.now();
             self.turn(&events, now);
+            turns.end(began_us, self.clock, &self.figures.turn_us);
             let left_work = self.inbox.has_more() || self.listeners.has_more();
             let deadlines = [
                 self.core.next_deadline(),
@@ -181,6 +184,7 @@ impl GateLoop {
             let shutdown = matches!(input, Input::Shutdown);
             self.apply(input, now);
             if shutdown {
+                self.figures.ends.store(true, Ordering::Relaxed);
                 // Behind whatever was admitted before.
                 for shard in (0..self.peers.shards.len() as u16).map(ShardIndex) {
                     self.post(shard, ToShard::Input(shard::Input::Shutdown));
@@ -378,7 +382,11 @@ impl GateLoop {
         self.figures
             .pending
             .store(self.pending.len() as u64, Ordering::Relaxed);
-        self.figures.counters.publish(self.core.counters());
+        let links = self.links.len() as u64;
+        self.figures.links.store(links, Ordering::Relaxed);
+        self.figures
+            .counters
+            .publish(self.core.counters().figures());
     }
 }
 

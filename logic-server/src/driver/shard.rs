@@ -15,7 +15,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::linger::Lingering;
 use super::socket::{self, Socket};
-use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, WAKER};
+use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, Turns, WAKER};
 use crate::batch::{Batch, BatchOutcome};
 use crate::clock::Clock;
 use crate::gate;
@@ -115,6 +115,7 @@ impl ShardLoop {
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut sleep = None;
+        let mut turns = Turns::default();
         while !self.has_ended() {
             match self.poll.poll(&mut events, sleep) {
                 Ok(()) => {}
@@ -122,8 +123,10 @@ impl ShardLoop {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("a shard's poll failed: {error}"),
             }
+            let began_us = turns.begin(self.clock);
             let now = self.clock.now();
             self.turn(&events, now);
+            turns.end(began_us, self.clock, &self.figures.turn_us);
             let left_work = self.inbox.has_more() || !self.again.is_empty();
             let deadlines = [self.core.next_deadline(), self.lingering.next_deadline()];
             sleep = super::sleep(left_work, now, deadlines);
@@ -382,7 +385,7 @@ impl ShardLoop {
         figures.closed.store(self.adopted - open, Ordering::Release);
         let sessions = self.core.sessions() as u64;
         figures.sessions.store(sessions, Ordering::Relaxed);
-        figures.counters.publish(self.core.counters());
+        figures.counters.publish(self.core.counters().figures());
     }
 }
 

@@ -22,6 +22,10 @@ impl Clock {
         }
     }
 
+    pub(crate) fn us(&self) -> u64 {
+        World::current().now_ms() * 1_000
+    }
+
     pub(crate) async fn sleep_until(&self, at_ms: u64) {
         let world = World::current();
         let mut alarm = None;
