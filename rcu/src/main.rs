@@ -2,6 +2,7 @@
 
 mod check;
 mod cluster;
+mod completions;
 mod config;
 mod data;
 mod db;
@@ -17,7 +18,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use common::process;
 use rcu::explain;
@@ -60,6 +61,7 @@ enum Command {
     Logs(logs::Logs),
     Simulate(simulate::Simulate),
     Explain(explain::Explain),
+    Completions(completions::Completions),
 }
 
 fn main() -> ExitCode {
@@ -74,5 +76,6 @@ fn main() -> ExitCode {
         Command::Logs(logs) => logs.run(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Completions(completions) => completions.run(Rcu::command()),
     })
 }

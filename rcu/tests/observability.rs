@@ -409,3 +409,15 @@ fn a_name_that_is_not_shown_would_be_found() {
         .collect();
     assert_eq!(labels, [("code", "1"), ("event", "A")]);
 }
+
+#[test]
+fn every_shell_gets_completions() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = rcu(&["completions", shell]).output().unwrap();
+        assert!(script.status.success());
+        let script = String::from_utf8(script.stdout).unwrap();
+        for command in ["explain", "simulate", "logs"] {
+            assert!(script.contains(command), "{shell}");
+        }
+    }
+}
