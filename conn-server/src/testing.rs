@@ -24,15 +24,20 @@ pub(crate) async fn sqlite() -> (Held, Database) {
 
 pub(crate) async fn postgres() -> (Held, Database) {
     let test = TestDatabase::new();
-    let url: DatabaseUrl = test.url.parse().expect("a URL");
+    let database = connect(&test.url).await;
+    (Held::Database(test), database)
+}
+
+/// As a conn server connects, to a database that is made ready.
+pub(crate) async fn connect(url: &str) -> Database {
+    let url: DatabaseUrl = url.parse().expect("a URL");
     Postgres::migrate(&url).await.expect("migrated");
     let client = Client {
         name: "conn-1",
         connections_max: crate::accounts::CONNECTIONS_MAX,
         connect_deadline: std::time::Duration::from_secs(3),
     };
-    let database = Database::connect(&url, client).await.expect("a database");
-    (Held::Database(test), database)
+    Database::connect(&url, client).await.expect("a database")
 }
 
 pub(crate) async fn run(database: &Database, sql: &str) {

@@ -16,7 +16,7 @@ mod url;
 use std::path::Path;
 use std::time::Duration;
 
-pub use postgres::{Migrated, Postgres, UnixMs};
+pub use postgres::{Lease, Migrated, Postgres, UnixMs};
 pub use settings::DatabaseSettings;
 pub use sqlite::Sqlite;
 pub use url::{DatabaseUrl, UrlError};

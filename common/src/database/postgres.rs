@@ -5,9 +5,11 @@
 //! server looks each second whether its client is still there, and does not wait for one that is
 //! silent in the middle of a transaction.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{
     PgArgumentBuffer, PgConnectOptions, PgConnection, PgHasArrayType, PgPool, PgPoolOptions,
@@ -140,12 +142,56 @@ impl Postgres {
         Ok((found, newest(&MIGRATOR)))
     }
 
+    /// For statements that have no deadline. Whoever has one takes a [`Lease`].
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
 
+    /// A connection to be given back by hand.
+    ///
+    /// # Errors
+    /// There is none within the client's deadline.
+    pub async fn lease(&self) -> Result<Lease, sqlx::Error> {
+        self.pool.acquire().await.map(|it| Lease(Some(it)))
+    }
+
     pub(super) async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// A connection that goes back to the pool only when whoever has it says so. One that is dropped before,
+/// at a deadline or after an error, is closed: it may be in the middle of a COPY, or of an answer that
+/// never comes, and the pool would wait for it.
+#[derive(Debug)]
+pub struct Lease(Option<PoolConnection<sqlx::Postgres>>);
+
+impl Lease {
+    /// Every statement on it has been answered.
+    pub fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Deref for Lease {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.0.as_ref().expect("it is given back at its end")
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.0.as_mut().expect("it is given back at its end")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.0.take() {
+            connection.close_on_drop();
+        }
     }
 }
 
@@ -233,5 +279,4 @@ impl From<UnixMs> for i64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests;

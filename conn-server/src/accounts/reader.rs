@@ -1,17 +1,22 @@
 //! The one task that reads the accounts table of a conn server, as [`Inquiries`] says.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use common::codes::Code;
 use common::ids::{AccountId, AccountName};
 use sqlx::postgres::PgListener;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::inquiries::{Answer, CHANGES_MAX, Inquiries, LOOK_UPS_MAX, News, Query, Question};
 use super::seal::{self, MasterKey};
 use super::table::Table;
 use crate::account::{Account, Change, ChangeKind, Found};
+
+/// A login waits no longer: its device is told to come back. Nor does a change: what the cache holds is
+/// good for some seconds, and not for longer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -64,7 +69,8 @@ impl Reader {
                 }
             }
             while let Some(query) = self.inquiries.next_query() {
-                let answer = self.answer(query).await;
+                let answer = timeout(ANSWER_DEADLINE, self.answer(query)).await;
+                let answer = answer.unwrap_or(Err(sqlx::Error::PoolTimedOut));
                 let answer = self.readable(answer).unwrap_or(Answer::Failed);
                 self.inquiries.answered(answer, &mut news);
                 for news in news.drain(..) {
@@ -200,7 +206,8 @@ impl Ear {
     async fn listen_again(&mut self, table: &Table) {
         if self.0.is_none() {
             // What fails is told by whoever reads the changes.
-            self.0 = table.listen().await.unwrap_or_default();
+            let listening = timeout(ANSWER_DEADLINE, table.listen()).await;
+            self.0 = listening.ok().and_then(Result::ok).flatten();
         }
     }
 }
@@ -230,10 +237,9 @@ fn version_of(column: i64) -> u32 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::Duration;
-
     use common::secret::Secret;
-    use tokio::time::{sleep, timeout};
+    use servers::PostgresServer;
+    use tokio::time::{Instant, sleep};
 
     use super::*;
     use crate::accounts::store::Accounts;
@@ -269,6 +275,46 @@ mod tests {
         }
         accounts.enable(&name, 0).await.unwrap();
         hears(&mut ear).await;
+    }
+
+    /// F8: what it asks fails in time, and is answered again when the database is back; whatever became
+    /// of the connections.
+    #[tokio::test]
+    async fn a_database_that_stands_still_fails_in_time_and_answers_later() {
+        let server = PostgresServer::start("").unwrap();
+        let database = testing::connect(&server.tcp_url("postgres")).await;
+        let accounts = Accounts::new(database.clone(), Secret::new([9; 32]));
+        let name: AccountName = "a".parse().unwrap();
+        accounts.add(&name, &Secret::new([1; 32]), 0).await.unwrap();
+        let (sender, mut news) = mpsc::channel(64);
+        let (ask, asked) = mpsc::channel(64);
+        let reader = Reader::new(Table::new(&database), Secret::new([9; 32]), sender);
+        let running = tokio::spawn(reader.await.unwrap().run(asked));
+        let mut found = async |id| {
+            let account = name.clone();
+            ask.send(Question::LookUp { id, account }).await.unwrap();
+            loop {
+                match news.recv().await.unwrap() {
+                    News::Found { id: of, found, .. } if of == id => return found,
+                    _ => {}
+                }
+            }
+        };
+        assert!(matches!(found(0).await, Found::Account(_)));
+        server.freeze().unwrap();
+        for id in 1..4 {
+            let answer = timeout(PATIENCE, found(id)).await.unwrap();
+            assert_eq!(answer, Found::Failed);
+        }
+        server.thaw().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let mut id = 4;
+        while !matches!(found(id).await, Found::Account(_)) {
+            assert!(Instant::now() < deadline, "it never answers again");
+            id += 1;
+        }
+        drop(ask);
+        running.await.unwrap();
     }
 
     #[tokio::test]

@@ -86,7 +86,7 @@ impl Table {
     pub(crate) fn new(database: &Database) -> Self {
         match database {
             Database::Sqlite(sqlite) => Self::Sqlite(Sqlite::new(sqlite.clone())),
-            Database::Postgres(postgres) => Self::Postgres(Postgres::new(postgres.pool().clone())),
+            Database::Postgres(postgres) => Self::Postgres(Postgres::new(postgres.clone())),
         }
     }
 

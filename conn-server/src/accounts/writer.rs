@@ -1,12 +1,18 @@
 //! The one task that writes for a conn server: the mark of its epochs, and who logged in last.
 
+use std::time::Duration;
+
 use common::codes::Code;
 use common::epoch::Epoch;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::inquiries::News;
 use super::table::Table;
 use crate::account::LastLogin;
+
+/// A mark is stored a minute ahead, and SQLite's one writer may be busy for some seconds.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) enum Errand {
@@ -34,7 +40,7 @@ impl Writer {
         while let Some(errand) = errands.recv().await {
             match errand {
                 Errand::StoreMark(mark) => {
-                    let stored = self.store_mark(mark).await;
+                    let stored = in_time(self.store_mark(mark)).await;
                     if let Err(error) = &stored {
                         tracing::warn!(
                             code = Code::MarkNotStored.number(),
@@ -48,7 +54,7 @@ impl Writer {
                     }
                 }
                 Errand::NoteLastLogins(notes) => {
-                    if let Err(error) = self.table.note_last_logins(&notes).await {
+                    if let Err(error) = in_time(self.table.note_last_logins(&notes)).await {
                         let accounts = notes.len();
                         tracing::warn!(
                             code = Code::LastLoginsNotNoted.number(),
@@ -65,6 +71,11 @@ impl Writer {
     pub(crate) async fn store_mark(&self, mark: Epoch) -> Result<(), sqlx::Error> {
         self.table.store_mark(self.node_number, mark.to_i64()).await
     }
+}
+
+async fn in_time(write: impl Future<Output = Result<(), sqlx::Error>>) -> Result<(), sqlx::Error> {
+    let written = timeout(WRITE_DEADLINE, write).await;
+    written.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 #[cfg(test)]

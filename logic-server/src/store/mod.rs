@@ -11,6 +11,7 @@ pub mod refusal;
 mod sorted;
 mod sqlite;
 
+use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ use sqlite::Sqlite;
 /// Connections to PostgreSQL that a logic server needs: one for batches, one for whatever else, such
 /// as partitions.
 pub const CONNECTIONS_MAX: u32 = 2;
+
+/// A start that takes longer is none: somebody has to look after the database.
+const REPAIR_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The telemetry database of this node.
 #[derive(Debug)]
@@ -53,9 +57,7 @@ impl Store {
     pub fn new(database: &Database, node: &NodeName, write_deadline: Duration) -> Self {
         let rows = match database {
             Database::Sqlite(sqlite) => Rows::Sqlite(Sqlite::new(sqlite.writer().clone(), node)),
-            Database::Postgres(postgres) => {
-                Rows::Postgres(Postgres::new(postgres.pool().clone(), node))
-            }
+            Database::Postgres(postgres) => Rows::Postgres(Postgres::new(postgres.clone(), node)),
         };
         Self {
             rows,
@@ -67,11 +69,15 @@ impl Store {
     /// Ends the sessions that this node's last run left open when it crashed; returns how many.
     /// To be called once, before the first session.
     pub async fn repair(&self, unix_ms: u64) -> Result<u64, RepairError> {
-        let repaired = match &self.rows {
-            Rows::Sqlite(sqlite) => sqlite.repair(unix_ms).await,
-            Rows::Postgres(postgres) => postgres.repair(unix_ms).await,
+        let repaired = async {
+            match &self.rows {
+                Rows::Sqlite(sqlite) => sqlite.repair(unix_ms).await,
+                Rows::Postgres(postgres) => postgres.repair(unix_ms).await,
+            }
         };
-        repaired.map_err(RepairError)
+        let repaired = timeout(REPAIR_DEADLINE, repaired).await;
+        let in_time = repaired.unwrap_or_else(|_| Err(io::Error::from(ErrorKind::TimedOut).into()));
+        in_time.map_err(RepairError)
     }
 
     /// Writes all of it in one transaction, or nothing. Of a record that is there already the

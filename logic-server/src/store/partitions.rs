@@ -3,12 +3,12 @@
 //! A record of a day that has none is stored all the same, in the default partition, and moved when its
 //! day is made. So nothing here is urgent, and what fails is tried again.
 
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use common::codes::Code;
-use common::database::{Database, UnixMs};
-use sqlx::postgres::PgPool;
-use tokio::time::sleep;
+use common::database::{Database, Postgres, UnixMs};
+use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
 
@@ -22,12 +22,15 @@ const DAYS_AHEAD: i32 = 3;
 /// How often is looked whether it is tomorrow.
 const LOOKED_EVERY: Duration = Duration::from_secs(3_600);
 
+/// Long enough to move what a day has in the default partition.
+const DEADLINE: Duration = Duration::from_secs(120);
+
 /// After a failure.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
 pub struct Partitions {
-    pool: PgPool,
+    database: Postgres,
 }
 
 impl Partitions {
@@ -36,7 +39,7 @@ impl Partitions {
         match database {
             Database::Sqlite(_) => None,
             Database::Postgres(postgres) => Some(Self {
-                pool: postgres.pool().clone(),
+                database: postgres.clone(),
             }),
         }
     }
@@ -46,22 +49,26 @@ impl Partitions {
     pub async fn ensure(&self, unix_ms: u64) -> Result<u32, sqlx::Error> {
         let now = UnixMs(i64::try_from(unix_ms).unwrap_or(i64::MAX));
         let mut made = 0;
+        let mut lease = self.database.lease().await?;
         for day in -DAYS_BEHIND..=DAYS_AHEAD {
             let statement = "SELECT rcu_ensure_partition(($1 AT TIME ZONE 'UTC')::date + $2)";
             let of_day: i32 = sqlx::query_scalar(statement)
                 .bind(now)
                 .bind(day)
-                .fetch_one(&self.pool)
+                .fetch_one(&mut *lease)
                 .await?;
             made += of_day.unsigned_abs();
         }
+        lease.give_back();
         Ok(made)
     }
 
     /// Does so until it is dropped.
     pub(crate) async fn keep(self, clock: Clock) {
         loop {
-            let wait = match self.ensure(clock.now().unix_ms).await {
+            let ensured = timeout(DEADLINE, self.ensure(clock.now().unix_ms)).await;
+            let silent = |_| Err(io::Error::from(ErrorKind::TimedOut).into());
+            let wait = match ensured.unwrap_or_else(silent) {
                 Ok(made) => {
                     if made > 0 {
                         tracing::info!(

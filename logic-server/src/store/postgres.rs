@@ -10,11 +10,10 @@
 //! that has lost its connection sends again what was not acknowledged, and a COMMIT whose answer was
 //! lost is repeated.
 
-use common::database::UnixMs;
+use common::database::{self, UnixMs};
 use common::device::record::Table;
 use common::ids::NodeName;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::postgres::PgConnection;
 use sqlx::{Acquire, Executor};
 
 use super::copy::Copy;
@@ -48,7 +47,7 @@ pub(super) const ENDED: &str = "UPDATE sessions SET ended_at = over.at, reason =
 
 #[derive(Debug)]
 pub(super) struct Postgres {
-    pool: PgPool,
+    database: database::Postgres,
     node: String,
     /// In the order of [`Table::ALL`].
     telemetry: [Statements; Table::ALL.len()],
@@ -95,9 +94,9 @@ enum Way {
 }
 
 impl Postgres {
-    pub(super) fn new(pool: PgPool, node: &NodeName) -> Self {
+    pub(super) fn new(database: database::Postgres, node: &NodeName) -> Self {
         Self {
-            pool,
+            database,
             node: node.to_string(),
             telemetry: Table::ALL.map(Statements::new),
         }
@@ -106,23 +105,25 @@ impl Postgres {
     pub(super) async fn repair(&self, unix_ms: u64) -> Result<u64, sqlx::Error> {
         let statement = "UPDATE sessions SET ended_at = greatest(attached_at, $1), reason = 'crash' \
                          WHERE node = $2 AND ended_at IS NULL";
+        let mut lease = self.database.lease().await?;
         let done = sqlx::query(statement)
             .bind(UnixMs(i64::try_from(unix_ms).unwrap_or(i64::MAX)))
             .bind(&self.node)
-            .execute(&self.pool)
+            .execute(&mut *lease)
             .await?;
+        lease.give_back();
         Ok(done.rows_affected())
     }
 
     pub(super) async fn write(&self, work: &Work) -> Result<(), sqlx::Error> {
         let rows = Sorted::new(work);
-        let mut lease = Lease(Some(self.pool.acquire().await?));
+        let mut lease = self.database.lease().await?;
         let mut written = self
-            .write_in_transaction(lease.connection(), &rows, work, Way::Straight)
+            .write_in_transaction(&mut lease, &rows, work, Way::Straight)
             .await;
         if written.as_ref().is_err_and(is_duplicate) {
             written = self
-                .write_in_transaction(lease.connection(), &rows, work, Way::Staged)
+                .write_in_transaction(&mut lease, &rows, work, Way::Staged)
                 .await;
         }
         if written
@@ -296,29 +297,6 @@ async fn set_aside(connection: &mut PgConnection, aside: &[Aside<'_>]) -> Result
         .execute(connection)
         .await
         .map(drop)
-}
-
-/// A connection that goes back to the pool only when it was used to the end. A write that is given
-/// up at its deadline may leave it in the middle of a COPY.
-#[derive(Debug)]
-struct Lease(Option<PoolConnection<sqlx::Postgres>>);
-
-impl Lease {
-    fn connection(&mut self) -> &mut PgConnection {
-        self.0.as_mut().expect("it is given back at the end only")
-    }
-
-    fn give_back(mut self) {
-        drop(self.0.take());
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(mut connection) = self.0.take() {
-            connection.close_on_drop();
-        }
-    }
 }
 
 fn state(error: &sqlx::Error) -> Option<SqlState> {

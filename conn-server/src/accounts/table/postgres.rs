@@ -1,11 +1,14 @@
 //! The statements of PostgreSQL. Any number of rows is one array, so each is prepared once.
+//!
+//! The tasks of a conn server give up at deadlines: their connections go back only when they were
+//! answered. What people ask for takes as long as it takes.
 
 use std::collections::HashSet;
 
-use common::database::UnixMs;
+use common::database::{self, UnixMs};
 use common::ids::{AccountId, AccountName};
 use sqlx::Transaction;
-use sqlx::postgres::{PgArguments, PgListener, PgPool};
+use sqlx::postgres::{PgArguments, PgListener};
 use sqlx::query::QueryAs;
 
 use super::{AccountRow, Added, ChangeRow, Edit, Edited, Sealed, VersionRow};
@@ -24,15 +27,15 @@ const DESCRIBED: &str = "SELECT id, name, enabled, version, \
      host(last_source) AS last_source, last_node FROM accounts";
 
 #[derive(Clone, Debug)]
-pub(crate) struct Postgres(PgPool);
+pub(crate) struct Postgres(database::Postgres);
 
 impl Postgres {
-    pub(super) fn new(pool: PgPool) -> Self {
-        Self(pool)
+    pub(super) fn new(database: database::Postgres) -> Self {
+        Self(database)
     }
 
     pub(super) async fn listen(&self) -> Result<PgListener, sqlx::Error> {
-        let mut listener = PgListener::connect_with(&self.0).await?;
+        let mut listener = PgListener::connect_with(self.0.pool()).await?;
         // Whoever listens sees to it, at a time when it can be given up.
         listener.eager_reconnect(false);
         listener.listen(CHANGES).await?;
@@ -40,9 +43,12 @@ impl Postgres {
     }
 
     pub(super) async fn position(&self) -> Result<i64, sqlx::Error> {
-        sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM account_changes")
-            .fetch_one(&self.0)
-            .await
+        let mut lease = self.0.lease().await?;
+        let answer = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM account_changes")
+            .fetch_one(&mut *lease)
+            .await?;
+        lease.give_back();
+        Ok(answer)
     }
 
     pub(super) async fn changes(
@@ -50,14 +56,17 @@ impl Postgres {
         after: i64,
         max: i64,
     ) -> Result<Vec<ChangeRow>, sqlx::Error> {
-        sqlx::query_as(
+        let mut lease = self.0.lease().await?;
+        let answer = sqlx::query_as(
             "SELECT id, account_id, name, change, version FROM account_changes \
              WHERE id > $1 ORDER BY id LIMIT $2",
         )
         .bind(after)
         .bind(max)
-        .fetch_all(&self.0)
-        .await
+        .fetch_all(&mut *lease)
+        .await?;
+        lease.give_back();
+        Ok(answer)
     }
 
     pub(super) async fn accounts(
@@ -65,42 +74,54 @@ impl Postgres {
         names: &[AccountName],
     ) -> Result<Vec<AccountRow>, sqlx::Error> {
         let names: Vec<_> = names.iter().map(AccountName::as_str).collect();
-        sqlx::query_as(
+        let mut lease = self.0.lease().await?;
+        let answer = sqlx::query_as(
             "SELECT name, id, sealed_key, enabled, version FROM accounts WHERE name = ANY($1)",
         )
         .bind(names)
-        .fetch_all(&self.0)
-        .await
+        .fetch_all(&mut *lease)
+        .await?;
+        lease.give_back();
+        Ok(answer)
     }
 
     pub(super) async fn versions(&self, ids: &[AccountId]) -> Result<Vec<VersionRow>, sqlx::Error> {
         let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
-        sqlx::query_as("SELECT id, version, enabled FROM accounts WHERE id = ANY($1)")
+        let mut lease = self.0.lease().await?;
+        let answer = sqlx::query_as("SELECT id, version, enabled FROM accounts WHERE id = ANY($1)")
             .bind(ids)
-            .fetch_all(&self.0)
-            .await
+            .fetch_all(&mut *lease)
+            .await?;
+        lease.give_back();
+        Ok(answer)
     }
 
     pub(super) async fn mark(&self, node_number: u16) -> Result<Option<i64>, sqlx::Error> {
-        sqlx::query_scalar("SELECT mark FROM epoch_marks WHERE node_number = $1")
+        let mut lease = self.0.lease().await?;
+        let answer = sqlx::query_scalar("SELECT mark FROM epoch_marks WHERE node_number = $1")
             .bind(i32::from(node_number))
-            .fetch_optional(&self.0)
-            .await
+            .fetch_optional(&mut *lease)
+            .await?;
+        lease.give_back();
+        Ok(answer)
     }
 
     pub(super) async fn store_mark(&self, node_number: u16, mark: i64) -> Result<(), sqlx::Error> {
+        let mut lease = self.0.lease().await?;
         sqlx::query(
             "INSERT INTO epoch_marks AS known (node_number, mark) VALUES ($1, $2) \
              ON CONFLICT (node_number) DO UPDATE SET mark = greatest(known.mark, excluded.mark)",
         )
         .bind(i32::from(node_number))
         .bind(mark)
-        .execute(&self.0)
-        .await
-        .map(drop)
+        .execute(&mut *lease)
+        .await?;
+        lease.give_back();
+        Ok(())
     }
 
     pub(super) async fn note_last_logins(&self, notes: &[LastLogin]) -> Result<(), sqlx::Error> {
+        let mut lease = self.0.lease().await?;
         for notes in notes.chunks(ROWS_PER_STATEMENT) {
             // Sorted, as every conn server does it: else two that note the same accounts could each
             // wait for the other.
@@ -123,9 +144,10 @@ impl Postgres {
             .bind(times)
             .bind(sources)
             .bind(nodes)
-            .execute(&self.0)
+            .execute(&mut *lease)
             .await?;
         }
+        lease.give_back();
         Ok(())
     }
 
@@ -223,7 +245,7 @@ impl Postgres {
     pub(super) async fn list(&self, after: &str, max: u32) -> Result<Vec<Described>, sqlx::Error> {
         let sql = format!("{DESCRIBED} WHERE name > $1 ORDER BY name LIMIT $2");
         let rows = sqlx::query_as(&sql).bind(after).bind(i64::from(max));
-        rows.fetch_all(&self.0).await
+        rows.fetch_all(self.0.pool()).await
     }
 
     pub(super) async fn describe(
@@ -232,7 +254,7 @@ impl Postgres {
     ) -> Result<Option<Described>, sqlx::Error> {
         let sql = format!("{DESCRIBED} WHERE name = $1");
         let row = sqlx::query_as(&sql).bind(name.as_str());
-        row.fetch_optional(&self.0).await
+        row.fetch_optional(self.0.pool()).await
     }
 
     pub(super) async fn online(&self, id: i64) -> Result<Option<Online>, sqlx::Error> {
@@ -242,14 +264,14 @@ impl Postgres {
              WHERE account_id = $1 AND ended_at IS NULL ORDER BY epoch DESC LIMIT 1",
         )
         .bind(id)
-        .fetch_optional(&self.0)
+        .fetch_optional(self.0.pool())
         .await
     }
 
     /// Whoever changes accounts does so one after the other, as the trigger of `account_changes` has
     /// it; here before the first row is locked, so that no two wait for each other.
     async fn begin(&self) -> Result<Transaction<'static, sqlx::Postgres>, sqlx::Error> {
-        let mut transaction = self.0.begin().await?;
+        let mut transaction = self.0.pool().begin().await?;
         sqlx::query("SELECT rcu_lock_account_changes()")
             .execute(&mut *transaction)
             .await?;
