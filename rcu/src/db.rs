@@ -9,6 +9,8 @@ use common::database::{Client, Database, DatabaseUrl, Migrated, Postgres};
 use common::process::EXIT_FAILED;
 use sqlx::PgPool;
 
+use crate::database::{self, UrlArgument};
+
 type Failure = Box<dyn std::error::Error>;
 
 /// Who looks at a database waits so long for it.
@@ -33,11 +35,12 @@ pub(crate) struct Db {
     #[arg(
         long,
         value_name = "URL",
+        value_parser = database::read,
         env = "RCU_DATABASE_URL",
         hide_env_values = true,
         global = true
     )]
-    database: Option<DatabaseUrl>,
+    database: Option<UrlArgument>,
     #[command(subcommand)]
     action: Action,
 }
@@ -64,7 +67,7 @@ impl Db {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let url = self
             .database
-            .ok_or("which database? --database URL, or RCU_DATABASE_URL")?;
+            .ok_or("which database? --database URL, or RCU_DATABASE_URL")??;
         if url.sqlite_path().is_some() {
             return Err(
                 "a SQLite file is brought up to date when it is opened: `rcu db` is for PostgreSQL"

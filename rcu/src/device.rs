@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
-use common::database::{Client, Database, DatabaseUrl};
+use common::database::{Client, Database};
 use common::fleet::{self, FleetKey};
 use common::ids::{AccountName, NameError};
 use common::link::{read_secret, secret_from_hex};
@@ -20,6 +20,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 
 use crate::data::{self, DataDir};
+use crate::database::{self, UrlArgument};
 
 /// Names of a fleet are numbered with six digits.
 const FLEET_COUNT_MAX: u32 = 999_999;
@@ -53,11 +54,12 @@ pub(crate) struct Device {
     #[arg(
         long,
         value_name = "URL",
+        value_parser = database::read,
         env = "RCU_DATABASE_URL",
         hide_env_values = true,
         global = true
     )]
-    database: Option<DatabaseUrl>,
+    database: Option<UrlArgument>,
     /// The file with the master key of that database.
     #[arg(long, value_name = "FILE", env = "RCU_MASTER_KEY_FILE", global = true)]
     master_key: Option<PathBuf>,
@@ -174,7 +176,7 @@ impl Device {
 
     async fn open(&self) -> Result<(Database, MasterKey), Failure> {
         let url = match (&self.data, &self.database) {
-            (None, Some(url)) => url,
+            (None, Some(url)) => url.as_ref().map_err(|mistake| *mistake)?,
             (data, _) => return self.open_data(data.as_deref()).await,
         };
         let missing = "which key opens its accounts? --master-key FILE, or RCU_MASTER_KEY_FILE";
@@ -405,7 +407,7 @@ fn hex(key: &DeviceKey) -> String {
 mod tests {
     use clap::Parser;
     use clap::error::ErrorKind;
-    use common::database::Postgres;
+    use common::database::{DatabaseUrl, Postgres};
     use common::link::write_key;
 
     use super::*;
@@ -556,7 +558,7 @@ mod tests {
         let run = |command: &str, with_key: bool| {
             let mut device = parse(command).unwrap();
             device.data = None;
-            device.database = Some(url.clone());
+            device.database = Some(Ok(url.clone()));
             device.master_key = with_key.then(|| master.clone());
             device.run()
         };

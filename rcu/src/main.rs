@@ -5,6 +5,7 @@ mod cluster;
 mod completions;
 mod config;
 mod data;
+mod database;
 mod db;
 mod demo;
 mod device;

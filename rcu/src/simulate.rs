@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use common::database::DatabaseUrl;
 use common::fleet::FleetKey;
 use common::logging::{self, LogSettings};
 use common::process::EXIT_FAILED;
@@ -18,6 +17,7 @@ use simulator::driver::{Simulator, Stats};
 use simulator::keys;
 
 use crate::cluster;
+use crate::database::{self, UrlArgument};
 use crate::fleet;
 use crate::screen::Screen;
 
@@ -63,10 +63,11 @@ pub(crate) struct Simulate {
     #[arg(
         long,
         value_name = "URL",
+        value_parser = database::read,
         env = "RCU_DATABASE_URL",
         hide_env_values = true
     )]
-    database: Option<DatabaseUrl>,
+    database: Option<UrlArgument>,
 }
 
 impl Simulate {
@@ -109,6 +110,7 @@ impl Simulate {
         }
         let mut is_well = never_attached == 0 && outcome.stats.unacknowledged == 0;
         if let Some(database) = &self.database {
+            let database = database.as_ref().map_err(|mistake| *mistake)?;
             let rows = rows::open(database).await?;
             // A short run need not have sent every kind.
             let verdict = rows::check(&rows, &outcome.histories, &[]).await?;
