@@ -77,6 +77,7 @@ const CORES: &[&str] = &[
     "logic-server/src/batch.rs",
     "logic-server/src/gate",
     "logic-server/src/shard",
+    "logic-server/src/store/copy.rs",
     "logic-server/src/store/refusal.rs",
     "logic-server/src/ids.rs",
     "logic-server/src/reading.rs",

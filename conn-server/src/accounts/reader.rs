@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::inquiries::{Answer, CHANGES_MAX, Inquiries, LOOK_UPS_MAX, News, Query, Question};
 use super::seal::{self, MasterKey};
-use super::table::Table;
+use super::table::{Table, silent};
 use crate::account::{Account, Change, ChangeKind, Found};
 
 /// A login waits no longer: its device is told to come back. Nor does a change: what the cache holds is
@@ -70,7 +70,7 @@ impl Reader {
             }
             while let Some(query) = self.inquiries.next_query() {
                 let answer = timeout(ANSWER_DEADLINE, self.answer(query)).await;
-                let answer = answer.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+                let answer = answer.unwrap_or_else(|_| Err(silent()));
                 let answer = self.readable(answer).unwrap_or(Answer::Failed);
                 self.inquiries.answered(answer, &mut news);
                 for news in news.drain(..) {

@@ -3,6 +3,7 @@
 mod postgres;
 mod sqlite;
 
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use common::database::Database;
@@ -71,6 +72,11 @@ pub(super) enum Added {
     All,
     /// None of them: the first that was there already, or is in the list twice.
     Exists(AccountName),
+}
+
+/// It did not answer in time.
+pub(super) fn silent() -> sqlx::Error {
+    io::Error::from(ErrorKind::TimedOut).into()
 }
 
 macro_rules! on_either {

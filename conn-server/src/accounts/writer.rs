@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::inquiries::News;
-use super::table::Table;
+use super::table::{Table, silent};
 use crate::account::LastLogin;
 
 /// A mark is stored a minute ahead, and SQLite's one writer may be busy for some seconds.
@@ -75,7 +75,7 @@ impl Writer {
 
 async fn in_time(write: impl Future<Output = Result<(), sqlx::Error>>) -> Result<(), sqlx::Error> {
     let written = timeout(WRITE_DEADLINE, write).await;
-    written.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    written.unwrap_or_else(|_| Err(silent()))
 }
 
 #[cfg(test)]
