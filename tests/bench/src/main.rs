@@ -54,7 +54,7 @@ enum Command {
             long,
             value_delimiter = ',',
             ignore_case = true,
-            value_parser = ["G1", "G2", "G3", "G4", "G7", "G11"]
+            value_parser = ["G1", "G2", "G3", "G4", "G5", "G7", "G11"]
         )]
         only: Vec<String>,
     },
@@ -189,7 +189,7 @@ const MEASUREMENTS: [Measurement; 6] = [
         measure::frames::measure,
     ),
     (
-        &["G3", "G4", "G7"],
+        &["G3", "G4", "G5", "G7"],
         "benchmarks of the crates",
         measure::crates::measure,
     ),

@@ -1,4 +1,4 @@
-//! G3, G4, G7 as the benchmarks of the crates have them, each beside its limit in the same
+//! G3, G4, G5, G7 as the benchmarks of the crates have them, each beside its limit in the same
 //! process; and every other benchmark as it is. `scripts/bench` runs them; here their estimates
 //! are read.
 
@@ -17,7 +17,7 @@ struct Pair {
     standard: Standard,
 }
 
-const PAIRS: [Pair; 3] = [
+const PAIRS: [Pair; 4] = [
     Pair {
         goal: "G3",
         what: "shard core on sockets, a store that accepts at once: frames one by one",
@@ -33,6 +33,17 @@ const PAIRS: [Pair; 3] = [
         limit: "loopback/16 frames/bare",
         limit_name: "bare loop",
         standard: super::G4,
+    },
+    Pair {
+        goal: "G5",
+        what: "rows into PostgreSQL, batches of 5,000, each committed",
+        ours: "postgres_rows/store",
+        limit: "postgres_rows/copy",
+        limit_name: "COPY BINARY",
+        standard: Standard::ShareOfLimit {
+            goal: 0.95,
+            refused_below: 0.85,
+        },
     },
     Pair {
         goal: "G7",

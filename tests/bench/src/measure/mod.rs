@@ -1,7 +1,7 @@
 //! The measurements, one file each; every one returns its lines of the table.
 //!
 //! - [`machine`]: how fast the machine is at what servers do most.
-//! - [`logins`] G1 · [`memory`] G2 · [`frames`] G3, G4 · [`crates`] G3, G4, G7 · [`idle`] G11
+//! - [`logins`] G1 · [`memory`] G2 · [`frames`] G3, G4 · [`crates`] G3, G4, G5, G7 · [`idle`] G11
 
 pub(crate) mod crates;
 pub(crate) mod frames;
