@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use common::link::message::Message;
 use common::link::{Hub, LinkEvent};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -14,7 +15,7 @@ use crate::connection::{self, Device};
 use crate::door::FromDoor;
 use crate::pending::ConnectionId;
 use crate::route::{Core, Effect, Input, Now};
-use crate::stats::Board;
+use crate::stats::{Board, Report};
 
 /// What may wait for the front: beyond it acceptors, connections and links wait too.
 pub(crate) const WAITING_MAX: usize = 1_024;
@@ -33,6 +34,7 @@ pub(crate) struct Front {
     core: Core,
     hub: Hub,
     board: Board,
+    report: Report,
     login_deadline: Duration,
     started: Instant,
     /// Read once a turn.
@@ -58,6 +60,7 @@ impl Front {
         core: Core,
         hub: Hub,
         board: Board,
+        report: Report,
         login_deadline: Duration,
         door: mpsc::Sender<FromDoor>,
     ) -> Self {
@@ -65,6 +68,7 @@ impl Front {
             core,
             hub,
             board,
+            report,
             login_deadline,
             started: Instant::now(),
             now: Now { ms: 0, unix_ms: 0 },
@@ -96,9 +100,7 @@ impl Front {
             if due {
                 self.apply(Input::Tick);
             }
-            events
-                .drain(..)
-                .for_each(|event| self.apply(Input::Link(event)));
+            events.drain(..).for_each(|event| self.hear_link(event));
             happened.drain(..).for_each(|event| self.hear(event));
             self.board.publish(&self.core);
         }
@@ -115,6 +117,23 @@ impl Front {
         self.board.publish(&self.core);
         for served in self.connections.values() {
             served.task.abort();
+        }
+    }
+
+    /// A conn server asks what was counted, for an operator; everything else is the core's.
+    fn hear_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Request {
+                link,
+                id,
+                message: Message::FiguresAsk(_),
+                ..
+            } => {
+                self.board.publish(&self.core);
+                let figures = self.report.figures(&self.board.snapshot(), self.now.ms);
+                self.hub.answer(link, id, figures);
+            }
+            event => self.apply(Input::Link(event)),
         }
     }
 

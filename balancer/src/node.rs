@@ -16,7 +16,7 @@ use crate::accept;
 use crate::front::{Front, WAITING_MAX};
 use crate::route::Core;
 use crate::settings::Settings;
-use crate::stats::{Board, Metrics, Stats};
+use crate::stats::{Board, Metrics, Report, Stats};
 
 /// A balancer that runs. Dropped without [`Balancer::shutdown`], it ends at once.
 #[derive(Debug)]
@@ -80,6 +80,9 @@ impl Balancer {
             Core::new(settings.route(), rand::random()),
             hub.clone(),
             board.clone(),
+            Report {
+                addresses: addresses.clone(),
+            },
             Duration::from_millis(settings.login_deadline_ms),
             door.clone(),
         );

@@ -1,12 +1,14 @@
 //! What a running balancer tells of itself: figures that its front publishes after each turn, and
 //! that anybody may read without asking it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::figures::{Published, PublishedHistogram};
 use common::histogram::Histogram;
 use common::ids::NodeName;
+use common::link::message::Figures;
 use common::metrics::{Gathered, Source};
 
 use crate::counters::Counter;
@@ -94,6 +96,32 @@ impl Source for Metrics {
             missing.push(format!("{}: it ends", self.node));
         }
         missing
+    }
+}
+
+/// What a balancer tells of itself, for operators.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    /// Where devices log in.
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+impl Report {
+    pub(crate) fn figures(&self, stats: &Stats, uptime_ms: u64) -> Figures {
+        let gauges = [
+            ("pending", stats.pending),
+            ("logins_open", stats.logins_open),
+            ("conn_servers", stats.conn_servers),
+        ];
+        let gauges = gauges.map(|(name, value)| (name.to_owned(), value));
+        let counters = Counter::ALL.iter();
+        let counters = counters.map(|&counter| (counter.name().to_owned(), stats.count(counter)));
+        Figures {
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms,
+            addresses: self.addresses.clone(),
+            values: gauges.into_iter().chain(counters).collect(),
+        }
     }
 }
 

@@ -4,15 +4,18 @@
 //! `pool.rs`, who is where in `directory.rs`. Here are the conversations: which request of ours is
 //! open on which link, what its answer leads to, and what happens when none comes.
 
+mod census;
 mod commands;
 mod logins;
 mod nodes;
+mod overview;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use common::epoch::Epoch;
 use common::histogram::Histogram;
+use common::ids::{AccountId, AccountName};
 use common::link::message::{ConnLoad, Message, Revoke};
 use common::link::{LinkEvent, LinkId, Role};
 
@@ -25,8 +28,10 @@ use crate::load::Bulletin;
 use crate::login::Login;
 use crate::time::Now;
 
+use self::census::Census;
 use self::commands::Commands;
 use self::logins::Asked;
+use self::overview::{Linked, Overviews};
 
 /// How often what has no event of its own is looked after: the mark of the epochs.
 const ROUND_MS: u64 = 1_000;
@@ -51,6 +56,11 @@ pub enum Input {
         link: LinkId,
         revocations: Vec<Revoke>,
     },
+    /// Answer to [`Effect::Names`]: of those that there are; `None`: the accounts could not be read.
+    Named {
+        id: u64,
+        names: Option<HashMap<AccountId, AccountName>>,
+    },
     /// Answer to [`Effect::StoreMark`]; `None`: it could not be stored.
     MarkStored(Option<Epoch>),
     /// Those that are being decided are answered `busy`, and so is whoever comes after.
@@ -68,6 +78,9 @@ pub struct Core {
     logins: HashMap<u64, Login>,
     asked: HashMap<u64, Asked>,
     commands: Commands,
+    census: Census,
+    overviews: Overviews,
+    linked: Linked,
     bulletin: Bulletin,
     timers: Timers,
     round_at_ms: u64,
@@ -86,6 +99,8 @@ enum Timer {
     LookUp(u64),
     Asked(u64),
     Command(u64),
+    Sessions(u64),
+    Nodes(u64),
 }
 
 impl Core {
@@ -97,6 +112,9 @@ impl Core {
             logins: HashMap::new(),
             asked: HashMap::new(),
             commands: Commands::default(),
+            census: Census::default(),
+            overviews: Overviews::default(),
+            linked: Linked::default(),
             bulletin: Bulletin::default(),
             timers: Timers::new(),
             round_at_ms: 0,
@@ -120,6 +138,7 @@ impl Core {
                     self.revoke_on(link, revoke, effects);
                 }
             }
+            Input::Named { id, names } => self.sessions_named(id, names.as_ref(), effects),
             Input::MarkStored(mark) => self.desk.epochs.mark_stored(mark),
             Input::Shutdown => self.shut_down(now, effects),
             Input::Tick => self.tick(now, effects),
@@ -138,14 +157,17 @@ impl Core {
     }
 
     /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded.
-    pub fn held(&self) -> [(&'static str, usize); 9] {
+    pub fn held(&self) -> [(&'static str, usize); 12] {
         let (sources, guesses) = self.desk.throttle.remembered();
         [
             ("logins", self.logins.len()),
             ("grants_asked", self.asked.len()),
             ("commands", self.commands.len()),
+            ("pages", self.census.len()),
+            ("overviews", self.overviews.len()),
             ("timers", self.timers.len()),
             ("balancers", self.bulletin.readers()),
+            ("links", self.linked.len()),
             ("accounts", self.desk.directory.accounts()),
             ("nonces", self.desk.nonces.len()),
             ("sources", sources),
@@ -178,12 +200,16 @@ impl Core {
     fn link(&mut self, event: LinkEvent, now: Now, effects: &mut Vec<Effect>) {
         self.bulletin.something_happened();
         match event {
-            LinkEvent::Up { link, peer } => match peer.role {
-                Role::Balancer => self.bulletin.join(link, self.load(), effects),
-                Role::Logic => self.node_up(link, peer, now, effects),
-                Role::Conn | Role::Operator => {}
-            },
+            LinkEvent::Up { link, peer } => {
+                self.linked.up(link, peer.clone());
+                match peer.role {
+                    Role::Balancer => self.bulletin.join(link, self.load(), effects),
+                    Role::Logic => self.node_up(link, peer, now, effects),
+                    Role::Conn | Role::Operator => {}
+                }
+            }
             LinkEvent::Down { link, .. } => {
+                self.linked.down(link);
                 self.bulletin.leave(link);
                 self.node_down(link, now, effects);
             }
@@ -205,6 +231,10 @@ impl Core {
                     Message::AccountCommand(command) => {
                         self.command(asker, command, now, effects);
                     }
+                    Message::SessionAsk(ask) => self.session_asked(asker, ask, now, effects),
+                    Message::KickAsk(ask) => self.kick_asked(asker, ask, now, effects),
+                    Message::SessionsAsk(ask) => self.sessions_asked(asker, &ask, now, effects),
+                    Message::NodesAsk(_) => self.nodes_asked(asker, now, effects),
                     _ => {} // No other request passes the link.
                 }
             }
@@ -225,6 +255,14 @@ impl Core {
                     Message::CommandAnswer(answer) => {
                         self.command_answered(link, id, answer, effects)
                     }
+                    Message::SessionCheckAnswer(answer) => {
+                        self.session_checked(link, id, answer, effects);
+                    }
+                    Message::Kicked(kicked) => self.kicked(link, id, kicked, effects),
+                    Message::SessionPage(page) => {
+                        self.sessions_listed(link, id, page, now, effects);
+                    }
+                    Message::Figures(figures) => self.figures_told(id, figures, effects),
                     _ => {}
                 }
             }
@@ -249,6 +287,8 @@ impl Core {
                 Timer::LookUp(id) => self.look_up_expired(id, now, effects),
                 Timer::Asked(id) => self.asked_expired(id, now, effects),
                 Timer::Command(id) => self.command_expired(id, effects),
+                Timer::Sessions(id) => self.page_expired(id, now, effects),
+                Timer::Nodes(id) => self.overview_ends(id, effects),
             }
         }
         if now.ms >= self.round_at_ms {
@@ -276,7 +316,8 @@ impl Core {
     /// A command may set a timer of ten minutes and be answered at once: timers of what is over
     /// would gather without end. Beyond twice what is open they are swept out.
     fn timers_max(&self) -> usize {
-        TIMERS_SPARE + 2 * (self.logins.len() + self.asked.len() + self.commands.len())
+        let questions = self.commands.len() + self.census.len() + self.overviews.len();
+        TIMERS_SPARE + 2 * (self.logins.len() + self.asked.len() + questions)
     }
 
     fn is_awaited(&self, timer: Timer) -> bool {
@@ -284,6 +325,8 @@ impl Core {
             Timer::LookUp(id) => self.logins.contains_key(&id),
             Timer::Asked(id) => self.asked.contains_key(&id),
             Timer::Command(id) => self.commands.is_open(id),
+            Timer::Sessions(id) => self.census.is_open(id),
+            Timer::Nodes(id) => self.overviews.is_open(id),
         }
     }
 }

@@ -43,8 +43,12 @@ common::counters! {
     EndedElsewhere = "ended_elsewhere",
     /// Accounts that were switched off, removed or re-keyed, by node told.
     Revoked = "revoked",
-    // Commands.
+    // What operators asked.
     Commands = "commands",
+    Kicks = "kicks",
+    /// Nodes, pages of sessions, and sessions that were looked at.
+    Questions = "questions",
+    // How commands, kicks and questions about a session ended that went to no node.
     CommandsNotAttached = "commands_not_attached",
     CommandsShed = "commands_shed",
     // Behind the decisions.

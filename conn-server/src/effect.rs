@@ -1,7 +1,7 @@
 //! Pure. What a conn server wants done, and whom it owes an answer.
 
 use common::epoch::Epoch;
-use common::ids::AccountName;
+use common::ids::{AccountId, AccountName};
 use common::link::LinkId;
 use common::link::message::{Held, Message};
 
@@ -38,6 +38,11 @@ pub enum Effect {
     CheckVersions {
         link: LinkId,
         held: Vec<Held>,
+    },
+    /// Their names, for somebody who looks at a list.
+    Names {
+        id: u64,
+        accounts: Vec<AccountId>,
     },
     StoreMark(Epoch),
     NoteLastLogin(LastLogin),

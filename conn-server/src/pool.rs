@@ -20,7 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use common::config::Policy;
 use common::ids::NodeName;
 use common::link::LinkId;
-use common::link::message::LogicLoad;
+use common::link::message::{LogicLoad, NodeState, Places};
 
 /// A logic server, by its place in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,6 +81,27 @@ impl Node {
 
     pub fn places_max(&self) -> u32 {
         self.reported.places_max
+    }
+
+    /// As operators see it.
+    pub fn state(&self) -> NodeState {
+        if self.reported.draining {
+            NodeState::Draining
+        } else if self.silent {
+            NodeState::Silent
+        } else if self.adopted {
+            NodeState::Up
+        } else {
+            NodeState::Adopting
+        }
+    }
+
+    /// By its own last word.
+    pub fn places(&self) -> Places {
+        Places {
+            used: self.reported.places_used,
+            max: self.reported.places_max,
+        }
     }
 
     /// Where a device that came from `source` reaches it: by the same family where it has one.

@@ -193,6 +193,7 @@ impl Server {
             News::InStep => self.cache.in_step(self.clock.now_ms),
             News::Stale { link, revocations } => self.apply(Input::Stale { link, revocations }),
             News::Unchecked { link } => self.close(link, "its accounts cannot be checked"),
+            News::Named { id, names } => self.apply(Input::Named { id, names }),
             News::MarkStored(mark) => self.apply(Input::MarkStored(mark)),
         }
     }
@@ -232,6 +233,12 @@ impl Server {
                 let check = Question::CheckVersions { link, held };
                 if self.questions.try_send(check).is_err() {
                     self.close(link, "too many accounts wait to be checked");
+                }
+            }
+            Effect::Names { id, accounts } => {
+                let question = Question::Names { id, accounts };
+                if self.questions.try_send(question).is_err() {
+                    self.more(Input::Named { id, names: None });
                 }
             }
             Effect::StoreMark(mark) => {

@@ -1,17 +1,21 @@
 //! The links to the conn servers: what they ask goes to the gate. The gate answers them itself,
 //! through the hub.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::config::SourceCheck;
-use common::link::LinkEvent;
-use common::link::message::Message;
+use common::link::message::{self, Message};
+use common::link::{Hub, LinkEvent};
 use tokio::sync::mpsc;
 
+use crate::clock::Clock;
+use crate::counters::Counter;
 use crate::driver::ToGate;
 use crate::gate::Input;
 use crate::mailbox::Mailbox;
+use crate::stats::Figures;
 
 /// Events of the links that wait for the task; while so many do, links are not read.
 pub(crate) const EVENTS_WAITING_MAX: usize = 1_024;
@@ -26,6 +30,38 @@ pub(crate) struct ControlTask {
     pub(crate) gate: Mailbox<ToGate>,
     pub(crate) source_check: SourceCheck,
     pub(crate) requests_shed: Arc<AtomicU64>,
+    /// What it tells those who ask what the node counted, without asking a loop.
+    pub(crate) report: Report,
+}
+
+/// What a node tells of itself.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) hub: Hub,
+    pub(crate) figures: Figures,
+    pub(crate) clock: Clock,
+    /// Where devices reach it.
+    pub(crate) advertised: Vec<SocketAddr>,
+}
+
+impl Report {
+    fn figures(&self) -> message::Figures {
+        let stats = self.figures.snapshot();
+        let gauges = [
+            ("sessions", stats.sessions),
+            ("pending", stats.pending),
+            ("requests_shed", stats.requests_shed),
+        ];
+        let gauges = gauges.map(|(name, value)| (name.to_owned(), value));
+        let counters = Counter::ALL.iter();
+        let counters = counters.map(|&counter| (counter.name().to_owned(), stats.count(counter)));
+        message::Figures {
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: self.clock.now().ms,
+            addresses: self.advertised.clone(),
+            values: gauges.into_iter().chain(counters).collect(),
+        }
+    }
 }
 
 impl ControlTask {
@@ -68,6 +104,24 @@ impl ControlTask {
                     command,
                     deadline_ms,
                 }),
+                Message::SessionPageAsk(ask) => self.ask(Input::SessionPageAsk {
+                    link,
+                    request: id,
+                    ask,
+                }),
+                Message::SessionCheck(check) => self.ask(Input::SessionCheck {
+                    link,
+                    request: id,
+                    check,
+                }),
+                Message::Kick(kick) => self.ask(Input::Kick {
+                    link,
+                    request: id,
+                    kick,
+                }),
+                Message::FiguresAsk(_) => {
+                    self.report.hub.answer(link, id, self.report.figures());
+                }
                 message => unexpected(&message),
             },
             LinkEvent::Notice { message, .. } => match message {

@@ -6,6 +6,10 @@ use common::device::code::CloseReason;
 use common::device::frame::FrameError;
 
 common::counters! {
+    // ---- gate: operators ----
+    /// Sessions that an operator closed; among those of `closed_replaced`.
+    Kicked = "kicked",
+
     // ---- gate: connections ----
     Accepted = "accepted",
     /// Dropped without a frame: its address holds no grant.

@@ -15,7 +15,7 @@ use tracing::{Instrument, Span};
 
 use crate::bind::bind;
 use crate::clock::Clock;
-use crate::control::{self, ControlTask};
+use crate::control::{self, ControlTask, Report};
 use crate::loops::{Loops, Parts};
 use crate::settings::Settings;
 use crate::stats::{Figures, Metrics, Stats};
@@ -130,6 +130,12 @@ impl LogicServer {
             gate: loops.gate(),
             source_check: settings.source_check,
             requests_shed: figures.requests_shed.clone(),
+            report: Report {
+                hub: hub.clone(),
+                figures: figures.clone(),
+                clock,
+                advertised: addresses.advertised.clone(),
+            },
         };
         let node = Self {
             name: node,

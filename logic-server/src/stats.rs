@@ -277,7 +277,7 @@ impl Source for Metrics {
     }
 }
 
-/// All figures of a node.
+/// All figures of a node. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
     pub(crate) gate: Arc<GateFigures>,

@@ -1,4 +1,4 @@
-//! One question to one process, for commands that a person types.
+//! Questions to one process, for commands that a person types.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use tokio::time::timeout;
 
 use super::hub::{Hub, HubSettings};
 use super::keys::Keys;
-use super::message::{CommandAnswer, Message};
-use super::peer::{LinkEvent, Role};
+use super::message::{CommandAnswer, Message, NodesAnswer};
+use super::peer::{LinkEvent, LinkId, Peer, Role};
 use crate::ids::NodeName;
 
 /// Why a question has no answer. Display is one clear line.
@@ -20,9 +20,159 @@ pub enum CallError {
     Broken { address: String, why: String },
     #[error("no answer from {address} within {} ms", deadline.as_millis())]
     Late { address: String, deadline: Duration },
+    #[error(
+        "{address} speaks link version {speaks}, and this needs {needs}: run a newer one there"
+    )]
+    Older {
+        address: String,
+        speaks: u16,
+        needs: u16,
+    },
+}
+
+/// A link to one process, over which it is asked. Ended by [`Caller::close`].
+#[derive(Debug)]
+pub struct Caller {
+    address: String,
+    hub: Hub,
+    heard: mpsc::Receiver<LinkEvent>,
+    link: LinkId,
+    peer: Peer,
+    last_id: u64,
+}
+
+impl Caller {
+    /// Dials `address` (host:port) as `role`.
+    ///
+    /// # Errors
+    /// It cannot be reached, or wants none of us.
+    pub async fn connect(
+        address: &str,
+        role: Role,
+        keys: Keys,
+        deadline: Duration,
+    ) -> Result<Self, CallError> {
+        let (events, mut heard) = mpsc::channel(64);
+        let hub = Hub::new(HubSettings {
+            role,
+            node: node_name(role),
+            keys,
+            events,
+            listen_publicly: false,
+        });
+        hub.dial(address.to_owned());
+        let first = timeout(deadline, heard.recv()).await;
+        let why = match first {
+            Ok(Some(LinkEvent::Up { link, peer })) => {
+                return Ok(Self {
+                    address: address.to_owned(),
+                    hub,
+                    heard,
+                    link,
+                    peer,
+                    last_id: 0,
+                });
+            }
+            Ok(Some(LinkEvent::Refused { why, .. })) => why,
+            Ok(_) => "it says something before the hello".to_owned(),
+            Err(_) => {
+                hub.shutdown().await;
+                return Err(CallError::Late {
+                    address: address.to_owned(),
+                    deadline,
+                });
+            }
+        };
+        hub.shutdown().await;
+        let address = address.to_owned();
+        Err(CallError::Refused { address, why })
+    }
+
+    /// Who is asked.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The answers, the final one last. One question at a time.
+    ///
+    /// # Errors
+    /// The peer is too old for it; the link breaks; no final answer within `deadline`.
+    pub async fn ask(
+        &mut self,
+        message: impl Into<Message>,
+        deadline: Duration,
+    ) -> Result<Vec<Message>, CallError> {
+        self.ask_for(message, deadline, deadline).await
+    }
+
+    /// The same, where the peer is to give up after `peer_deadline`, so that its word for that
+    /// still comes within `deadline`.
+    ///
+    /// # Errors
+    /// As those of [`Caller::ask`].
+    pub async fn ask_for(
+        &mut self,
+        message: impl Into<Message>,
+        peer_deadline: Duration,
+        deadline: Duration,
+    ) -> Result<Vec<Message>, CallError> {
+        let message = message.into();
+        if self.peer.version < message.since_version() {
+            return Err(CallError::Older {
+                address: self.address.clone(),
+                speaks: self.peer.version,
+                needs: message.since_version(),
+            });
+        }
+        self.last_id += 1;
+        let deadline_ms = u32::try_from(peer_deadline.as_millis()).unwrap_or(u32::MAX);
+        self.hub
+            .request(self.link, self.last_id, deadline_ms, message);
+        let answers = timeout(deadline, self.answers()).await;
+        answers.unwrap_or_else(|_| {
+            Err(CallError::Late {
+                address: self.address.clone(),
+                deadline,
+            })
+        })
+    }
+
+    /// Sends what is queued, and ends.
+    pub async fn close(self) {
+        self.hub.shutdown().await;
+    }
+
+    async fn answers(&mut self) -> Result<Vec<Message>, CallError> {
+        let mut answers = Vec::new();
+        loop {
+            match self.heard.recv().await {
+                // What comes for a question that was given up is not for this one.
+                Some(LinkEvent::Answer { id, message, .. }) if id == self.last_id => {
+                    let last = is_last(&message);
+                    answers.push(message);
+                    if last {
+                        return Ok(answers);
+                    }
+                }
+                Some(LinkEvent::Down { link, why }) if link == self.link => {
+                    return Err(self.broken(why));
+                }
+                Some(_) => {}
+                None => return Err(self.broken("it ended".to_owned())),
+            }
+        }
+    }
+
+    fn broken(&self, why: String) -> CallError {
+        let address = self.address.clone();
+        CallError::Broken { address, why }
+    }
 }
 
 /// Dials `address` (host:port) as `role`, asks, and returns the answers, the final one last.
+///
+/// # Errors
+/// As those of [`Caller`]; `deadline` is for all of it.
 pub async fn call(
     address: &str,
     role: Role,
@@ -30,63 +180,15 @@ pub async fn call(
     message: impl Into<Message>,
     deadline: Duration,
 ) -> Result<Vec<Message>, CallError> {
-    let (events, mut heard) = mpsc::channel(64);
-    let hub = Hub::new(HubSettings {
-        role,
-        node: node_name(role),
-        keys,
-        events,
-        listen_publicly: false,
-    });
-    hub.dial(address.to_owned());
-    let asking = ask(&hub, &mut heard, message.into(), deadline);
-    let result = timeout(deadline, asking).await;
-    hub.shutdown().await;
-    match result {
-        Ok(result) => result,
-        Err(_) => Err(CallError::Late {
-            address: address.to_owned(),
-            deadline,
-        }),
-    }
-}
-
-async fn ask(
-    hub: &Hub,
-    heard: &mut mpsc::Receiver<LinkEvent>,
-    message: Message,
-    deadline: Duration,
-) -> Result<Vec<Message>, CallError> {
-    let mut question = Some(message);
-    let mut answers = Vec::new();
-    let mut peer_address = String::new();
-    let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
-    while let Some(event) = heard.recv().await {
-        match event {
-            LinkEvent::Up { link, peer } => {
-                peer_address = peer.address.to_string();
-                if let Some(message) = question.take() {
-                    hub.request(link, 1, deadline_ms, message);
-                }
-            }
-            LinkEvent::Answer { message, .. } => {
-                let last = is_last(&message);
-                answers.push(message);
-                if last {
-                    break;
-                }
-            }
-            LinkEvent::Refused { address, why } => return Err(CallError::Refused { address, why }),
-            LinkEvent::Down { why, .. } => {
-                return Err(CallError::Broken {
-                    address: peer_address,
-                    why,
-                });
-            }
-            LinkEvent::Request { .. } | LinkEvent::Notice { .. } => {}
-        }
-    }
-    Ok(answers)
+    let begun = tokio::time::Instant::now();
+    let mut caller = Caller::connect(address, role, keys, deadline).await?;
+    let left = deadline.saturating_sub(begun.elapsed());
+    let answers = caller.ask(message, left).await;
+    caller.close().await;
+    answers.map_err(|error| match error {
+        CallError::Late { address, .. } => CallError::Late { address, deadline },
+        other => other,
+    })
 }
 
 /// Whether no further answer follows to the same question.
@@ -94,6 +196,7 @@ fn is_last(answer: &Message) -> bool {
     !matches!(
         answer,
         Message::CommandAnswer(CommandAnswer::Replied { more: true, .. })
+            | Message::NodesAnswer(NodesAnswer::Page { more: true, .. })
     )
 }
 

@@ -3,6 +3,8 @@
 //! bincode does not evolve: a changed message is a new number, and the old one stays for as long as
 //! version N−1 may be on the other side.
 
+mod operator;
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::epoch::Epoch;
 use crate::ids::{AccountId, AccountName, Ticket};
 use crate::secret::SessionKey;
+
+pub use operator::*;
 
 /// Declares every message with its number; `Message` knows its own number both ways.
 macro_rules! messages {
@@ -48,6 +52,48 @@ messages! {
     31 CommandAnswer,
     32 AccountCommand,
     33 GrantCheckAnswer,
+    // Since link version 2.
+    40 NodesAsk,
+    41 NodesAnswer,
+    42 FiguresAsk,
+    43 Figures,
+    44 SessionsAsk,
+    45 SessionsAnswer,
+    46 SessionPageAsk,
+    47 SessionPage,
+    48 SessionAsk,
+    49 SessionAnswer,
+    50 SessionCheck,
+    51 SessionCheckAnswer,
+    52 KickAsk,
+    53 KickAnswer,
+    54 Kick,
+    55 Kicked,
+}
+
+impl Message {
+    /// The first link version that has it; an older peer would break the link off.
+    pub fn since_version(&self) -> u16 {
+        match self {
+            Self::NodesAsk(_)
+            | Self::NodesAnswer(_)
+            | Self::FiguresAsk(_)
+            | Self::Figures(_)
+            | Self::SessionsAsk(_)
+            | Self::SessionsAnswer(_)
+            | Self::SessionPageAsk(_)
+            | Self::SessionPage(_)
+            | Self::SessionAsk(_)
+            | Self::SessionAnswer(_)
+            | Self::SessionCheck(_)
+            | Self::SessionCheckAnswer(_)
+            | Self::KickAsk(_)
+            | Self::KickAnswer(_)
+            | Self::Kick(_)
+            | Self::Kicked(_) => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Either way, when nothing else was said for a second: a silent peer is a dead one.

@@ -11,7 +11,7 @@
 //! - `wire`: messages as bytes. `framing`: bytes as a stream of frames. `liveness`: when a link is
 //!   dead. `dialler`: when it is tried again.
 //! - `fuzz`: what fuzz targets do with the bytes of a link, where the feature of that name is on.
-//! - `handshake`, `transport`, `connection`, `hub`: the shells around them. `call`: one question, for a command.
+//! - `handshake`, `transport`, `connection`, `hub`: the shells around them. `call`: questions of a command.
 
 mod call;
 mod connection;
@@ -30,7 +30,7 @@ mod peer;
 mod transport;
 mod wire;
 
-pub use call::{CallError, call};
+pub use call::{CallError, Caller, call};
 pub use dialler::{ATTEMPT_MS_MAX, Dialler};
 pub use hub::{Hub, HubSettings};
 pub use keys::{Key, KeyError, KeyId, Keys, read_keys, read_secret, secret_from_hex, write_key};

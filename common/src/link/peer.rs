@@ -103,11 +103,18 @@ pub enum Class {
 }
 
 /// Bulk messages keep their order among themselves and wait for control ones. `Attached` and
-/// `Ended` are bulk because they must not overtake the page of `Adopt` that they come after.
+/// `Ended` are bulk because they must not overtake the page of `Adopt` that they come after. What
+/// people look at is bulk because no login is to wait for it.
 pub(super) fn is_bulk(message: &Message) -> bool {
     matches!(
         message,
-        Message::Adopt(_) | Message::Attached(_) | Message::Ended(_)
+        Message::Adopt(_)
+            | Message::Attached(_)
+            | Message::Ended(_)
+            | Message::SessionPage(_)
+            | Message::SessionsAnswer(_)
+            | Message::Figures(_)
+            | Message::NodesAnswer(_)
     )
 }
 
@@ -135,6 +142,26 @@ pub(super) fn may_send(from: Role, to: Role, class: Class, message: &Message) ->
         Message::AccountCommand(_) => (class, from, to) == (Class::Request, Operator, Conn),
         Message::CommandAnswer(_) => {
             class == Class::Answer && matches!((from, to), (Logic, Conn) | (Conn, Operator))
+        }
+        Message::NodesAsk(_)
+        | Message::SessionsAsk(_)
+        | Message::SessionAsk(_)
+        | Message::KickAsk(_) => (class, from, to) == (Class::Request, Operator, Conn),
+        Message::NodesAnswer(_)
+        | Message::SessionsAnswer(_)
+        | Message::SessionAnswer(_)
+        | Message::KickAnswer(_) => (class, from, to) == (Class::Answer, Conn, Operator),
+        Message::FiguresAsk(_) => {
+            class == Class::Request && matches!((from, to), (Conn, Logic | Balancer))
+        }
+        Message::Figures(_) => {
+            class == Class::Answer && matches!((from, to), (Logic | Balancer, Conn))
+        }
+        Message::SessionPageAsk(_) | Message::SessionCheck(_) | Message::Kick(_) => {
+            (class, from, to) == (Class::Request, Conn, Logic)
+        }
+        Message::SessionPage(_) | Message::SessionCheckAnswer(_) | Message::Kicked(_) => {
+            (class, from, to) == (Class::Answer, Logic, Conn)
         }
     }
 }

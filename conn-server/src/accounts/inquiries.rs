@@ -31,6 +31,7 @@ const UNCHECKED_MAX: usize = 200_000;
 pub enum Question {
     LookUp { id: u64, account: AccountName },
     CheckVersions { link: LinkId, held: Vec<Held> },
+    Names { id: u64, accounts: Vec<AccountId> },
 }
 
 /// What the owner of the decisions is told.
@@ -52,6 +53,11 @@ pub enum News {
     Unchecked {
         link: LinkId,
     },
+    /// Names of those that there are; `None`: the table could not be read.
+    Named {
+        id: u64,
+        names: Option<HashMap<AccountId, AccountName>>,
+    },
     /// From the writer: the mark of the epochs; `None`: it could not be stored.
     MarkStored(Option<Epoch>),
 }
@@ -65,6 +71,7 @@ pub enum Query {
     },
     Accounts(Vec<AccountName>),
     Versions(Vec<AccountId>),
+    Names(Vec<AccountId>),
 }
 
 /// What came of a query.
@@ -76,6 +83,8 @@ pub enum Answer {
     Accounts(HashMap<AccountName, Found>),
     /// Version, and whether it is enabled, of those that there are.
     Versions(HashMap<AccountId, (u32, bool)>),
+    /// Of those that there are.
+    Names(HashMap<AccountId, AccountName>),
     /// The table could not be read.
     Failed,
 }
@@ -86,6 +95,7 @@ enum Open {
     Changes,
     Accounts(Vec<(u64, AccountName)>),
     Versions(LinkId, Vec<Held>),
+    Names(u64),
 }
 
 #[derive(Debug)]
@@ -95,6 +105,8 @@ pub struct Inquiries {
     changes_due: bool,
     look_ups: VecDeque<(u64, AccountName)>,
     checks: VecDeque<(LinkId, Vec<Held>)>,
+    /// For people who look at lists: after everything that a device waits for. Whoever asks bounds it.
+    names: VecDeque<(u64, Vec<AccountId>)>,
     /// Could not be checked; again when the table has been read.
     unchecked: Vec<(LinkId, Vec<Held>)>,
     open: Option<Open>,
@@ -109,6 +121,7 @@ impl Inquiries {
             changes_due: false,
             look_ups: VecDeque::new(),
             checks: VecDeque::new(),
+            names: VecDeque::new(),
             unchecked: Vec::new(),
             open: None,
         }
@@ -118,6 +131,7 @@ impl Inquiries {
         match question {
             Question::LookUp { id, account } => self.look_ups.push_back((id, account)),
             Question::CheckVersions { link, held } => self.checks.push_back((link, held)),
+            Question::Names { id, accounts } => self.names.push_back((id, accounts)),
         }
     }
 
@@ -140,10 +154,12 @@ impl Inquiries {
             let asked: Vec<_> = self.look_ups.drain(..count).collect();
             let names = asked.iter().map(|(_, name)| name.clone()).collect();
             (Open::Accounts(asked), Query::Accounts(names))
-        } else {
-            let (link, held) = self.checks.pop_front()?;
+        } else if let Some((link, held)) = self.checks.pop_front() {
             let accounts = held.iter().map(|held| held.account_id).collect();
             (Open::Versions(link, held), Query::Versions(accounts))
+        } else {
+            let (id, accounts) = self.names.pop_front()?;
+            (Open::Names(id), Query::Names(accounts))
         };
         self.open = Some(open);
         Some(query)
@@ -181,6 +197,11 @@ impl Inquiries {
                 }
             }
             (Open::Versions(link, held), Answer::Failed) => self.keep_unchecked(link, held, news),
+            (Open::Names(id), Answer::Names(names)) => {
+                let names = Some(names);
+                news.push(News::Named { id, names });
+            }
+            (Open::Names(id), Answer::Failed) => news.push(News::Named { id, names: None }),
             (open, answer) => panic!("{answer:?} is no answer to {open:?}"),
         }
     }
@@ -322,6 +343,40 @@ mod tests {
         };
         let revocations = vec![revoke];
         assert_eq!(news, [News::Stale { link, revocations }]);
+    }
+
+    #[test]
+    fn names_come_after_all_that_devices_wait_for() {
+        let link = LinkId(3);
+        let mut inquiries = Inquiries::new(0);
+        let names = |id| Question::Names {
+            id,
+            accounts: vec![AccountId(1)],
+        };
+        inquiries.ask(names(5));
+        inquiries.ask(names(6));
+        let held = held(1);
+        inquiries.ask(Question::CheckVersions { link, held });
+        inquiries.ask(look_up(1));
+        let accounts = Some(Query::Accounts(vec![name("a")]));
+        assert_eq!(inquiries.next_query(), accounts);
+        told(&mut inquiries, Answer::Accounts(HashMap::new()));
+        let versions = Some(Query::Versions(vec![AccountId(1)]));
+        assert_eq!(inquiries.next_query(), versions);
+        let now = HashMap::from([(AccountId(1), (1, true))]);
+        assert_eq!(told(&mut inquiries, Answer::Versions(now)), []);
+        assert_eq!(
+            inquiries.next_query(),
+            Some(Query::Names(vec![AccountId(1)]))
+        );
+        let known = HashMap::from([(AccountId(1), name("a"))]);
+        let news = told(&mut inquiries, Answer::Names(known.clone()));
+        let names = Some(known);
+        assert_eq!(news, [News::Named { id: 5, names }]);
+        inquiries.next_query();
+        let news = told(&mut inquiries, Answer::Failed);
+        assert_eq!(news, [News::Named { id: 6, names: None }]);
+        assert_eq!(inquiries.next_query(), None);
     }
 
     #[test]

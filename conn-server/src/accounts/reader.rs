@@ -87,6 +87,7 @@ impl Reader {
             Query::Changes { after } => Answer::Changes(self.changes(after).await?),
             Query::Accounts(names) => Answer::Accounts(self.accounts(names).await?),
             Query::Versions(accounts) => Answer::Versions(self.versions(&accounts).await?),
+            Query::Names(accounts) => Answer::Names(self.names(&accounts).await?),
         })
     }
 
@@ -140,6 +141,17 @@ impl Reader {
         let rows = rows
             .into_iter()
             .map(|(id, version, enabled)| (AccountId(id), (version_of(version), enabled)));
+        Ok(rows.collect())
+    }
+
+    async fn names(
+        &self,
+        accounts: &[AccountId],
+    ) -> Result<HashMap<AccountId, AccountName>, sqlx::Error> {
+        let rows = self.table.names(accounts).await?;
+        let rows = rows
+            .into_iter()
+            .filter_map(|(id, name)| Some((AccountId(id), name.parse().ok()?)));
         Ok(rows.collect())
     }
 

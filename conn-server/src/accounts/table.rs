@@ -138,6 +138,14 @@ impl Table {
         on_either!(self, it => it.versions(ids))
     }
 
+    /// Id and name of those that there are.
+    pub(super) async fn names(
+        &self,
+        ids: &[AccountId],
+    ) -> Result<Vec<(i64, String)>, sqlx::Error> {
+        on_either!(self, it => it.names(ids))
+    }
+
     /// Of the conn server with this number.
     pub(super) async fn mark(&self, node_number: u16) -> Result<Option<i64>, sqlx::Error> {
         on_either!(self, it => it.mark(node_number))

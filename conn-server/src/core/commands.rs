@@ -1,9 +1,14 @@
-//! Pure. Commands from operators: to the node where the account's session is, and the answers back.
+//! Pure. What operators ask of one account's session: a command for its device, what can be seen of
+//! it, its end. All of them go to the node where the session is, and the answers back.
 
 use std::collections::HashMap;
 
+use common::ids::{AccountId, AccountName};
 use common::link::LinkId;
-use common::link::message::{AccountCommand, Command, CommandAnswer, Order};
+use common::link::message::{
+    AccountCommand, Command, CommandAnswer, Kick, KickAnswer, KickAsk, Kicked, Message, NoSession,
+    Order, SessionAnswer, SessionAsk, SessionCheck, SessionCheckAnswer,
+};
 
 use super::{Core, Effect, Timer};
 use crate::account::Found;
@@ -18,35 +23,103 @@ const COMMANDS_OPEN_MAX: usize = 10_000;
 /// A command waits for its answers no longer, whatever its asker says: they hold memory here.
 const ANSWERED_WITHIN_MS: u64 = 600_000;
 
-/// Commands on their way, by the id of the look-up and of the request to the node.
+/// Errands on their way, by the id of the look-up and of the request to the node.
 #[derive(Debug, Default)]
 pub(super) struct Commands {
     open: HashMap<u64, Open>,
+}
+
+/// What is wanted of a session.
+#[derive(Debug)]
+pub(super) enum Errand {
+    Command(Order),
+    Show,
+    Kick,
 }
 
 #[derive(Debug)]
 struct Open {
     asker: Asker,
     expires_ms: u64,
+    kind: Kind,
     stage: Stage,
+}
+
+/// In which words it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Command,
+    Show,
+    Kick,
 }
 
 #[derive(Debug)]
 enum Stage {
     /// Its account is being looked up.
-    Account(Order),
+    Account(Errand),
     /// This node was asked.
-    Node(NodeIndex),
+    Node(NodeIndex, AccountId),
+}
+
+impl Errand {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Command(_) => Kind::Command,
+            Self::Show => Kind::Show,
+            Self::Kick => Kind::Kick,
+        }
+    }
+
+    fn ask(self, account_id: AccountId) -> Message {
+        match self {
+            Self::Command(order) => Command { account_id, order }.into(),
+            Self::Show => SessionCheck { account_id }.into(),
+            Self::Kick => Kick { account_id }.into(),
+        }
+    }
+}
+
+impl Kind {
+    fn no(self, why: NoSession) -> Message {
+        match (self, why) {
+            (Self::Command, NoSession::UnknownAccount | NoSession::NotAttached) => {
+                CommandAnswer::NotAttached.into()
+            }
+            // It was not begun, and may be asked again.
+            (Self::Command, NoSession::Busy | NoSession::Unsupported) => CommandAnswer::Busy.into(),
+            (Self::Command, NoSession::NoAnswer) => CommandAnswer::Lost.into(),
+            (Self::Show, why) => SessionAnswer::No(why).into(),
+            (Self::Kick, why) => KickAnswer::No(why).into(),
+        }
+    }
+
+    fn expired(self) -> Message {
+        match self {
+            Self::Command => CommandAnswer::Expired.into(),
+            Self::Show | Self::Kick => self.no(NoSession::NoAnswer),
+        }
+    }
+
+    fn counter(self) -> Counter {
+        match self {
+            Self::Command => Counter::Commands,
+            Self::Show => Counter::Questions,
+            Self::Kick => Counter::Kicks,
+        }
+    }
 }
 
 impl Commands {
-    /// The node is cut off: its answers will not come. In the order in which they were asked.
-    pub(super) fn lost(&mut self, node: NodeIndex) -> Vec<Asker> {
-        let on_node = |open: &Open| matches!(open.stage, Stage::Node(on) if on == node);
+    /// The node is cut off: its answers will not come. What their askers are told, in the order in
+    /// which they asked.
+    pub(super) fn lost(&mut self, node: NodeIndex) -> Vec<Effect> {
+        let on_node = |open: &Open| matches!(open.stage, Stage::Node(on, _) if on == node);
         let lost = self.open.extract_if(|_, open| on_node(open));
-        let mut lost: Vec<_> = lost.map(|(id, open)| (id, open.asker)).collect();
+        let mut lost: Vec<_> = lost.collect();
         lost.sort_unstable_by_key(|(id, _)| *id);
-        lost.into_iter().map(|(_, asker)| asker).collect()
+        let told = lost.into_iter();
+        told.map(|(_, open)| open.asker.answer(open.kind.no(NoSession::NoAnswer)))
+            .collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -57,9 +130,9 @@ impl Commands {
         self.open.contains_key(&id)
     }
 
-    fn close(&mut self, id: u64, effects: &mut Vec<Effect>, answer: CommandAnswer) {
+    fn close(&mut self, id: u64, effects: &mut Vec<Effect>, answer: impl FnOnce(Kind) -> Message) {
         if let Some(open) = self.open.remove(&id) {
-            effects.push(open.asker.answer(answer));
+            effects.push(open.asker.answer(answer(open.kind)));
         }
     }
 }
@@ -72,10 +145,43 @@ impl Core {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        self.desk.counters.count(Counter::Commands);
+        let errand = Errand::Command(command.order);
+        self.errand(asker, command.account, errand, now, effects);
+    }
+
+    pub(super) fn session_asked(
+        &mut self,
+        asker: Asker,
+        ask: SessionAsk,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.errand(asker, ask.account, Errand::Show, now, effects);
+    }
+
+    pub(super) fn kick_asked(
+        &mut self,
+        asker: Asker,
+        ask: KickAsk,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.errand(asker, ask.account, Errand::Kick, now, effects);
+    }
+
+    fn errand(
+        &mut self,
+        asker: Asker,
+        account: AccountName,
+        errand: Errand,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let kind = errand.kind();
+        self.desk.counters.count(kind.counter());
         if self.commands.open.len() >= COMMANDS_OPEN_MAX {
             self.desk.counters.count(Counter::CommandsShed);
-            effects.push(asker.answer(CommandAnswer::Busy));
+            effects.push(asker.answer(kind.no(NoSession::Busy)));
             return;
         }
         let id = self.new_id();
@@ -83,14 +189,12 @@ impl Core {
         let open = Open {
             asker,
             expires_ms,
-            stage: Stage::Account(command.order),
+            kind,
+            stage: Stage::Account(errand),
         };
         self.commands.open.insert(id, open);
         self.set_timer(expires_ms, Timer::Command(id));
-        effects.push(Effect::LookUp {
-            id,
-            account: command.account,
-        });
+        effects.push(Effect::LookUp { id, account });
     }
 
     pub(super) fn command_found(
@@ -100,44 +204,45 @@ impl Core {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        // It may be of a login, or of a command, that could not wait for it.
-        if !self.commands.open.contains_key(&id) {
-            return;
-        }
-        let account = match found {
-            Found::Account(account) => account,
-            Found::Unknown => {
-                self.desk.counters.count(Counter::CommandsNotAttached);
-                return self.commands.close(id, effects, CommandAnswer::NotAttached);
-            }
-            // It was not begun, and may be asked again.
-            Found::Failed => {
-                self.desk.counters.count(Counter::CommandsShed);
-                return self.commands.close(id, effects, CommandAnswer::Busy);
-            }
-        };
-        let session = self.desk.directory.session(account.id);
-        let at = session.and_then(|session| {
-            let link = self.desk.pool.node(session.node)?.link;
-            Some((session.node, link))
-        });
-        let Some((node, link)) = at else {
-            self.desk.counters.count(Counter::CommandsNotAttached);
-            return self.commands.close(id, effects, CommandAnswer::NotAttached);
-        };
+        // It may be of a login, or of an errand, that could not wait for it.
         let Some(open) = self.commands.open.get_mut(&id) else {
             return;
         };
-        if let Stage::Account(order) = std::mem::replace(&mut open.stage, Stage::Node(node)) {
-            let command = Command {
-                account_id: account.id,
-                order,
-            };
+        let session = match found {
+            Found::Account(account) => self.desk.directory.session(account.id).zip(Some(account)),
+            Found::Unknown => {
+                self.desk.counters.count(Counter::CommandsNotAttached);
+                let answer = |kind: Kind| kind.no(NoSession::UnknownAccount);
+                return self.commands.close(id, effects, answer);
+            }
+            Found::Failed => {
+                self.desk.counters.count(Counter::CommandsShed);
+                let answer = |kind: Kind| kind.no(NoSession::Busy);
+                return self.commands.close(id, effects, answer);
+            }
+        };
+        let at = session.and_then(|(session, account)| {
+            let link = self.desk.pool.node(session.node)?.link;
+            Some((session.node, link, account.id))
+        });
+        let Some((node, link, account_id)) = at else {
+            self.desk.counters.count(Counter::CommandsNotAttached);
+            let answer = |kind: Kind| kind.no(NoSession::NotAttached);
+            return self.commands.close(id, effects, answer);
+        };
+        let stage = Stage::Node(node, account_id);
+        if let Stage::Account(errand) = std::mem::replace(&mut open.stage, stage) {
+            let message = errand.ask(account_id);
+            let deadline_ms = now.until(open.expires_ms);
+            if self.linked.version(link) < message.since_version() {
+                let answer = |kind: Kind| kind.no(NoSession::Unsupported);
+                return self.commands.close(id, effects, answer);
+            }
             effects.push(Effect::Request {
                 link,
                 id,
-                deadline_ms: now.until(open.expires_ms),
-                message: command.into(),
+                deadline_ms,
+                message,
             });
         }
     }
@@ -150,21 +255,74 @@ impl Core {
         answer: CommandAnswer,
         effects: &mut Vec<Effect>,
     ) {
-        let from = self.desk.pool.by_link(link);
-        let Some(open) = self.commands.open.get(&id) else {
+        let Some((open, ..)) = self.asked_there(link, id, Kind::Command) else {
             return;
         };
-        if !matches!(open.stage, Stage::Node(node) if Some(node) == from) {
-            return;
-        }
         if matches!(answer, CommandAnswer::Replied { more: true, .. }) {
             effects.push(open.asker.answer(answer));
         } else {
-            self.commands.close(id, effects, answer);
+            self.commands.close(id, effects, |_| answer.into());
+        }
+    }
+
+    pub(super) fn session_checked(
+        &mut self,
+        link: LinkId,
+        id: u64,
+        answer: SessionCheckAnswer,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some((_, node, account_id)) = self.asked_there(link, id, Kind::Show) else {
+            return;
+        };
+        let name = self.desk.pool.node(node).map(|node| node.name.clone());
+        let answer = match answer.state.zip(name) {
+            Some((state, node)) => SessionAnswer::Session {
+                account_id,
+                node,
+                state,
+            },
+            None => SessionAnswer::No(NoSession::NotAttached),
+        };
+        self.commands.close(id, effects, |_| answer.into());
+    }
+
+    pub(super) fn kicked(
+        &mut self,
+        link: LinkId,
+        id: u64,
+        kicked: Kicked,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some((_, node, _)) = self.asked_there(link, id, Kind::Kick) else {
+            return;
+        };
+        let name = self.desk.pool.node(node).map(|node| node.name.clone());
+        let answer = match kicked.epoch.zip(name) {
+            Some((epoch, node)) => KickAnswer::Kicked { node, epoch },
+            None => KickAnswer::No(NoSession::NotAttached),
+        };
+        self.commands.close(id, effects, |_| answer.into());
+    }
+
+    /// The errand of this kind that the node of this link was asked under this id.
+    fn asked_there(
+        &self,
+        link: LinkId,
+        id: u64,
+        kind: Kind,
+    ) -> Option<(&Open, NodeIndex, AccountId)> {
+        let from = self.desk.pool.by_link(link)?;
+        let open = self.commands.open.get(&id)?;
+        match open.stage {
+            Stage::Node(node, account_id) if node == from && open.kind == kind => {
+                Some((open, node, account_id))
+            }
+            _ => None,
         }
     }
 
     pub(super) fn command_expired(&mut self, id: u64, effects: &mut Vec<Effect>) {
-        self.commands.close(id, effects, CommandAnswer::Expired);
+        self.commands.close(id, effects, Kind::expired);
     }
 }

@@ -1,6 +1,6 @@
 //! Pure. What logic servers say, and what they are told about sessions that have to end.
 
-use common::link::message::{Adopt, CommandAnswer, End, Held, Message, Revoke};
+use common::link::message::{Adopt, End, Held, Message, Revoke};
 use common::link::{LinkId, Peer};
 
 use super::{Core, Effect};
@@ -50,9 +50,8 @@ impl Core {
                 login.grant_lost(Lost::LinkDown, desk, now)
             });
         }
-        for asker in self.commands.lost(node) {
-            effects.push(asker.answer(CommandAnswer::Lost));
-        }
+        effects.extend(self.commands.lost(node));
+        effects.extend(self.census.lost(node));
     }
 
     pub(super) fn node_says(

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod operator;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -42,6 +44,8 @@ struct World {
     now_ms: u64,
     effects: Vec<Effect>,
     last_nonce: u64,
+    /// Of links that come up.
+    version: u16,
 }
 
 fn logic(index: u16) -> LinkId {
@@ -107,6 +111,7 @@ impl World {
             now_ms: 1_000_000,
             effects: vec![],
             last_nonce: 0,
+            version: 2,
         };
         world.apply(Input::Tick);
         for effect in world.take() {
@@ -149,7 +154,7 @@ impl World {
         let peer = Peer {
             role,
             node: node.parse().unwrap(),
-            version: 1,
+            version: self.version,
             address: SocketAddr::from(([127, 0, 0, 1], 1)),
             target,
         };

@@ -317,6 +317,7 @@ impl Model {
                 Message::CommandAnswer(CommandAnswer::NotAttached) => Due::NotAttached(request),
                 other => panic!("{other:?} as an answer"),
             },
+            Effect::ShowSession { .. } => panic!("nobody looks at a session here"),
             Effect::Notice { .. } | Effect::Broadcast { .. } => unreachable!("taken before"),
         }
     }

@@ -318,6 +318,19 @@ impl GateLoop {
                     };
                     self.post(shard, ToShard::Input(command));
                 }
+                Effect::ShowSession {
+                    shard,
+                    session,
+                    link,
+                    request,
+                } => {
+                    let show = shard::Input::Show {
+                        session,
+                        link,
+                        request,
+                    };
+                    self.post(shard, ToShard::Input(show));
+                }
                 Effect::Answer {
                     link,
                     request,

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::codes::Code;
 use common::link::Hub;
+use common::link::message::{SessionCheckAnswer, SessionState};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -303,6 +305,14 @@ impl ShardLoop {
                 let hub = &self.peers.hub;
                 hub.answer(answer.link, answer.request, answer.answer);
             }
+            for shown in effects.shown.drain(..) {
+                let state = shown.state.map(|(slot, state)| SessionState {
+                    source: self.source(slot),
+                    ..state
+                });
+                let answer = SessionCheckAnswer { state };
+                self.peers.hub.answer(shown.link, shown.request, answer);
+            }
             self.done |= effects.done;
             effects.clear();
             self.effects = effects;
@@ -377,6 +387,13 @@ impl ShardLoop {
             let outcome = BatchOutcome::Overloaded { retry_after_ms };
             back.push(Input::Finished { batch, outcome });
         }
+    }
+
+    /// Asked of the kernel: nobody else keeps it for a session that says nothing.
+    fn source(&self, slot: Slot) -> Option<SocketAddr> {
+        let socket = self.slots.get(slot.index())?;
+        let source = socket.stream.peer_addr().ok()?;
+        Some(SocketAddr::new(source.ip().to_canonical(), source.port()))
     }
 
     fn publish(&self) {

@@ -27,7 +27,8 @@ use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{
     self, Command, CommandAnswer, End, GrantAnswer, GrantCheck, GrantCheckAnswer, GrantVerdict,
-    LogicInfo, LogicLoad, Message, Order, Revoke, RevokeReason,
+    Kick, Kicked, LogicInfo, LogicLoad, Message, Order, Revoke, RevokeReason, SESSIONS_PAGE_MAX,
+    SessionCheck, SessionCheckAnswer, SessionPage, SessionPageAsk,
 };
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -106,6 +107,24 @@ pub enum Input<'a> {
         /// How long the asker still waits, from now.
         deadline_ms: u32,
     },
+    /// A page of the sessions, for somebody who looks at them.
+    SessionPageAsk {
+        link: LinkId,
+        request: u64,
+        ask: SessionPageAsk,
+    },
+    /// What of an account's session can be seen.
+    SessionCheck {
+        link: LinkId,
+        request: u64,
+        check: SessionCheck,
+    },
+    /// An operator closes an account's session.
+    Kick {
+        link: LinkId,
+        request: u64,
+        kick: Kick,
+    },
     /// A shard let go of a session.
     SessionEnded {
         account_id: AccountId,
@@ -148,6 +167,13 @@ pub enum Effect {
         order: Order,
         /// Monotonic.
         deadline_at_ms: u64,
+    },
+    /// To a shard: tell who asks what of this session can be seen.
+    ShowSession {
+        shard: ShardIndex,
+        session: SessionId,
+        link: LinkId,
+        request: u64,
     },
     Answer {
         link: LinkId,
@@ -272,6 +298,33 @@ impl Core {
                 let effect = self.command(link, request, command, deadline_at_ms);
                 effects.push(effect);
             }
+            Input::SessionPageAsk { link, request, ask } => effects.push(Effect::Answer {
+                link,
+                request,
+                message: self.session_page(ask).into(),
+            }),
+            Input::SessionCheck {
+                link,
+                request,
+                check,
+            } => effects.push(match self.places.current(check.account_id) {
+                Some(current) => Effect::ShowSession {
+                    shard: current.shard,
+                    session: current.session,
+                    link,
+                    request,
+                },
+                None => Effect::Answer {
+                    link,
+                    request,
+                    message: SessionCheckAnswer { state: None }.into(),
+                },
+            }),
+            Input::Kick {
+                link,
+                request,
+                kick,
+            } => self.kick(link, request, kick, effects),
             Input::SessionEnded { account_id, epoch } => {
                 if self.places.session_ended(account_id, epoch) {
                     self.notices.session_ended(account_id, epoch);
@@ -384,6 +437,36 @@ impl Core {
             };
             effects.push(end_session(&current, reason));
         }
+    }
+
+    /// Only who is attached; accounts that hold no more than a grant are passed over.
+    fn session_page(&self, ask: SessionPageAsk) -> SessionPage {
+        let limit = ask.limit.clamp(1, SESSIONS_PAGE_MAX) as usize;
+        let places = self.places.after(ask.after);
+        let mut attached = places.filter_map(|(account_id, current)| {
+            let current = current?;
+            Some((account_id, current.epoch))
+        });
+        let sessions = attached.by_ref().take(limit).collect();
+        let last = attached.next().is_none();
+        SessionPage { sessions, last }
+    }
+
+    /// The device is to log in anew, not to resume: the contract's word for that is `replaced`.
+    fn kick(&mut self, link: LinkId, request: u64, kick: Kick, effects: &mut Vec<Effect>) {
+        let current = self.places.current(kick.account_id);
+        if let Some(current) = &current {
+            self.counters.count(Counter::Kicked);
+            effects.push(end_session(current, CloseReason::Replaced));
+        }
+        let kicked = Kicked {
+            epoch: current.map(|current| current.epoch),
+        };
+        effects.push(Effect::Answer {
+            link,
+            request,
+            message: kicked.into(),
+        });
     }
 
     fn command(

@@ -7,3 +7,4 @@ mod bench;
 mod grants;
 mod links;
 mod model;
+mod operator;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
-use common::link::message::CommandAnswer;
+use common::link::message::{CommandAnswer, SessionState};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
@@ -36,6 +36,15 @@ pub struct Answer {
     pub answer: CommandAnswer,
 }
 
+/// To whoever asked what of a session can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub link: LinkId,
+    pub request: u64,
+    /// `None`: it is over. The driver adds the address at the other end of the socket.
+    pub state: Option<(Slot, SessionState)>,
+}
+
 /// What a shard asks for. The driver carries it out and clears it; kept, it stops allocating.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -52,6 +61,7 @@ pub struct Effects {
     pub ended: Vec<Ended>,
     /// To the links.
     pub answers: Vec<Answer>,
+    pub shown: Vec<Shown>,
     /// After `Shutdown`, at each `Tick` from then on: every session has been told and every batch
     /// is back.
     pub done: bool,
@@ -65,6 +75,7 @@ impl Effects {
         self.batches.clear();
         self.ended.clear();
         self.answers.clear();
+        self.shown.clear();
         self.done = false;
     }
 

@@ -30,7 +30,7 @@ use common::device::code::CloseReason;
 use common::epoch::Epoch;
 use common::ids::{AccountId, Ticket};
 use common::link::LinkId;
-use common::link::message::Order;
+use common::link::message::{Order, SessionState};
 use common::secret::SessionKey;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -42,7 +42,7 @@ use crate::wheel::Wheel;
 use asker::Asker;
 use session::{Session, Turn};
 
-pub use effects::{Answer, Effects, Ended, Send};
+pub use effects::{Answer, Effects, Ended, Send, Shown};
 
 /// The most that `window` can be set to.
 pub const WINDOW_MAX: u16 = 10_000;
@@ -108,6 +108,12 @@ pub enum Input<'a> {
         order: Order,
         /// Monotonic; the asker waits no longer.
         deadline_at_ms: u64,
+    },
+    /// What of a session can be seen, for whoever asked, under which id.
+    Show {
+        session: SessionId,
+        link: LinkId,
+        request: u64,
     },
     /// The writer gives a batch back, or had no room for it: then it has what it says of sessions
     /// still with it.
@@ -215,6 +221,15 @@ impl Shard {
                 };
                 self.command(session, asker, &order, now, effects);
             }
+            Input::Show {
+                session,
+                link,
+                request,
+            } => effects.shown.push(Shown {
+                link,
+                request,
+                state: self.state(session, now),
+            }),
             Input::Finished { batch, outcome } => self.finished(batch, outcome, now, effects),
             Input::Shutdown => {
                 if self.phase == Phase::Running {
@@ -439,6 +454,11 @@ impl Shard {
             reason,
         });
         session.lose_command(&mut self.counters, effects);
+    }
+
+    fn state(&self, session: SessionId, now: Now) -> Option<(Slot, SessionState)> {
+        let slot = *self.slots.get(&session)?;
+        Some((slot, self.session(slot)?.state(now)))
     }
 
     fn session(&self, slot: Slot) -> Option<&Session> {

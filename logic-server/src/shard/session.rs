@@ -12,6 +12,7 @@ use common::device::limit::SILENT_HEARTBEATS;
 use common::device::message::{FromDevice, HeartbeatReply};
 use common::epoch::Epoch;
 use common::ids::AccountId;
+use common::link::message::SessionState;
 use rand::rngs::SmallRng;
 
 use super::asker::Pending;
@@ -111,6 +112,18 @@ impl Session {
 
     fn idle_at_ms(&self) -> u64 {
         self.heard_ms + SILENT_HEARTBEATS * u64::from(self.heartbeat_s.get()) * 1_000
+    }
+
+    /// For somebody who looks at it.
+    pub(super) fn state(&self, now: Now) -> SessionState {
+        SessionState {
+            epoch: self.epoch,
+            source: None,
+            heartbeat_s: self.heartbeat_s.get(),
+            silent_ms: now.ms.saturating_sub(self.heard_ms),
+            unanswered: self.unanswered,
+            command: self.command.is_some(),
+        }
     }
 
     /// Handles every frame that `bytes` completes, and keeps the rest. An error closes the session.

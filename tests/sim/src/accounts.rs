@@ -112,6 +112,11 @@ impl Accounts {
                 let accounts = names.into_iter().map(|name| (name.clone(), found(&name)));
                 Answer::Accounts(accounts.collect())
             }
+            Query::Names(ids) => {
+                let ids: BTreeSet<_> = ids.into_iter().collect();
+                let rows = self.rows.iter().filter(|(_, row)| ids.contains(&row.id));
+                Answer::Names(rows.map(|(name, row)| (row.id, name.clone())).collect())
+            }
             Query::Versions(ids) => {
                 let ids: BTreeSet<_> = ids.into_iter().collect();
                 let rows = self.rows.values().filter(|row| ids.contains(&row.id));

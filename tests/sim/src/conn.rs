@@ -253,7 +253,7 @@ impl World {
         Some(Peer {
             role,
             node: other.to_string().parse().ok()?,
-            version: 1,
+            version: 2,
             address,
             target,
         })
@@ -305,6 +305,7 @@ impl World {
                 conn.freshness.in_step(now_ms);
                 return Ok(());
             }
+            News::Named { id, names } => Input::Named { id, names },
             News::Stale { link, revocations } => Input::Stale { link, revocations },
             News::Unchecked { .. } | News::MarkStored(_) => return Ok(()),
         };
@@ -471,10 +472,7 @@ impl World {
                 link: OPERATOR,
                 id,
                 message,
-            } => match message {
-                Message::CommandAnswer(answer) => self.operator_hears(id, &answer)?,
-                message => return Err(Broken(format!("an operator is told {message:?}"))),
-            },
+            } => self.operator_hears(id, &message)?,
             Effect::Answer { link, id, message } => {
                 if let Message::LoginAnswer(answer) = &message {
                     self.judge_reply(index, link, id, &answer.body)?;
@@ -504,6 +502,11 @@ impl World {
             Effect::CheckVersions { link, held } => {
                 let conn = &mut self.conns[index];
                 conn.inquiries.ask(Question::CheckVersions { link, held });
+                self.inquire(index);
+            }
+            Effect::Names { id, accounts } => {
+                let conn = &mut self.conns[index];
+                conn.inquiries.ask(Question::Names { id, accounts });
                 self.inquire(index);
             }
             Effect::NoteLastLogin(login) => {

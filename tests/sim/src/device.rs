@@ -402,10 +402,12 @@ impl World {
             .devices
             .iter()
             .any(|it| it.is_clone && it.account == device.account);
+        let is_kicked = self.operator.may_kick(device.account());
         let hurt_until_ms = [
             stalled_until_ms,
             in_doubt_until_ms.map(|ms| ms + ON_ITS_WAY_MS),
-            has_clone.then_some(now_ms + OLDER_SESSION_AFTER_HEAL_MS + ON_ITS_WAY_MS),
+            (has_clone || is_kicked)
+                .then_some(now_ms + OLDER_SESSION_AFTER_HEAL_MS + ON_ITS_WAY_MS),
         ];
         let hurt_until_ms = hurt_until_ms.into_iter().flatten().max().unwrap_or(now_ms);
         Situation {

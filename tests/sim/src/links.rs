@@ -433,7 +433,13 @@ impl Links {
 fn is_bulk(message: &Message) -> bool {
     matches!(
         message,
-        Message::Adopt(_) | Message::Attached(_) | Message::Ended(_)
+        Message::Adopt(_)
+            | Message::Attached(_)
+            | Message::Ended(_)
+            | Message::SessionPage(_)
+            | Message::SessionsAnswer(_)
+            | Message::Figures(_)
+            | Message::NodesAnswer(_)
     )
 }
 

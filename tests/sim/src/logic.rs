@@ -47,6 +47,9 @@ pub enum ShardMail {
     Command {
         effect: gate::Effect,
     },
+    Show {
+        effect: gate::Effect,
+    },
     Finished {
         batch: Box<Batch>,
         outcome: BatchOutcome,

@@ -8,7 +8,7 @@ use common::device::message::FromCluster;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
-use common::link::message::{GrantVerdict, Message};
+use common::link::message::{Figures, GrantVerdict, Kicked, Message, SessionCheckAnswer};
 use logic_server::gate::{self, READ_BYTES_MAX};
 use logic_server::ids::{ConnId, Slot};
 use logic_server::shard;
@@ -311,11 +311,17 @@ impl World {
             effect @ gate::Effect::CommandTo { shard, .. } => {
                 self.mail_shard(node, shard.0.into(), ShardMail::Command { effect });
             }
+            effect @ gate::Effect::ShowSession { shard, .. } => {
+                self.mail_shard(node, shard.0.into(), ShardMail::Show { effect });
+            }
             gate::Effect::Answer {
                 link,
                 request,
                 message,
             } => {
+                if let Message::Kicked(Kicked { epoch: Some(epoch) }) = &message {
+                    self.model.kicked(*epoch);
+                }
                 self.says(link, me, Part::Answer { id: request }, message);
             }
             gate::Effect::Notice { link, message } => {
@@ -426,6 +432,31 @@ impl World {
                         command,
                         deadline_ms,
                     }
+                }
+                (Part::Request { id, .. }, Message::SessionPageAsk(ask)) => {
+                    gate::Input::SessionPageAsk {
+                        link,
+                        request: id,
+                        ask,
+                    }
+                }
+                (Part::Request { id, .. }, Message::SessionCheck(check)) => {
+                    gate::Input::SessionCheck {
+                        link,
+                        request: id,
+                        check,
+                    }
+                }
+                (Part::Request { id, .. }, Message::Kick(kick)) => gate::Input::Kick {
+                    link,
+                    request: id,
+                    kick,
+                },
+                (Part::Request { id, .. }, Message::FiguresAsk(_)) => {
+                    let figures = Figures::default();
+                    let me = Process::logic(node);
+                    self.says(link, me, Part::Answer { id }, figures.into());
+                    return Ok(());
                 }
                 (_, Message::End(end)) => gate::Input::End(end),
                 (_, Message::Revoke(revoke)) => {
@@ -544,6 +575,23 @@ impl World {
                 };
                 self.shard(node, shard, command)
             }
+            ShardMail::Show { effect } => {
+                let gate::Effect::ShowSession {
+                    session,
+                    link,
+                    request,
+                    ..
+                } = effect
+                else {
+                    return Ok(());
+                };
+                let show = shard::Input::Show {
+                    session,
+                    link,
+                    request,
+                };
+                self.shard(node, shard, show)
+            }
             ShardMail::Finished { batch, outcome } => {
                 let batch = *batch;
                 self.shard(node, shard, shard::Input::Finished { batch, outcome })
@@ -659,6 +707,12 @@ impl World {
         for answer in effects.answers.drain(..) {
             let part = Part::Answer { id: answer.request };
             self.says(answer.link, me, part, answer.answer.into());
+        }
+        for shown in effects.shown.drain(..) {
+            let state = shown.state.map(|(_, state)| state);
+            let part = Part::Answer { id: shown.request };
+            let answer = SessionCheckAnswer { state };
+            self.says(shown.link, me, part, answer.into());
         }
         // What came of it: output that the kernel does not take, devices that are found gone.
         for input in back {

@@ -1,15 +1,19 @@
-//! An operator who has devices do things, and is told what came of it.
+//! An operator who looks at nodes and sessions, closes some, and has devices do things; and is told
+//! what came of it.
 //!
-//! Asks a conn server as `rcu device` does. Every question is answered to its end once, by its
-//! deadline; what is told of a device is what the device said; and no device carries out one command
-//! twice, or begins it too late.
+//! Asks a conn server as `rcu` does. Every question is answered to its end once, by its deadline;
+//! what is told of a device is what the device said; a session that is shown was admitted; pages
+//! are in order; and no device carries out one command twice, or begins it too late.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use common::device::code::CommandStatus;
 use common::device::command::{CommandId, cluster_code};
-use common::link::LinkId;
-use common::link::message::{AccountCommand, CommandAnswer, Order};
+use common::link::message::{
+    AccountCommand, CommandAnswer, KickAnswer, KickAsk, Message, NoSession, NodesAnswer, NodesAsk,
+    Order, SessionAnswer, SessionAsk, SessionCursor, SessionView, SessionsAnswer, SessionsAsk,
+};
+use common::link::{LinkId, Role};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use simulator::device::{Event as Told, WORK};
@@ -18,7 +22,7 @@ use crate::clock::true_unix_ms;
 use crate::device::account_name;
 use crate::model::Broken;
 use crate::process::Process;
-use crate::world::World;
+use crate::world::{World, account_of};
 
 /// The operator's link to the conn server; the others are counted from 1.
 pub const OPERATOR: LinkId = LinkId(u64::MAX);
@@ -29,6 +33,8 @@ const REMEMBERED_MAX: usize = 16;
 const KEPT_MAX: usize = 4;
 /// Orders that may be repeated.
 const ORDERS_MAX: usize = 100;
+/// Sessions in a page: few enough for lists of several.
+const PAGE_MAX: u32 = 4;
 /// How far a clock is set off.
 const CLOCK_OFF_MS: i64 = 3_600_000;
 
@@ -52,6 +58,10 @@ pub struct Operator {
     /// The last ones given, each with the number of its account; the place is the command's id.
     orders: VecDeque<(usize, Order)>,
     commands: u64,
+    /// Where the page of sessions after the last one begins.
+    cursor: Option<SessionCursor>,
+    /// Which account each kick is for that may still be on its way.
+    kicks: BTreeMap<u64, usize>,
     /// How devices answered each command.
     said: BTreeMap<u64, BTreeSet<u8>>,
     /// What each device remembers, by its number.
@@ -62,11 +72,20 @@ pub struct Operator {
 
 #[derive(Debug)]
 struct Asked {
-    command_id: u64,
+    what: What,
     conn: Process,
     /// Of the conn server that was asked.
     generation: u32,
     until_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Command { id: u64 },
+    Session,
+    Kick { account: usize },
+    Sessions { limit: u32 },
+    Nodes,
 }
 
 /// The commands that a device knows it has done.
@@ -84,6 +103,8 @@ impl Operator {
             requests: 0,
             orders: VecDeque::new(),
             commands: 0,
+            cursor: None,
+            kicks: BTreeMap::new(),
             said: BTreeMap::new(),
             memories: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -148,15 +169,65 @@ impl Operator {
         !self.asked.is_empty()
     }
 
-    fn note(&mut self, answer: &CommandAnswer) {
+    /// A question about one of so many accounts, or about all.
+    fn question(&mut self, accounts: usize, unix_ms: u64) -> (What, Message) {
+        let index = self.rng.random_range(0..accounts);
+        let account = account_name(index);
+        match self.rng.random_range(0..8) {
+            0 => (What::Session, SessionAsk { account }.into()),
+            1 => (What::Kick { account: index }, KickAsk { account }.into()),
+            2 => {
+                let limit = self.rng.random_range(1..=PAGE_MAX);
+                let ask = SessionsAsk {
+                    node: None,
+                    from: self.cursor.take(),
+                    limit,
+                };
+                (What::Sessions { limit }, ask.into())
+            }
+            3 => (What::Nodes, NodesAsk.into()),
+            _ => {
+                let (account, order) = self.order(accounts, unix_ms);
+                let id = order.command_id;
+                let account = account_name(account);
+                (
+                    What::Command { id },
+                    AccountCommand { account, order }.into(),
+                )
+            }
+        }
+    }
+
+    /// Whether a session of this account may still be closed though nobody asks any more.
+    pub fn may_kick(&self, account: usize) -> bool {
+        self.kicks.values().any(|kicked| *kicked == account)
+    }
+
+    fn note(&mut self, answer: &Message) {
         let name = match answer {
-            CommandAnswer::Replied { more: true, .. } => "replied, more follows",
-            CommandAnswer::Replied { .. } => "replied",
-            CommandAnswer::NotAttached => "not attached",
-            CommandAnswer::Busy => "busy",
-            CommandAnswer::Lost => "lost",
-            CommandAnswer::Expired => "expired",
-            CommandAnswer::TooLarge => "too large",
+            Message::CommandAnswer(answer) => match answer {
+                CommandAnswer::Replied { more: true, .. } => "replied, more follows",
+                CommandAnswer::Replied { .. } => "replied",
+                CommandAnswer::NotAttached => "not attached",
+                CommandAnswer::Busy => "busy",
+                CommandAnswer::Lost => "lost",
+                CommandAnswer::Expired => "expired",
+                CommandAnswer::TooLarge => "too large",
+            },
+            Message::SessionAnswer(SessionAnswer::Session { .. }) => "shown",
+            Message::KickAnswer(KickAnswer::Kicked { .. }) => "kicked",
+            Message::SessionAnswer(SessionAnswer::No(why))
+            | Message::KickAnswer(KickAnswer::No(why)) => match why {
+                NoSession::UnknownAccount => "no such account",
+                NoSession::NotAttached => "no session",
+                NoSession::Busy => "not looked up",
+                NoSession::NoAnswer => "node does not say",
+                NoSession::Unsupported => "node too old",
+            },
+            Message::SessionsAnswer(SessionsAnswer::Page { .. }) => "page",
+            Message::SessionsAnswer(_) => "no page",
+            Message::NodesAnswer(_) => "nodes",
+            _ => "something else",
         };
         *self.answers.entry(name).or_default() += 1;
     }
@@ -172,24 +243,25 @@ impl World {
         }
         let unix_ms = true_unix_ms(self.now_ms);
         let accounts = (self.plan.devices + self.plan.hostiles()) as usize;
-        let (account, order) = self.operator.order(accounts, unix_ms);
+        let (what, message) = self.operator.question(accounts, unix_ms);
         let deadline_ms = self.operator.rng.random_range(200..=20_000);
         self.operator.requests += 1;
         let request = self.operator.requests;
         let asked = Asked {
-            command_id: order.command_id,
+            what,
             conn,
             generation: self.life(conn).generation,
             until_ms: self.now_ms + u64::from(deadline_ms),
         };
+        if let What::Kick { account } = what {
+            self.operator.kicks.insert(request, account);
+        }
         self.operator.asked.insert(request, asked);
-        let account = account_name(account);
-        let command = AccountCommand { account, order };
-        self.conn_asked(conn.index, OPERATOR, request, deadline_ms, command.into())
+        self.conn_asked(conn.index, OPERATOR, request, deadline_ms, message)
     }
 
     /// The conn server answers.
-    pub fn operator_hears(&mut self, request: u64, answer: &CommandAnswer) -> Result<(), Broken> {
+    pub fn operator_hears(&mut self, request: u64, answer: &Message) -> Result<(), Broken> {
         let broken = |what: &str| {
             Err(Broken(format!(
                 "P10: request {request} is {what}: {answer:?}"
@@ -201,26 +273,88 @@ impl World {
         if self.now_ms > asked.until_ms {
             return broken("answered too late");
         }
-        let command_id = asked.command_id;
-        if let CommandAnswer::Replied {
+        let is_last = match (asked.what, answer) {
+            (What::Command { id }, Message::CommandAnswer(answer)) => {
+                if !self.was_said(id, answer) {
+                    return broken("answered with what no device said");
+                }
+                !matches!(answer, CommandAnswer::Replied { more: true, .. })
+            }
+            (What::Session, Message::SessionAnswer(answer)) => {
+                if let SessionAnswer::Session { state, .. } = answer
+                    && !self.model.is_published(state.epoch)
+                {
+                    return broken("answered with a session that nobody was granted");
+                }
+                true
+            }
+            (What::Kick { .. }, Message::KickAnswer(answer)) => {
+                // A node that did not answer may still do it.
+                if *answer != KickAnswer::No(NoSession::NoAnswer) {
+                    self.operator.kicks.remove(&request);
+                }
+                if let KickAnswer::Kicked { epoch, .. } = answer
+                    && !self.model.is_published(*epoch)
+                {
+                    return broken("answered with a session that nobody was granted");
+                }
+                true
+            }
+            (What::Sessions { limit }, Message::SessionsAnswer(answer)) => {
+                if !self.is_right_page(limit, answer) {
+                    return broken("answered with a wrong page");
+                }
+                if let SessionsAnswer::Page { next, .. } = answer {
+                    self.operator.cursor = *next;
+                }
+                true
+            }
+            (What::Nodes, Message::NodesAnswer(NodesAnswer::Page { nodes, more })) => {
+                let logic = nodes.iter().filter(|node| node.role == Role::Logic);
+                if *more || logic.count() != usize::from(self.plan.logic_servers) {
+                    return broken("answered without a logic server");
+                }
+                true
+            }
+            _ => return broken("answered with something else"),
+        };
+        self.operator.note(answer);
+        if is_last {
+            self.operator.asked.remove(&request);
+        }
+        Ok(())
+    }
+
+    /// Whether the final reply of a command is one that some device gave.
+    fn was_said(&self, command_id: u64, answer: &CommandAnswer) -> bool {
+        let CommandAnswer::Replied {
             status,
             more: false,
             ..
         } = answer
-        {
-            let said = self.operator.said.get(&command_id);
-            // That it is busy it does not remember.
-            let is_said = *status == CommandStatus::Busy.code()
-                || said.is_some_and(|said| said.contains(status));
-            if !is_said {
-                return broken("answered with what no device said");
-            }
-        }
-        self.operator.note(answer);
-        if !matches!(answer, CommandAnswer::Replied { more: true, .. }) {
-            self.operator.asked.remove(&request);
-        }
-        Ok(())
+        else {
+            return true;
+        };
+        let said = self.operator.said.get(&command_id);
+        // That it is busy it does not remember.
+        *status == CommandStatus::Busy.code() || said.is_some_and(|said| said.contains(status))
+    }
+
+    fn is_right_page(&self, limit: u32, answer: &SessionsAnswer) -> bool {
+        let SessionsAnswer::Page { sessions, .. } = answer else {
+            return true;
+        };
+        let in_order = |pair: &[SessionView]| pair[0].account_id < pair[1].account_id;
+        let accounts = (self.plan.devices + self.plan.hostiles()) as usize;
+        sessions.len() <= limit as usize
+            && sessions.windows(2).all(in_order)
+            && sessions.iter().all(|view| {
+                let mut indexes = 0..accounts;
+                let index = indexes.find(|index| account_of(*index) == view.account_id);
+                let is_its_name =
+                    |name: &_| index.is_some_and(|index| account_name(index) == *name);
+                self.model.is_published(view.epoch) && view.account.iter().all(is_its_name)
+            })
     }
 
     /// Every question is answered by its deadline, unless whoever was asked is dead.
@@ -349,6 +483,11 @@ mod tests {
             "lost",
             "expired",
             "too large",
+            "shown",
+            "kicked",
+            "no session",
+            "page",
+            "nodes",
         ];
         let never = names.iter().filter(|name| !answers.contains_key(*name));
         let never: Vec<_> = never.collect();

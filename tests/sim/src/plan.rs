@@ -145,7 +145,7 @@ pub enum Class {
     Clone,
     /// Devices that do not keep the contract, beside the others.
     Hostile,
-    /// No fault: an operator has devices do things.
+    /// No fault: an operator has devices do things, looks at nodes and sessions, and closes some.
     Commands,
 }
 

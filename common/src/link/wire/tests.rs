@@ -213,6 +213,202 @@ fn golden() -> Vec<(Message, &'static str)> {
             "0300000000000000612d3107000000000000000800000000000000010002000000000000006869",
         ),
     ]
+    .into_iter()
+    .chain(golden_for_operators())
+    .collect()
+}
+
+/// What operators ask, and what the tiers tell one another for it.
+fn golden_for_operators() -> Vec<(Message, &'static str)> {
+    let address = "10.0.0.1:20000".parse().expect("an address");
+    let figures = Figures {
+        software: "1".into(),
+        uptime_ms: 2,
+        addresses: vec![address],
+        values: vec![("a".into(), 3)],
+    };
+    let node = NodeView {
+        role: Role::Logic,
+        name: Some("l".parse().expect("a name")),
+        link: "x:1".into(),
+        state: NodeState::Draining,
+        link_version: 2,
+        places: Some(Places { used: 4, max: 5 }),
+        figures: Some(figures.clone()),
+    };
+    let down = NodeView {
+        name: None,
+        state: NodeState::Down,
+        link_version: 0,
+        places: None,
+        figures: None,
+        ..node.clone()
+    };
+    let state = SessionState {
+        epoch: Epoch::from_i64(9).expect("positive"),
+        source: Some(address),
+        heartbeat_s: 60,
+        silent_ms: 7,
+        unanswered: 8,
+        command: true,
+    };
+    let cursor = SessionCursor {
+        node: 1,
+        after: Some(AccountId(2)),
+    };
+    let view = |account: Option<&str>| SessionView {
+        account_id: AccountId(5),
+        account: account.map(|name| name.parse().expect("a name")),
+        epoch: Epoch::from_i64(9).expect("positive"),
+    };
+    let name = || "l".parse().expect("a name");
+    let account = || "a-1".parse().expect("a name");
+    vec![
+        (NodesAsk.into(), ""),
+        (
+            NodesAnswer::Page {
+                nodes: vec![node.clone(), down],
+                more: true,
+            }
+            .into(),
+            "000000000200000000000000020000000101000000000000006c0300000000000000783a310400000002000104000000050000000101000000000000003102000000000000000100000000000000000000000a000001204e0100000000000000010000000000000061030000000000000002000000000300000000000000783a31010000000000000001",
+        ),
+        (NodesAnswer::Busy.into(), "01000000"),
+        (FiguresAsk.into(), ""),
+        (
+            figures.into(),
+            "01000000000000003102000000000000000100000000000000000000000a000001204e01000000000000000100000000000000610300000000000000",
+        ),
+        (
+            SessionsAsk {
+                node: Some(name()),
+                from: Some(cursor),
+                limit: 3,
+            }
+            .into(),
+            "0101000000000000006c01010001020000000000000003000000",
+        ),
+        (
+            SessionsAsk {
+                node: None,
+                from: None,
+                limit: 3,
+            }
+            .into(),
+            "000003000000",
+        ),
+        (
+            SessionsAnswer::Page {
+                node: Some(name()),
+                sessions: vec![view(Some("a-1")), view(None)],
+                next: Some(cursor),
+            }
+            .into(),
+            "000000000101000000000000006c02000000000000000500000000000000010300000000000000612d3109000000000000000500000000000000000900000000000000010100010200000000000000",
+        ),
+        (SessionsAnswer::UnknownNode.into(), "01000000"),
+        (SessionsAnswer::Busy.into(), "02000000"),
+        (
+            SessionsAnswer::NoAnswer(name()).into(),
+            "0300000001000000000000006c",
+        ),
+        (
+            SessionsAnswer::Unsupported(name()).into(),
+            "0400000001000000000000006c",
+        ),
+        (
+            SessionPageAsk {
+                after: Some(AccountId(1)),
+                limit: 2,
+            }
+            .into(),
+            "01010000000000000002000000",
+        ),
+        (
+            SessionPage {
+                sessions: vec![(AccountId(1), EPOCH)],
+                last: true,
+            }
+            .into(),
+            "01000000000000000100000000000000000000000000000001",
+        ),
+        (
+            SessionAsk { account: account() }.into(),
+            "0300000000000000612d31",
+        ),
+        (
+            SessionAnswer::Session {
+                account_id: AccountId(5),
+                node: name(),
+                state,
+            }
+            .into(),
+            "00000000050000000000000001000000000000006c090000000000000001000000000a000001204e3c000700000000000000080001",
+        ),
+        (
+            SessionAnswer::No(NoSession::UnknownAccount).into(),
+            "0100000000000000",
+        ),
+        (
+            SessionAnswer::No(NoSession::NotAttached).into(),
+            "0100000001000000",
+        ),
+        (
+            SessionAnswer::No(NoSession::Busy).into(),
+            "0100000002000000",
+        ),
+        (
+            SessionAnswer::No(NoSession::NoAnswer).into(),
+            "0100000003000000",
+        ),
+        (
+            SessionAnswer::No(NoSession::Unsupported).into(),
+            "0100000004000000",
+        ),
+        (
+            SessionCheck {
+                account_id: AccountId(5),
+            }
+            .into(),
+            "0500000000000000",
+        ),
+        (
+            SessionCheckAnswer { state: Some(state) }.into(),
+            "01090000000000000001000000000a000001204e3c000700000000000000080001",
+        ),
+        (SessionCheckAnswer { state: None }.into(), "00"),
+        (
+            KickAsk { account: account() }.into(),
+            "0300000000000000612d31",
+        ),
+        (
+            KickAnswer::Kicked {
+                node: name(),
+                epoch: EPOCH,
+            }
+            .into(),
+            "0000000001000000000000006c0000000000000000",
+        ),
+        (
+            KickAnswer::No(NoSession::NotAttached).into(),
+            "0100000001000000",
+        ),
+        (
+            Kick {
+                account_id: AccountId(5),
+            }
+            .into(),
+            "0500000000000000",
+        ),
+        (
+            Kicked {
+                epoch: Some(Epoch::from_i64(9).expect("positive")),
+            }
+            .into(),
+            "010900000000000000",
+        ),
+        (Kicked { epoch: None }.into(), "00"),
+    ]
 }
 
 fn hex(bytes: &[u8]) -> String {

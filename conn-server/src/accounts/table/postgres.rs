@@ -96,6 +96,17 @@ impl Postgres {
         Ok(answer)
     }
 
+    pub(super) async fn names(
+        &self,
+        ids: &[AccountId],
+    ) -> Result<Vec<(i64, String)>, sqlx::Error> {
+        let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+        sqlx::query_as("SELECT id, name FROM accounts WHERE id = ANY($1)")
+            .bind(ids)
+            .fetch_all(&self.0)
+            .await
+    }
+
     pub(super) async fn mark(&self, node_number: u16) -> Result<Option<i64>, sqlx::Error> {
         let mut lease = self.0.lease().await?;
         let answer = sqlx::query_scalar("SELECT mark FROM epoch_marks WHERE node_number = $1")

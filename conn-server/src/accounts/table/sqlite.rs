@@ -81,6 +81,16 @@ impl Sqlite {
         .await
     }
 
+    pub(super) async fn names(
+        &self,
+        ids: &[AccountId],
+    ) -> Result<Vec<(i64, String)>, sqlx::Error> {
+        sqlx::query_as("SELECT id, name FROM accounts WHERE id IN (SELECT value FROM json_each(?))")
+            .bind(json(ids))
+            .fetch_all(self.reader())
+            .await
+    }
+
     pub(super) async fn mark(&self, node_number: u16) -> Result<Option<i64>, sqlx::Error> {
         sqlx::query_scalar("SELECT mark FROM epoch_marks WHERE node_number = ?")
             .bind(node_number)

@@ -87,6 +87,7 @@ pub(super) struct Bench {
     pub(super) batches: Vec<Batch>,
     pub(super) ended: Vec<Ended>,
     pub(super) answers: Vec<Answer>,
+    pub(super) shown: Vec<Shown>,
     pub(super) done: bool,
 }
 
@@ -104,6 +105,7 @@ impl Bench {
             batches: vec![],
             ended: vec![],
             answers: vec![],
+            shown: vec![],
             done: false,
         }
     }
@@ -129,6 +131,7 @@ impl Bench {
         self.batches.append(&mut self.effects.batches);
         self.ended.append(&mut self.effects.ended);
         self.answers.append(&mut self.effects.answers);
+        self.shown.append(&mut self.effects.shown);
         self.done |= self.effects.done;
         self.effects.clear();
     }

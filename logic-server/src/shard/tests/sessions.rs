@@ -469,3 +469,44 @@ fn a_shard_without_sessions_is_done_at_once() {
     bench.tick();
     assert!(bench.done);
 }
+
+#[test]
+fn a_session_that_is_looked_at_shows_when_it_was_heard_and_what_it_waits_for() {
+    let mut bench = Bench::attached(settings());
+    let show = |session| Input::Show {
+        session: SessionId(session),
+        link: LinkId(9),
+        request: 4,
+    };
+    bench.pass(1_500);
+    bench.apply(show(1));
+    bench.apply(show(2));
+    let state = SessionState {
+        epoch: Epoch::at_ms(1),
+        source: None,
+        heartbeat_s: 60,
+        silent_ms: 1_500,
+        unanswered: 0,
+        command: false,
+    };
+    let shown = |state: Option<SessionState>| Shown {
+        link: LinkId(9),
+        request: 4,
+        state: state.map(|state| (Slot(0), state)),
+    };
+    assert_eq!(bench.shown, [shown(Some(state)), shown(None)]);
+    bench.shown.clear();
+    let order = Order {
+        command_id: 5,
+        deadline_ms: 0,
+        code: 1,
+        payload: vec![],
+    };
+    bench.command(1, 50, order);
+    bench.apply(show(1));
+    let waits = SessionState {
+        command: true,
+        ..state
+    };
+    assert_eq!(bench.shown, [shown(Some(waits))]);
+}

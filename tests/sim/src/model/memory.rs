@@ -29,6 +29,8 @@ const DEVICE_FRAME_BYTES_MAX: usize = 1_024;
 const FRAME_RECORDS_MAX: usize = 255;
 const GRANTS_PER_ACCOUNT_MAX: usize = 4;
 const COMMANDS_OPEN_MAX: usize = 10_000;
+const PAGES_OPEN_MAX: usize = 64;
+const OVERVIEWS_OPEN_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -89,12 +91,15 @@ impl Memory {
                 self.limits.logins_open_max + 2 * self.nodes * self.places
             }
             (Keeper::Conn, "commands") => COMMANDS_OPEN_MAX,
+            (Keeper::Conn, "pages") => PAGES_OPEN_MAX,
+            (Keeper::Conn, "overviews") => OVERVIEWS_OPEN_MAX,
             (Keeper::Conn, "timers") => {
+                let asked = COMMANDS_OPEN_MAX + PAGES_OPEN_MAX + OVERVIEWS_OPEN_MAX;
                 1_001
-                    + 2 * (2 * self.limits.logins_open_max
-                        + 2 * self.nodes * self.places
-                        + COMMANDS_OPEN_MAX)
+                    + 2 * (2 * self.limits.logins_open_max + 2 * self.nodes * self.places + asked)
             }
+            // A new link may stand before the end of the old one is noticed.
+            (Keeper::Conn, "links") => 2 * (16 + self.nodes),
             (Keeper::Conn, "balancers") => 2 * 16,
             // Those of its logic servers, also of one that is cut off.
             (Keeper::Conn, "accounts") => self.accounts,

@@ -331,6 +331,16 @@ impl Model {
         self.silence.read(stream, bytes, now_ms);
     }
 
+    /// An operator closes the session of this epoch.
+    pub fn kicked(&mut self, epoch: Epoch) {
+        self.sessions.kicked(epoch);
+    }
+
+    /// Whether anybody was ever granted this epoch.
+    pub fn is_published(&self, epoch: Epoch) -> bool {
+        self.sessions.is_published(epoch)
+    }
+
     /// A Close leaves for a session.
     ///
     /// # Errors

@@ -51,6 +51,8 @@ pub(super) struct Sessions {
     /// The highest epoch that each conn server ever published, over all its lives.
     highest: BTreeMap<usize, Epoch>,
     published: BTreeSet<Epoch>,
+    /// Sessions that an operator closes.
+    kicked: BTreeSet<Epoch>,
     /// Accounts that have more than one session.
     contested: Vec<AccountId>,
     /// Since when a conn server and a logic server are linked, by both.
@@ -167,7 +169,17 @@ impl Sessions {
         Some(session)
     }
 
-    /// `Close(replaced)` leaves. There must be something that replaced it.
+    /// An operator closes the session of this epoch.
+    pub(super) fn kicked(&mut self, epoch: Epoch) {
+        self.kicked.insert(epoch);
+    }
+
+    /// Whether anybody was ever granted this epoch.
+    pub(super) fn is_published(&self, epoch: Epoch) -> bool {
+        self.published.contains(&epoch)
+    }
+
+    /// `Close(replaced)` leaves. There must be something that replaced it, or an operator who did.
     pub(super) fn closes_replaced(&self, stream: Stream) -> Result<(), Broken> {
         let Some(session) = self.by_stream.get(&stream) else {
             return Ok(());
@@ -177,7 +189,8 @@ impl Sessions {
         };
         let mut live = of_account.live.iter();
         let closed = live.find(|live| live.stream == stream);
-        if closed.is_some_and(|live| live.epoch >= of_account.newest) {
+        let is_kicked = self.kicked.contains(&session.epoch);
+        if !is_kicked && closed.is_some_and(|live| live.epoch >= of_account.newest) {
             return Err(Broken::new(
                 "P5",
                 format_args!(
