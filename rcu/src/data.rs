@@ -26,6 +26,16 @@ pub(crate) const DEFAULT: &str = "./rcu-data";
 
 const KEYS: &str = "keys";
 
+/// Where `rcu up` on this directory says what its addresses are.
+pub(crate) fn up_json(directory: &Path) -> PathBuf {
+    directory.join("up.json")
+}
+
+/// What lets operators into the cluster of this directory.
+pub(crate) fn operator_key(directory: &Path) -> PathBuf {
+    directory.join(KEYS).join(OPERATOR)
+}
+
 /// A directory that is there, with its keys.
 #[derive(Clone, Debug)]
 pub(crate) struct DataDir {
@@ -105,7 +115,7 @@ impl DataDir {
     }
 
     pub(crate) fn up_json_path(&self) -> PathBuf {
-        self.path.join("up.json")
+        up_json(&self.path)
     }
 
     /// What lets the tiers, and operators, into one another's links.

@@ -2,6 +2,7 @@
 
 mod check;
 mod cluster;
+mod command;
 mod completions;
 mod config;
 mod data;
@@ -12,9 +13,14 @@ mod device;
 mod fleet;
 mod keys;
 mod logs;
+mod node;
+mod operator;
 mod screen;
+mod session;
 mod simulate;
 mod table;
+mod time;
+mod top;
 mod up;
 
 use std::process::ExitCode;
@@ -34,17 +40,22 @@ Examples:
   rcu demo                          a whole cluster and 200 simulated devices, until Ctrl-C
   rcu up                            a cluster of your own, in ./rcu-data
   rcu device add my-device          make an account; prints its key once
+  rcu top                           the running cluster, live
+  rcu node list                     its processes; rcu session list: who is connected
+  rcu command send my-device ping   have a device do something
   rcu explain 52430105030000005ccbd217
   rcu explain code 4007             what a line of the log means, and what to do
   rcu logs stats /var/log/rcu       the lines of log files, counted
 
 Environment:
   RCU_LOG                      what is logged, for example info or logic_server=debug
+  RCU_CLUSTER=HOST:PORT        a conn server, for node, session, command and top
+  RCU_OPERATOR_KEY_FILE=FILE   the operator's key for it
   RCU_LOGIC_SERVER__WINDOW=16  overrides a key of the configuration, and so on for every key
   RCU_DATABASE_URL             the database of `rcu db`, `rcu device` and `rcu simulate`
   RCU_MASTER_KEY_FILE          the file of the key that opens its accounts
 
-Exit codes: 0 done, 1 failed, 2 wrong usage."
+Exit codes: 0 done, 1 failed, 2 wrong usage; session and command have more, see their --help."
 )]
 struct Rcu {
     #[command(subcommand)]
@@ -56,6 +67,10 @@ enum Command {
     Demo(demo::Demo),
     Up(up::Up),
     Device(device::Device),
+    Node(node::Node),
+    Session(session::Session),
+    Command(command::Command),
+    Top(top::Top),
     Config(check::ConfigCommand),
     Db(db::Db),
     Keys(keys::KeysCommand),
@@ -71,6 +86,10 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Up(up) => up.run(),
         Command::Device(device) => device.run(),
+        Command::Node(node) => node.run(),
+        Command::Session(session) => session.run(),
+        Command::Command(command) => command.run(),
+        Command::Top(top) => top.run(),
         Command::Config(config) => config.run(),
         Command::Db(db) => db.run(),
         Command::Keys(keys) => keys.run(),

@@ -2,85 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::fs;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command as Process, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use common::device::code::CommandStatus;
 use common::device::command::cluster_code;
 use common::link::message::{AccountCommand, CommandAnswer, Message, Order};
 use common::link::{Keys, Role, call};
-use simulator::device::{Identity, Settings as DeviceSettings};
-use simulator::driver::{Settings, Simulator};
-use simulator::keys::key_from_hex;
 
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
-/// Nothing here takes as long; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A cluster on free ports; killed where a test fails before it ends it.
-struct Up {
-    process: Child,
-    data: tempfile::TempDir,
-}
+use support::{PATIENCE, Up, rcu};
 
 impl Up {
-    fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let config = data.path().join("up.toml");
-        let free = "listen = \"127.0.0.1:0\"\n";
-        fs::write(&config, format!("[balancer]\n{free}[logic_server]\n{free}")).unwrap();
-        let process = rcu(data.path(), &["up", "--config", config.to_str().unwrap()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let up = Self { process, data };
-        wait_for("up.json", || up.data.path().join("up.json").exists());
-        up
-    }
-
-    /// An address that up.json names.
-    fn address(&self, pointer: &str) -> SocketAddr {
-        let text = fs::read_to_string(self.data.path().join("up.json")).unwrap();
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-        json.pointer(pointer)
-            .unwrap()
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap()
-    }
-
-    fn add(&self, account: &str) {
-        let added = rcu(self.data.path(), &["device", "add", account, "--key", KEY])
-            .output()
-            .unwrap();
-        assert!(added.status.success(), "{added:?}");
-    }
-
-    /// A device of this account, attached.
-    fn device(&self, account: &str) -> Simulator {
-        let simulator = Simulator::start(Settings {
-            balancers: vec![self.address("/balancer/0").to_string()],
-            identities: vec![Identity {
-                account: account.parse().unwrap(),
-                key: key_from_hex(KEY).unwrap(),
-            }],
-            device: DeviceSettings {
-                report_interval_ms: 0,
-                ..DeviceSettings::default()
-            },
-            ..Settings::default()
-        })
-        .unwrap();
-        wait_for("the device to attach", || simulator.stats().attached == 1);
-        simulator
-    }
-
     fn command(&self, account: &str, order: Order) -> CommandAnswer {
         let keys = self.data.path().join("keys");
         let keys = Keys::default()
@@ -100,28 +33,6 @@ impl Up {
             Some(Message::CommandAnswer(answer)) => answer,
             other => panic!("{other:?}"),
         }
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        // Fails where it has ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn rcu(data: &Path, arguments: &[&str]) -> Process {
-    let mut process = Process::new(env!("CARGO_BIN_EXE_rcu"));
-    process.args(arguments).arg("--data").arg(data);
-    process
-}
-
-fn wait_for(what: &str, is_there: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is_there() {
-        assert!(begun.elapsed() < PATIENCE, "waited for {what}");
-        sleep(Duration::from_millis(10));
     }
 }
 

@@ -139,10 +139,7 @@ impl Table {
     }
 
     /// Id and name of those that there are.
-    pub(super) async fn names(
-        &self,
-        ids: &[AccountId],
-    ) -> Result<Vec<(i64, String)>, sqlx::Error> {
+    pub(super) async fn names(&self, ids: &[AccountId]) -> Result<Vec<(i64, String)>, sqlx::Error> {
         on_either!(self, it => it.names(ids))
     }
 

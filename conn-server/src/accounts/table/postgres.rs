@@ -96,10 +96,7 @@ impl Postgres {
         Ok(answer)
     }
 
-    pub(super) async fn names(
-        &self,
-        ids: &[AccountId],
-    ) -> Result<Vec<(i64, String)>, sqlx::Error> {
+    pub(super) async fn names(&self, ids: &[AccountId]) -> Result<Vec<(i64, String)>, sqlx::Error> {
         let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
         sqlx::query_as("SELECT id, name FROM accounts WHERE id = ANY($1)")
             .bind(ids)

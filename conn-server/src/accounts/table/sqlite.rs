@@ -81,10 +81,7 @@ impl Sqlite {
         .await
     }
 
-    pub(super) async fn names(
-        &self,
-        ids: &[AccountId],
-    ) -> Result<Vec<(i64, String)>, sqlx::Error> {
+    pub(super) async fn names(&self, ids: &[AccountId]) -> Result<Vec<(i64, String)>, sqlx::Error> {
         sqlx::query_as("SELECT id, name FROM accounts WHERE id IN (SELECT value FROM json_each(?))")
             .bind(json(ids))
             .fetch_all(self.reader())

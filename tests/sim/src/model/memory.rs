@@ -95,8 +95,7 @@ impl Memory {
             (Keeper::Conn, "overviews") => OVERVIEWS_OPEN_MAX,
             (Keeper::Conn, "timers") => {
                 let asked = COMMANDS_OPEN_MAX + PAGES_OPEN_MAX + OVERVIEWS_OPEN_MAX;
-                1_001
-                    + 2 * (2 * self.limits.logins_open_max + 2 * self.nodes * self.places + asked)
+                1_001 + 2 * (2 * self.limits.logins_open_max + 2 * self.nodes * self.places + asked)
             }
             // A new link may stand before the end of the old one is noticed.
             (Keeper::Conn, "links") => 2 * (16 + self.nodes),

@@ -1,0 +1,211 @@
+//! How commands reach a running cluster: over the link, as an operator, at any of its conn servers.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use common::link::message::{
+    AccountCommand, CommandAnswer, KickAnswer, KickAsk, Message, NoSession, NodeView, NodesAnswer,
+    NodesAsk, SessionAnswer, SessionAsk, SessionsAnswer, SessionsAsk,
+};
+use common::link::{Caller, Keys, Role};
+use serde::{Deserialize, Serialize};
+
+use crate::data;
+
+/// The account has no session; there may be no such account.
+pub(crate) const EXIT_NOT_ATTACHED: u8 = 3;
+/// The device answered, and not `ok`.
+pub(crate) const EXIT_NOT_OK: u8 = 4;
+
+/// A conn server answers within half a second what it knows, and within 4 s what it has to ask.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+
+pub(crate) use common::process::Failure;
+
+/// Which cluster, and with which key.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Target {
+    /// Any conn server of the cluster; without it that of `rcu up` on --data.
+    #[arg(long, value_name = "HOST:PORT", env = "RCU_CLUSTER", global = true)]
+    cluster: Option<String>,
+    /// The operator's key; without it keys/operator of --data.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "RCU_OPERATOR_KEY_FILE",
+        global = true
+    )]
+    operator_key: Option<PathBuf>,
+    /// The data directory of `rcu up`, for whatever the two above do not say.
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT, global = true)]
+    data: PathBuf,
+    /// Prints JSON, one object a line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// What up.json says of the cluster.
+#[derive(Deserialize)]
+struct UpJson {
+    conn_server: String,
+}
+
+impl Target {
+    fn address(&self) -> Result<String, Failure> {
+        if let Some(address) = &self.cluster {
+            return Ok(address.clone());
+        }
+        let path = data::up_json(&self.data);
+        let text = fs::read(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => format!(
+                "no cluster runs on {}: start `rcu up`, or name a conn server with --cluster or RCU_CLUSTER",
+                self.data.display()
+            ),
+            _ => format!("cannot read {}: {error}", path.display()),
+        })?;
+        let up: UpJson = serde_json::from_slice(&text)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(up.conn_server)
+    }
+
+    fn keys(&self) -> Result<Keys, Failure> {
+        let path = self.operator_key.clone();
+        let path = path.unwrap_or_else(|| data::operator_key(&self.data));
+        Ok(Keys::default().with_operator_file(&path)?)
+    }
+
+    /// Runs a command on the link, which is closed at its end.
+    pub(crate) fn run<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Operator) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let mut operator = Operator::connect(self).await?;
+            let done = work(&mut operator).await;
+            operator.caller.close().await;
+            done
+        })
+    }
+}
+
+/// A link to a conn server.
+#[derive(Debug)]
+pub(crate) struct Operator {
+    caller: Caller,
+}
+
+impl Operator {
+    async fn connect(target: &Target) -> Result<Self, Failure> {
+        let (address, keys) = (target.address()?, target.keys()?);
+        let dialling = Caller::connect(&address, Role::Operator, keys, ANSWERED_WITHIN);
+        let caller = dialling.await?;
+        Ok(Self { caller })
+    }
+
+    /// The replies of a device, and how it ended. The device is waited for; the link a little longer.
+    pub(crate) async fn command(
+        &mut self,
+        command: AccountCommand,
+        wait: Duration,
+        link_max: Duration,
+    ) -> Result<Vec<CommandAnswer>, Failure> {
+        let answers = self.caller.ask_for(command, wait, wait + link_max).await?;
+        let answers = answers.into_iter().map(|answer| match answer {
+            Message::CommandAnswer(answer) => Ok(answer),
+            _ => Err(unexpected()),
+        });
+        answers.collect()
+    }
+
+    /// The final answer.
+    async fn ask(&mut self, message: impl Into<Message>) -> Result<Message, Failure> {
+        let answers = self.ask_all(message).await?;
+        answers.into_iter().next_back().ok_or_else(unexpected)
+    }
+
+    /// All answers, the final one last.
+    async fn ask_all(&mut self, message: impl Into<Message>) -> Result<Vec<Message>, Failure> {
+        Ok(self.caller.ask(message, ANSWERED_WITHIN).await?)
+    }
+
+    /// The nodes that the conn server knows, itself first.
+    pub(crate) async fn nodes(&mut self) -> Result<Vec<NodeView>, Failure> {
+        let mut all = vec![];
+        for answer in self.ask_all(NodesAsk).await? {
+            match answer {
+                Message::NodesAnswer(NodesAnswer::Page { nodes, .. }) => all.extend(nodes),
+                Message::NodesAnswer(NodesAnswer::Busy) => return Err(busy()),
+                _ => return Err(unexpected()),
+            }
+        }
+        let peer = self.caller.peer();
+        if let Some(own) = all.first_mut() {
+            own.name = Some(peer.node.clone());
+            own.link = peer.address.to_string();
+            own.link_version = peer.version;
+        }
+        Ok(all)
+    }
+
+    pub(crate) async fn sessions(&mut self, ask: SessionsAsk) -> Result<SessionsAnswer, Failure> {
+        match self.ask(ask).await? {
+            Message::SessionsAnswer(answer) => Ok(answer),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(crate) async fn session(&mut self, ask: SessionAsk) -> Result<SessionAnswer, Failure> {
+        match self.ask(ask).await? {
+            Message::SessionAnswer(answer) => Ok(answer),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(crate) async fn kick(&mut self, ask: KickAsk) -> Result<KickAnswer, Failure> {
+        match self.ask(ask).await? {
+            Message::KickAnswer(answer) => Ok(answer),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+pub(crate) fn busy() -> Failure {
+    "the conn server has too much to do, or cannot read the accounts: try again".into()
+}
+
+pub(crate) fn unexpected() -> Failure {
+    "the conn server answers something else".into()
+}
+
+/// Why there is no session, as JSON has it, and for people.
+pub(crate) fn no_session(why: NoSession) -> (&'static str, &'static str) {
+    match why {
+        NoSession::UnknownAccount => ("unknown_account", "there is no such account"),
+        NoSession::NotAttached => (
+            "not_attached",
+            "it has no session on this conn server's nodes",
+        ),
+        NoSession::Busy => (
+            "busy",
+            "the conn server has too much to do, or cannot read the accounts: try again",
+        ),
+        NoSession::NoAnswer => (
+            "no_answer",
+            "its logic server was lost, or did not answer: look again",
+        ),
+        NoSession::Unsupported => ("unsupported", "its logic server is of an older version"),
+    }
+}
+
+/// One object, one line.
+pub(crate) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
+    let mut line = serde_json::to_string(value)?;
+    line.push('\n');
+    Ok(io::stdout().write_all(line.as_bytes())?)
+}

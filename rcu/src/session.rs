@@ -1,0 +1,312 @@
+//! `rcu session`: who is connected to a running cluster, and to end that.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use common::epoch::Epoch;
+use common::ids::{AccountName, NodeName};
+use common::link::message::{
+    KickAnswer, KickAsk, NoSession, SESSIONS_PAGE_MAX, SessionAnswer, SessionAsk, SessionView,
+    SessionsAnswer, SessionsAsk,
+};
+use serde::Serialize;
+
+use crate::operator::{EXIT_NOT_ATTACHED, Failure, Operator, Target, busy, json_line, no_session};
+use crate::time;
+use common::process::EXIT_FAILED;
+
+/// Shows who is connected to a running cluster, and closes sessions.
+///
+/// A conn server is asked: it knows the sessions on the logic servers that it dials. In a cluster of
+/// several conn servers with logic servers of their own, ask each.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  rcu session list --node logic-1 --limit 20
+  rcu session list --json | jq -r .account > online.txt
+  rcu session show truck-000001
+  rcu session kick truck-000001
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the account has no session.")]
+pub(crate) struct Session {
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Lists the sessions, node by node, each in the order in which accounts were made.
+    List(List),
+    /// Shows one session as its logic server sees it now.
+    Show { account: AccountName },
+    /// Closes a session with the contract's `replaced`: the device logs in anew, after its backoff,
+    /// and may be sent to another node. To keep it out, use `rcu device disable`.
+    Kick { account: AccountName },
+}
+
+#[derive(Args)]
+struct List {
+    /// Those on this logic server alone.
+    #[arg(long, value_name = "NAME")]
+    node: Option<NodeName>,
+    /// No more than so many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+/// A line of `rcu session list --json`.
+#[derive(Debug, Serialize)]
+struct Line {
+    /// `null`: the conn server could not read the accounts.
+    account: Option<String>,
+    account_id: i64,
+    node: String,
+    epoch: i64,
+    /// When its login was granted, by the conn server's clock.
+    granted_at_ms: u64,
+}
+
+/// What `rcu session show --json` and `kick --json` print.
+#[derive(Debug, Default, Serialize)]
+struct Shown {
+    account: String,
+    /// attached, kicked, not_attached, unknown_account, busy, no_answer or unsupported.
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<i64>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
+}
+
+#[derive(Debug, Serialize)]
+struct State {
+    granted_at_ms: u64,
+    source: Option<String>,
+    heartbeat_s: u16,
+    /// Since its last whole frame.
+    silent_ms: u64,
+    /// Telemetry frames that wait for the database.
+    unanswered: u16,
+    /// A command is under way.
+    command: bool,
+}
+
+impl Session {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let json = self.target.json;
+        let target = self.target;
+        match self.action {
+            Action::List(list) => {
+                let listed = target.run(async |operator| list.run(operator, json).await);
+                listed.or_else(time::had_enough)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Action::Show { account } => show(&target, account),
+            Action::Kick { account } => kick(&target, account),
+        }
+    }
+}
+
+impl List {
+    async fn run(self, operator: &mut Operator, json: bool) -> Result<(), Failure> {
+        let mut out = io::BufWriter::new(io::stdout());
+        if !json {
+            writeln!(out, "{}", row("account", "id", "node", "granted", "epoch"))?;
+        }
+        let mut left = self.limit.unwrap_or(u64::MAX);
+        let mut from = None;
+        loop {
+            let limit = left.min(SESSIONS_PAGE_MAX.into());
+            let ask = SessionsAsk {
+                node: self.node.clone(),
+                from,
+                limit: u32::try_from(limit).unwrap_or(SESSIONS_PAGE_MAX),
+            };
+            let (node, sessions, next) = page(operator.sessions(ask).await?)?;
+            left -= (sessions.len() as u64).min(left);
+            for session in sessions {
+                let line = Line::new(session, node.as_ref());
+                match json {
+                    true => writeln!(out, "{}", serde_json::to_string(&line)?)?,
+                    false => writeln!(out, "{}", line.row())?,
+                }
+            }
+            // A page may be empty, and the list go on with the next node.
+            from = next;
+            if from.is_none() || left == 0 {
+                break;
+            }
+        }
+        Ok(out.flush()?)
+    }
+}
+
+type Page = (
+    Option<NodeName>,
+    Vec<SessionView>,
+    Option<common::link::message::SessionCursor>,
+);
+
+fn page(answer: SessionsAnswer) -> Result<Page, Failure> {
+    match answer {
+        SessionsAnswer::Page {
+            node,
+            sessions,
+            next,
+        } => Ok((node, sessions, next)),
+        SessionsAnswer::UnknownNode => {
+            Err("no logic server of this name is linked: see `rcu node list`".into())
+        }
+        SessionsAnswer::Busy => Err(busy()),
+        SessionsAnswer::NoAnswer(node) => {
+            Err(format!("{node} did not answer, or was lost: the list is not complete").into())
+        }
+        SessionsAnswer::Unsupported(node) => {
+            Err(format!("{node} is of an older version, and cannot list its sessions").into())
+        }
+    }
+}
+
+impl Line {
+    fn new(session: SessionView, node: Option<&NodeName>) -> Self {
+        Self {
+            account: session.account.map(String::from),
+            account_id: session.account_id.0,
+            node: node.map_or("-".into(), ToString::to_string),
+            epoch: session.epoch.to_i64(),
+            granted_at_ms: session.epoch.unix_ms(),
+        }
+    }
+
+    fn row(&self) -> String {
+        row(
+            self.account.as_deref().unwrap_or("?"),
+            &self.account_id.to_string(),
+            &self.node,
+            &time::date(self.granted_at_ms),
+            &self.epoch.to_string(),
+        )
+    }
+}
+
+fn row(account: &str, id: &str, node: &str, granted: &str, epoch: &str) -> String {
+    format!("{account:<32}  {id:>9}  {node:<16}  {granted:<20}  {epoch}")
+}
+
+fn show(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {
+    let ask = SessionAsk {
+        account: account.clone(),
+    };
+    let answer = target.run(async |operator| operator.session(ask).await)?;
+    let (account_id, node, state) = match answer {
+        SessionAnswer::Session {
+            account_id,
+            node,
+            state,
+        } => (account_id, node, state),
+        SessionAnswer::No(why) => return none(target, &account, why),
+    };
+    let source = state.source.map(|source| source.to_string());
+    if target.json {
+        json_line(&Shown {
+            account: account.to_string(),
+            outcome: "attached",
+            account_id: Some(account_id.0),
+            node: Some(node.to_string()),
+            epoch: Some(state.epoch.to_i64()),
+            state: Some(State {
+                granted_at_ms: state.epoch.unix_ms(),
+                source,
+                heartbeat_s: state.heartbeat_s,
+                silent_ms: state.silent_ms,
+                unanswered: state.unanswered,
+                command: state.command,
+            }),
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let lines = [
+        ("account", account.to_string()),
+        ("id", account_id.to_string()),
+        ("node", node.to_string()),
+        (
+            "address",
+            source.unwrap_or_else(|| "it went just now".into()),
+        ),
+        ("login granted", granted(state.epoch)),
+        ("heartbeat", format!("every {} s", state.heartbeat_s)),
+        ("last heard", format!("{} ms ago", state.silent_ms)),
+        (
+            "telemetry",
+            format!("{} frames wait for the database", state.unanswered),
+        ),
+        (
+            "command",
+            if state.command {
+                "one is under way"
+            } else {
+                "none"
+            }
+            .into(),
+        ),
+    ];
+    let text: String = lines
+        .iter()
+        .map(|(name, value)| format!("{name:<15}{value}\n"))
+        .collect();
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn granted(epoch: Epoch) -> String {
+    format!("{}, epoch {epoch}", time::date(epoch.unix_ms()))
+}
+
+fn kick(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {
+    let ask = KickAsk {
+        account: account.clone(),
+    };
+    let answer = target.run(async |operator| operator.kick(ask).await)?;
+    match answer {
+        KickAnswer::Kicked { node, epoch } => {
+            if target.json {
+                json_line(&Shown {
+                    account: account.to_string(),
+                    outcome: "kicked",
+                    node: Some(node.to_string()),
+                    epoch: Some(epoch.to_i64()),
+                    ..Shown::default()
+                })?;
+            } else {
+                eprintln!("{account} is closed on {node}; the device may log in again");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        KickAnswer::No(why) => none(target, &account, why),
+    }
+}
+
+/// There is no session, or nobody can say.
+fn none(target: &Target, account: &AccountName, why: NoSession) -> Result<ExitCode, Failure> {
+    let (outcome, text) = no_session(why);
+    if target.json {
+        json_line(&Shown {
+            account: account.to_string(),
+            outcome,
+            ..Shown::default()
+        })?;
+    } else {
+        eprintln!("{account}: {text}");
+    }
+    Ok(ExitCode::from(match why {
+        NoSession::UnknownAccount | NoSession::NotAttached => EXIT_NOT_ATTACHED,
+        NoSession::Busy | NoSession::NoAnswer | NoSession::Unsupported => EXIT_FAILED,
+    }))
+}
