@@ -1,5 +1,6 @@
 //! `rcu simulate`: simulated devices against a cluster that runs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +12,8 @@ use common::logging::{self, LogSettings};
 use common::process::EXIT_FAILED;
 use common::process::descriptors::{PROCESS, raise_limit};
 use common::process::signals::Stop;
-use simulator::checker::rows;
+use serde::Serialize;
+use simulator::checker::{Verdict, rows};
 use simulator::device::Identity;
 use simulator::driver::{Simulator, Stats};
 use simulator::keys;
@@ -19,6 +21,7 @@ use simulator::keys;
 use crate::cluster;
 use crate::database::{self, UrlArgument};
 use crate::fleet;
+use crate::operator::json_line;
 use crate::screen::Screen;
 
 /// Runs simulated devices against a cluster: they log in, attach, and drive around.
@@ -68,6 +71,60 @@ pub(crate) struct Simulate {
         hide_env_values = true
     )]
     database: Option<UrlArgument>,
+    /// Prints what happened as one JSON object, at the end.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `rcu simulate --json` prints.
+#[derive(Debug, Serialize)]
+struct Summary {
+    devices: u32,
+    never_attached: usize,
+    records_sent: u64,
+    records_acknowledged: u64,
+    unacknowledged: u64,
+    /// What the check of the database says; `null`: it was not checked.
+    stored_right: Option<bool>,
+    login_p50_ms: u64,
+    login_p99_ms: u64,
+    ack_p50_ms: u64,
+    ack_p99_ms: u64,
+    /// LoginReply and AttachReply by status, what came instead of one, and how sessions ended.
+    logins: BTreeMap<String, u64>,
+    login_faults: BTreeMap<String, u64>,
+    attaches: BTreeMap<String, u64>,
+    attach_faults: BTreeMap<String, u64>,
+    ends: BTreeMap<String, u64>,
+}
+
+impl Summary {
+    fn new(stats: &Stats, never_attached: usize, stored_right: Option<bool>) -> Self {
+        Self {
+            devices: stats.devices,
+            never_attached,
+            records_sent: stats.records_sent,
+            records_acknowledged: stats.records_acknowledged,
+            unacknowledged: stats.unacknowledged,
+            stored_right,
+            login_p50_ms: stats.login_ms.p50_ms,
+            login_p99_ms: stats.login_ms.p99_ms,
+            ack_p50_ms: stats.ack_ms.p50_ms,
+            ack_p99_ms: stats.ack_ms.p99_ms,
+            logins: named(&stats.logins),
+            login_faults: named(&stats.login_faults),
+            attaches: named(&stats.attaches),
+            attach_faults: named(&stats.attach_faults),
+            ends: named(&stats.ends),
+        }
+    }
+}
+
+fn named<T: ToString>(counts: &BTreeMap<T, u64>) -> BTreeMap<String, u64> {
+    let counts = counts.iter();
+    counts
+        .map(|(name, count)| (name.to_string(), *count))
+        .collect()
 }
 
 impl Simulate {
@@ -92,31 +149,46 @@ impl Simulate {
         let simulator = Simulator::start(settings)?;
         let mut screen = Screen::new();
         screen
-            .run(&mut stop, self.run_for, |_| line(&simulator.stats()))
+            .run(&mut stop, self.run_for, |_| match self.json {
+                true => String::new(),
+                false => line(&simulator.stats()),
+            })
             .await?;
-        println!("The devices stop and wait for their answers.");
+        if !self.json {
+            println!("The devices stop and wait for their answers.");
+        }
         let outcome = tokio::select! {
             outcome = fleet::stop(simulator) => outcome?,
             () = stop.wait() => return Err("interrupted before every answer had come".into()),
         };
-        print!("{}", summary(&outcome.stats));
         let never_attached = outcome
             .histories
             .iter()
             .filter(|history| history.attached() == 0)
             .count();
-        if never_attached > 0 {
-            println!("{never_attached} devices were never attached");
+        if !self.json {
+            print!("{}", summary(&outcome.stats));
+            if never_attached > 0 {
+                println!("{never_attached} devices were never attached");
+            }
         }
-        let mut is_well = never_attached == 0 && outcome.stats.unacknowledged == 0;
-        if let Some(database) = &self.database {
-            let database = database.as_ref().map_err(|mistake| *mistake)?;
-            let rows = rows::open(database).await?;
-            // A short run need not have sent every kind.
-            let verdict = rows::check(&rows, &outcome.histories, &[]).await?;
-            println!("{verdict}");
-            is_well &= verdict.holds();
+        let verdict = match &self.database {
+            Some(database) => {
+                let database = database.as_ref().map_err(|mistake| *mistake)?;
+                let rows = rows::open(database).await?;
+                // A short run need not have sent every kind.
+                Some(rows::check(&rows, &outcome.histories, &[]).await?)
+            }
+            None => None,
+        };
+        let holds = verdict.as_ref().map(Verdict::holds);
+        match (self.json, verdict) {
+            (true, _) => json_line(&Summary::new(&outcome.stats, never_attached, holds))?,
+            (false, Some(verdict)) => println!("{verdict}"),
+            (false, None) => {}
         }
+        let is_well = never_attached == 0 && outcome.stats.unacknowledged == 0;
+        let is_well = is_well && holds != Some(false);
         Ok(if is_well {
             ExitCode::SUCCESS
         } else {
