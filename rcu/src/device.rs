@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use common::database::{Client, Database};
@@ -18,9 +18,13 @@ use conn_server::accounts::seal::MasterKey;
 use conn_server::accounts::store::{Accounts, Described, Online};
 use rand::TryRng;
 use rand::rngs::SysRng;
+use serde::Serialize;
 
 use crate::data::{self, DataDir};
 use crate::database::{self, UrlArgument};
+use crate::import::Import;
+use crate::operator::json_line;
+use crate::time;
 
 /// Names of a fleet are numbered with six digits.
 const FLEET_COUNT_MAX: u32 = 999_999;
@@ -42,7 +46,8 @@ type Failure = Box<dyn std::error::Error>;
 Examples:
   rcu device add my-device                 prints its key, once
   rcu device add --fleet truck --count 200 --out keys.csv
-  rcu device list
+  rcu device import trucks.csv --out keys.csv
+  rcu device list --json | jq -r 'select(.enabled | not) | .account'
   rcu device disable my-device             ends its session, too
   rcu device list --database postgres://rcu@localhost/rcu --master-key /etc/rcu/master.key")]
 pub(crate) struct Device {
@@ -63,6 +68,9 @@ pub(crate) struct Device {
     /// The file with the master key of that database.
     #[arg(long, value_name = "FILE", env = "RCU_MASTER_KEY_FILE", global = true)]
     master_key: Option<PathBuf>,
+    /// Prints JSON, one object a line.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     action: Action,
 }
@@ -70,6 +78,7 @@ pub(crate) struct Device {
 #[derive(Subcommand)]
 enum Action {
     Add(Add),
+    Import(Import),
     /// Shows all accounts, in order of their names.
     List,
     /// Shows one account: its last login, and whether it is online.
@@ -167,11 +176,10 @@ impl Device {
         runtime.block_on(async {
             let (database, master) = self.open().await?;
             let accounts = Accounts::new(database.clone(), master);
-            let done = self.action.run(&accounts).await;
+            let done = self.action.run(&accounts, self.json).await;
             database.close().await;
             done
-        })?;
-        Ok(ExitCode::SUCCESS)
+        })
     }
 
     async fn open(&self) -> Result<(Database, MasterKey), Failure> {
@@ -192,7 +200,9 @@ impl Device {
     async fn open_data(&self, path: Option<&Path>) -> Result<(Database, MasterKey), Failure> {
         let path = path.unwrap_or(Path::new(data::DEFAULT));
         let data = match &self.action {
-            Action::Add(_) => DataDir::open_or_make(path)?,
+            Action::Add(_) | Action::Import(Import { dry_run: false, .. }) => {
+                DataDir::open_or_make(path)?
+            }
             _ => DataDir::open(path)?,
         };
         let database = Database::open(&data.database_path()).await?;
@@ -201,46 +211,61 @@ impl Device {
 }
 
 impl Action {
-    async fn run(self, accounts: &Accounts) -> Result<(), Failure> {
-        let now_ms = unix_ms();
+    async fn run(self, accounts: &Accounts, json: bool) -> Result<ExitCode, Failure> {
+        let now_ms = i64::try_from(time::unix_ms()).unwrap_or(i64::MAX);
         match self {
-            Self::Add(add) => add.run(accounts, now_ms).await?,
-            Self::List => list(accounts).await.or_else(had_enough)?,
+            Self::Add(add) => add.run(accounts, now_ms, json).await?,
+            Self::Import(import) => return import.run(accounts, now_ms, json).await,
+            Self::List => list(accounts, json).await.or_else(time::had_enough)?,
             Self::Show { account } => {
                 let (described, online) = accounts.show(&account).await?;
-                io::stdout().write_all(page(&described, online.as_ref()).as_bytes())?;
+                match json {
+                    true => json_line(&Shown {
+                        account: Line::from(&described),
+                        online: online.as_ref().map(Since::from),
+                    })?,
+                    false => {
+                        io::stdout().write_all(page(&described, online.as_ref()).as_bytes())?;
+                    }
+                }
             }
-            Self::Disable { account } => match accounts.disable(&account, now_ms).await? {
-                true => eprintln!("{account} is disabled"),
-                false => eprintln!("{account} was disabled already"),
-            },
-            Self::Enable { account } => match accounts.enable(&account, now_ms).await? {
-                true => eprintln!("{account} is enabled"),
-                false => eprintln!("{account} was enabled already"),
-            },
+            Self::Disable { account } => {
+                let changed = accounts.disable(&account, now_ms).await?;
+                told(&account, "disabled", changed, json)?;
+            }
+            Self::Enable { account } => {
+                let changed = accounts.enable(&account, now_ms).await?;
+                told(&account, "enabled", changed, json)?;
+            }
             Self::RotateKey(RotateKey { account, key }) => {
                 let key = key.map_or_else(random_key, Ok)?;
                 accounts.rotate_key(&account, &key, now_ms).await?;
-                eprintln!("{account} has this key from now on; it is not shown again");
-                writeln!(io::stdout(), "{}", hex(&key))?;
+                if !json {
+                    eprintln!("{account} has this key from now on; it is not shown again");
+                }
+                print_key(&account, &key, json)?;
             }
             Self::Remove { account } => {
                 accounts.remove(&account, now_ms).await?;
-                eprintln!("{account} is removed; what it sent stays");
+                match json {
+                    true => json_line(&Changed::new(&account, "removed", true))?,
+                    false => eprintln!("{account} is removed; what it sent stays"),
+                }
             }
         }
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }
 }
 
 impl Add {
-    async fn run(self, accounts: &Accounts, now_ms: i64) -> Result<(), Failure> {
+    async fn run(self, accounts: &Accounts, now_ms: i64, json: bool) -> Result<(), Failure> {
         if let Some(account) = self.account {
             let key = self.key.map_or_else(random_key, Ok)?;
             accounts.add(&account, &key, now_ms).await?;
-            eprintln!("{account} has this key; it is not shown again");
-            writeln!(io::stdout(), "{}", hex(&key))?;
-            return Ok(());
+            if !json {
+                eprintln!("{account} has this key; it is not shown again");
+            }
+            return print_key(&account, &key, json);
         }
         let (Some(prefix), Some(count)) = (self.fleet, self.count) else {
             return Err("an account, or --fleet and --count".into());
@@ -256,10 +281,19 @@ impl Add {
                     fs::remove_file(path)?;
                     return Err(error.into());
                 }
-                eprintln!(
-                    "{count} accounts added; their keys are in {}",
-                    path.display()
-                );
+                match json {
+                    true => json_line(&serde_json::json!({ "added": count, "keys": path }))?,
+                    false => eprintln!(
+                        "{count} accounts added; their keys are in {}",
+                        path.display()
+                    ),
+                }
+            }
+            None if json => {
+                accounts.add_many(&fleet, now_ms).await?;
+                for (account, key) in &fleet {
+                    print_key(account, key, json)?;
+                }
             }
             None => {
                 accounts.add_many(&fleet, now_ms).await?;
@@ -307,31 +341,123 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-async fn list(accounts: &Accounts) -> Result<(), Failure> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    writeln!(
-        out,
-        "{:<32}  {:<8}  {:<20}  {:<16}  firmware",
-        "account", "enabled", "last login", "logic server"
-    )?;
+/// A line of `rcu device list --json`.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    account: &'a str,
+    account_id: i64,
+    enabled: bool,
+    /// Grows with every change of key or `enabled`.
+    version: i64,
+    created_at_ms: i64,
+    /// As of the last login, like the three below.
+    firmware: Option<&'a str>,
+    last_login_at_ms: Option<i64>,
+    last_source: Option<&'a str>,
+    last_node: Option<&'a str>,
+}
+
+/// What `rcu device show --json` prints.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    account: Line<'a>,
+    /// `null`: it is not.
+    online: Option<Since<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Since<'a> {
+    node: &'a str,
+    source: &'a str,
+    attached_at_ms: i64,
+}
+
+/// What `rcu device disable --json`, `enable` and `remove` print.
+#[derive(Debug, Serialize)]
+struct Changed<'a> {
+    account: &'a str,
+    /// What it is now: disabled, enabled or removed.
+    is: &'static str,
+    /// False: it was so before.
+    changed: bool,
+}
+
+impl<'a> From<&'a Described> for Line<'a> {
+    fn from(account: &'a Described) -> Self {
+        Self {
+            account: &account.name,
+            account_id: account.id,
+            enabled: account.enabled,
+            version: account.version,
+            created_at_ms: account.created_at_ms,
+            firmware: account.firmware.as_deref(),
+            last_login_at_ms: account.last_login_at_ms,
+            last_source: account.last_source.as_deref(),
+            last_node: account.last_node.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&'a Online> for Since<'a> {
+    fn from(online: &'a Online) -> Self {
+        Self {
+            node: &online.node,
+            source: &online.source,
+            attached_at_ms: online.attached_at_ms,
+        }
+    }
+}
+
+impl<'a> Changed<'a> {
+    fn new(account: &'a AccountName, is: &'static str, changed: bool) -> Self {
+        let account = account.as_str();
+        Self {
+            account,
+            is,
+            changed,
+        }
+    }
+}
+
+fn told(account: &AccountName, is: &'static str, changed: bool, json: bool) -> Result<(), Failure> {
+    match (json, changed) {
+        (true, _) => json_line(&Changed::new(account, is, changed))?,
+        (false, true) => eprintln!("{account} is {is}"),
+        (false, false) => eprintln!("{account} was {is} already"),
+    }
+    Ok(())
+}
+
+fn print_key(account: &AccountName, key: &DeviceKey, json: bool) -> Result<(), Failure> {
+    match json {
+        true => json_line(&serde_json::json!({ "account": account.as_str(), "key": hex(key) })),
+        false => Ok(writeln!(io::stdout(), "{}", hex(key))?),
+    }
+}
+
+async fn list(accounts: &Accounts, json: bool) -> Result<(), Failure> {
+    let mut out = io::BufWriter::new(io::stdout());
+    if !json {
+        writeln!(
+            out,
+            "{:<32}  {:<8}  {:<20}  {:<16}  firmware",
+            "account", "enabled", "last login", "logic server"
+        )?;
+    }
     let mut after = String::new();
     loop {
         let page = accounts.list(&after, PAGE_ROWS).await?;
         let Some(last) = page.last() else { break };
         after.clone_from(&last.name);
         for account in &page {
-            writeln!(out, "{}", row(account))?;
+            match json {
+                true => writeln!(out, "{}", serde_json::to_string(&Line::from(account))?)?,
+                false => writeln!(out, "{}", row(account))?,
+            }
         }
     }
     Ok(out.flush()?)
-}
-
-/// Whoever reads only the beginning of a list has what they wanted.
-fn had_enough(error: Failure) -> Result<(), Failure> {
-    match error.downcast_ref::<io::Error>() {
-        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        _ => Err(error),
-    }
 }
 
 fn row(account: &Described) -> String {
@@ -339,7 +465,7 @@ fn row(account: &Described) -> String {
         "{:<32}  {:<8}  {:<20}  {:<16}  {}",
         account.name,
         yes_or_no(account.enabled),
-        account.last_login_at_ms.map_or("never".into(), time),
+        account.last_login_at_ms.map_or("never".into(), date),
         account.last_node.as_deref().unwrap_or("-"),
         account.firmware.as_deref().unwrap_or("-"),
     )
@@ -349,17 +475,17 @@ fn page(account: &Described, online: Option<&Online>) -> String {
     let last_login = account.last_login_at_ms.map_or("never".into(), |at_ms| {
         let source = account.last_source.as_deref().unwrap_or("?");
         let node = account.last_node.as_deref().unwrap_or("?");
-        format!("{} from {source}, sent to {node}", time(at_ms))
+        format!("{} from {source}, sent to {node}", date(at_ms))
     });
     let online = online.map_or("no".into(), |online| {
-        let since = time(online.attached_at_ms);
+        let since = date(online.attached_at_ms);
         format!("since {since} from {}, on {}", online.source, online.node)
     });
     let lines = [
         ("account", account.name.clone()),
         ("id", account.id.to_string()),
         ("enabled", yes_or_no(account.enabled).into()),
-        ("created", time(account.created_at_ms)),
+        ("created", date(account.created_at_ms)),
         ("firmware", account.firmware.clone().unwrap_or("-".into())),
         ("last login", last_login),
         ("online", online),
@@ -374,28 +500,18 @@ fn yes_or_no(yes: bool) -> &'static str {
     if yes { "yes" } else { "no" }
 }
 
-/// The end of the year 9999, the last that can be written so.
-const UNIX_MS_MAX: u64 = 253_402_300_799_999;
-
-/// Unix milliseconds as a date and a time of day, UTC.
-fn time(unix_ms: i64) -> String {
-    let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
-    let since = Duration::from_millis(unix_ms.min(UNIX_MS_MAX));
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+/// Of a column, which is never negative.
+fn date(unix_ms: i64) -> String {
+    time::date(u64::try_from(unix_ms).unwrap_or_default())
 }
 
-fn unix_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
-}
-
-fn random_key() -> Result<DeviceKey, Failure> {
+pub(crate) fn random_key() -> Result<DeviceKey, Failure> {
     let mut key = [0; 32];
     SysRng.try_fill_bytes(&mut key)?;
     Ok(Secret::new(key))
 }
 
-fn hex(key: &DeviceKey) -> String {
+pub(crate) fn hex(key: &DeviceKey) -> String {
     key.expose()
         .iter()
         .map(|byte| format!("{byte:02x}"))
@@ -540,13 +656,6 @@ mod tests {
     }
 
     #[test]
-    fn whoever_closes_a_list_early_had_enough() {
-        let broken_pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
-        assert!(had_enough(broken_pipe().into()).is_ok());
-        assert!(had_enough(io::Error::other("disk").into()).is_err());
-    }
-
-    #[test]
     fn accounts_of_a_postgresql_database_need_its_master_key() {
         let test = servers::TestDatabase::new();
         let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -569,6 +678,7 @@ mod tests {
             "add --fleet truck --count 3",
             "disable my-device",
             "list",
+            "list --json",
             "show my-device",
             "rotate-key my-device",
             "remove my-device",
@@ -576,5 +686,15 @@ mod tests {
             run(command, true).unwrap_or_else(|error| panic!("{command}: {error}"));
         }
         assert!(run("show my-device", true).is_err(), "it was removed");
+
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        fs::write(path("list.csv"), "truck-000001\nvan-1\nvan-2\n").unwrap();
+        for made in ["made.csv", "again.csv"] {
+            let import = format!("import {} --out {}", path("list.csv"), path(made));
+            assert_eq!(run(&import, true).unwrap(), ExitCode::SUCCESS);
+        }
+        let made = fs::read_to_string(path("made.csv")).unwrap();
+        assert_eq!(made.lines().count(), 3, "of those that were not there");
+        assert!(!Path::new(&path("again.csv")).exists(), "no key was made");
     }
 }

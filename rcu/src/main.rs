@@ -11,6 +11,7 @@ mod db;
 mod demo;
 mod device;
 mod fleet;
+mod import;
 mod keys;
 mod logs;
 mod node;

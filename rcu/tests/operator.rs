@@ -236,3 +236,54 @@ fn a_cluster_is_named_by_its_address_and_key_and_refuses_another() {
     );
     assert!(!refused.told.contains(KEY), "{refused:?}");
 }
+
+#[test]
+fn a_list_is_imported_while_the_cluster_runs_and_again() {
+    let up = Up::start();
+    let list = up.data.path().join("trucks.csv");
+    let list = list.to_str().unwrap();
+    let import = |more: &[&str]| up.rcu(&[&["device", "import", list, "--json"], more].concat());
+    fs::write(
+        list,
+        format!("account,key\ntruck-1,{KEY}\ntr uck,\ntruck-1\n"),
+    )
+    .unwrap();
+    let wrong = import(&[]);
+    assert_eq!(wrong.code, 1);
+    let mistakes = wrong.one()["mistakes"].clone();
+    assert_eq!(
+        (&mistakes[0]["line"], &mistakes[1]["line"]),
+        (&3.into(), &4.into())
+    );
+
+    fs::write(list, format!("account,key\ntruck-1,{KEY}\ntruck-2\n")).unwrap();
+    let out = up.data.path().join("made.csv");
+    let out = out.to_str().unwrap();
+    let dry = import(&["--dry-run", "--out", out]);
+    assert_eq!((dry.code, &dry.one()["added"]), (0, &2.into()), "{dry:?}");
+    let none = up.rcu(&["device", "list", "--json"]);
+    assert_eq!(none.json(), Vec::<Value>::new());
+    let done = import(&["--out", out]);
+    assert_eq!(
+        (done.code, &done.one()["keys_made"]),
+        (0, &1.into()),
+        "{done:?}"
+    );
+    let _device = up.device("truck-1");
+
+    let again = import(&["--out", &format!("{out}.again")]);
+    assert_eq!(again.code, 0);
+    assert_eq!(again.one()["existing_lines"], "2-3", "{again:?}");
+    assert!(
+        !fs::exists(format!("{out}.again")).unwrap(),
+        "no key was made"
+    );
+    let accounts = up.rcu(&["device", "list", "--json"]).json();
+    assert_eq!(accounts[1]["account"], "truck-2");
+    assert_eq!(accounts[1]["last_login_at_ms"], Value::Null);
+    let shown = up.rcu(&["device", "show", "truck-1", "--json"]).one();
+    assert_eq!(
+        (&shown["account"], &shown["enabled"]),
+        (&"truck-1".into(), &true.into())
+    );
+}

@@ -1,6 +1,8 @@
 //! What people do with accounts. Each change stands in one transaction with its row in
 //! `account_changes`, so that every conn server hears of it, whether one runs now or not.
 
+mod import;
+
 use common::database::Database;
 use common::ids::AccountName;
 use common::secret::DeviceKey;

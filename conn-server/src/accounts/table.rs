@@ -167,6 +167,15 @@ impl Table {
         on_either!(self, it => it.add(accounts, unix_ms))
     }
 
+    /// Those that are not there yet, together; returns their names.
+    pub(super) async fn add_new(
+        &self,
+        accounts: &[Sealed<'_>],
+        unix_ms: i64,
+    ) -> Result<Vec<String>, sqlx::Error> {
+        on_either!(self, it => it.add_new(accounts, unix_ms))
+    }
+
     /// Changes the account and records it.
     pub(super) async fn edit(
         &self,

@@ -166,25 +166,7 @@ impl Postgres {
     ) -> Result<Added, sqlx::Error> {
         let mut transaction = self.begin().await?;
         for chunk in accounts.chunks(ROWS_PER_STATEMENT) {
-            let names: Vec<_> = chunk.iter().map(|(name, _)| name.as_str()).collect();
-            let keys: Vec<_> = chunk.iter().map(|(_, sealed)| &sealed[..]).collect();
-            let added: Vec<String> = sqlx::query_scalar(
-                "WITH added AS ( \
-                     INSERT INTO accounts (name, sealed_key, created_at) \
-                     SELECT name, key, $3 FROM unnest($1::text[], $2::bytea[]) \
-                         WITH ORDINALITY AS new (name, key, place) ORDER BY place \
-                     ON CONFLICT (name) DO NOTHING RETURNING id, name, version \
-                 ), told AS ( \
-                     INSERT INTO account_changes (account_id, name, change, version, changed_at) \
-                     SELECT id, name, $4, version, $3 FROM added ORDER BY id \
-                 ) SELECT name FROM added",
-            )
-            .bind(&names)
-            .bind(keys)
-            .bind(UnixMs(unix_ms))
-            .bind(ChangeKind::Added.name())
-            .fetch_all(&mut *transaction)
-            .await?;
+            let added = insert(&mut transaction, chunk, unix_ms).await?;
             if added.len() < chunk.len() {
                 let mut added: HashSet<_> = added.iter().map(String::as_str).collect();
                 let existing = chunk.iter().find(|(name, _)| !added.remove(name.as_str()));
@@ -194,6 +176,20 @@ impl Postgres {
         }
         transaction.commit().await?;
         Ok(Added::All)
+    }
+
+    pub(super) async fn add_new(
+        &self,
+        accounts: &[Sealed<'_>],
+        unix_ms: i64,
+    ) -> Result<Vec<String>, sqlx::Error> {
+        let mut transaction = self.begin().await?;
+        let mut added = Vec::with_capacity(accounts.len());
+        for chunk in accounts.chunks(ROWS_PER_STATEMENT) {
+            added.extend(insert(&mut transaction, chunk, unix_ms).await?);
+        }
+        transaction.commit().await?;
+        Ok(added)
     }
 
     pub(super) async fn edit(
@@ -285,4 +281,31 @@ impl Postgres {
             .await?;
         Ok(transaction)
     }
+}
+
+/// Adds and records those that are not there yet; returns their names.
+async fn insert(
+    transaction: &mut Transaction<'_, sqlx::Postgres>,
+    accounts: &[Sealed<'_>],
+    unix_ms: i64,
+) -> Result<Vec<String>, sqlx::Error> {
+    let names: Vec<_> = accounts.iter().map(|(name, _)| name.as_str()).collect();
+    let keys: Vec<_> = accounts.iter().map(|(_, sealed)| &sealed[..]).collect();
+    sqlx::query_scalar(
+        "WITH added AS ( \
+             INSERT INTO accounts (name, sealed_key, created_at) \
+             SELECT name, key, $3 FROM unnest($1::text[], $2::bytea[]) \
+                 WITH ORDINALITY AS new (name, key, place) ORDER BY place \
+             ON CONFLICT (name) DO NOTHING RETURNING id, name, version \
+         ), told AS ( \
+             INSERT INTO account_changes (account_id, name, change, version, changed_at) \
+             SELECT id, name, $4, version, $3 FROM added ORDER BY id \
+         ) SELECT name FROM added",
+    )
+    .bind(names)
+    .bind(keys)
+    .bind(UnixMs(unix_ms))
+    .bind(ChangeKind::Added.name())
+    .fetch_all(&mut **transaction)
+    .await
 }

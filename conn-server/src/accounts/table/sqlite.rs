@@ -161,18 +161,37 @@ impl Sqlite {
                     .map(Added::Exists);
             }
         }
-        // Ids only grow: these are the rows that were just added.
-        sqlx::query(
-            "INSERT INTO account_changes (account_id, name, change, version, changed_at) \
-             SELECT id, name, ?, version, ? FROM accounts WHERE id > ? ORDER BY id",
-        )
-        .bind(ChangeKind::Added.name())
-        .bind(unix_ms)
-        .bind(newest)
-        .execute(&mut *transaction)
-        .await?;
+        tell_of_new(&mut transaction, newest, unix_ms).await?;
         transaction.commit().await?;
         Ok(Added::All)
+    }
+
+    pub(super) async fn add_new(
+        &self,
+        accounts: &[Sealed<'_>],
+        unix_ms: i64,
+    ) -> Result<Vec<String>, sqlx::Error> {
+        let mut transaction = self.begin().await?;
+        let newest: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM accounts")
+            .fetch_one(&mut *transaction)
+            .await?;
+        let mut added = Vec::with_capacity(accounts.len());
+        for chunk in accounts.chunks(ROWS_PER_INSERT) {
+            let mut insert = QueryBuilder::<sqlx::Sqlite>::new(
+                "INSERT INTO accounts (name, sealed_key, created_at) ",
+            );
+            insert.push_values(chunk, |mut row, (name, sealed)| {
+                row.push_bind(name.as_str())
+                    .push_bind(&sealed[..])
+                    .push_bind(unix_ms);
+            });
+            insert.push(" ON CONFLICT (name) DO NOTHING RETURNING name");
+            let names = insert.build_query_scalar::<String>();
+            added.extend(names.fetch_all(&mut *transaction).await?);
+        }
+        tell_of_new(&mut transaction, newest, unix_ms).await?;
+        transaction.commit().await?;
+        Ok(added)
     }
 
     pub(super) async fn edit(
@@ -257,6 +276,25 @@ impl Sqlite {
 /// is prepared once.
 fn json(rows: &[impl Serialize]) -> String {
     serde_json::to_string(rows).expect("names and numbers can be written")
+}
+
+/// Records the accounts that were added in this transaction. Ids only grow, and nobody else writes
+/// meanwhile: they are those above `newest`.
+async fn tell_of_new(
+    transaction: &mut Transaction<'_, sqlx::Sqlite>,
+    newest: i64,
+    unix_ms: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO account_changes (account_id, name, change, version, changed_at) \
+         SELECT id, name, ?, version, ? FROM accounts WHERE id > ? ORDER BY id",
+    )
+    .bind(ChangeKind::Added.name())
+    .bind(unix_ms)
+    .bind(newest)
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
 }
 
 async fn id_of(
