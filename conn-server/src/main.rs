@@ -10,11 +10,9 @@ use common::logging::{self, Guard};
 use common::metrics::{Server, Source};
 use common::process::signals::Stop;
 use common::process::{self, Addresses, Arguments, Failure};
+use conn_server::accounts::CONNECTIONS_MAX;
 use conn_server::accounts::seal::MasterKey;
 use conn_server::{Config, ConnServer};
-
-/// One for look-ups, one for marks and last logins, one that hears of changes.
-const DATABASE_CONNECTIONS: u32 = 3;
 
 /// Decides in an RCU cluster who may come in, and to which logic server.
 #[derive(Parser)]
@@ -69,9 +67,7 @@ async fn serve(
 ) -> Result<ExitCode, Failure> {
     let mut stop = Stop::listen()?;
     let node = config.node.name();
-    let client = config
-        .database()
-        .client(node.as_str(), DATABASE_CONNECTIONS);
+    let client = config.database().client(node.as_str(), CONNECTIONS_MAX);
     let database = Database::connect(&config.database().url, client).await?;
     let server = ConnServer::start(
         config.conn_server,

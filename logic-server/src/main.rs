@@ -10,10 +10,8 @@ use common::logging::{self, Guard};
 use common::metrics::{Server, Source};
 use common::process::signals::Stop;
 use common::process::{self, Addresses, Arguments, Failure};
+use logic_server::store::CONNECTIONS_MAX;
 use logic_server::{Config, LogicServer};
-
-/// One writes a batch while the other is checked, opened anew, or ends the sessions of a crash.
-const DATABASE_CONNECTIONS: u32 = 2;
 
 /// Holds the long connections of an RCU cluster, and stores what its devices send.
 #[derive(Parser)]
@@ -70,9 +68,7 @@ async fn serve(
 ) -> Result<ExitCode, Failure> {
     let mut stop = Stop::listen()?;
     let node = config.node.name();
-    let client = config
-        .database()
-        .client(node.as_str(), DATABASE_CONNECTIONS);
+    let client = config.database().client(node.as_str(), CONNECTIONS_MAX);
     let database = Database::connect(&config.database().url, client).await?;
     let server = LogicServer::start(config.logic_server, node.clone(), keys, &database).await?;
     let sources: Vec<Box<dyn Source>> =

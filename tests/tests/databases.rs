@@ -1,0 +1,118 @@
+//! What servers say of a PostgreSQL that they cannot use, without its password.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::TcpListener;
+
+use servers::PostgresServer;
+use tests::site::{Said, Site, Tier, command, text};
+
+const PASSWORD: &str = "known-only-to-its-owner";
+const TIERS: [Tier; 2] = [Tier::ConnServer, Tier::LogicServer];
+
+/// An empty database `rcu` whose role `rcu_test` comes over TCP, with the password.
+struct Fixture {
+    site: Site,
+    server: PostgresServer,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let mut site = Site::new();
+        site.keep_secret(PASSWORD);
+        let server = PostgresServer::start("").unwrap();
+        server.sql("postgres", "CREATE DATABASE rcu").unwrap();
+        let role = format!("CREATE ROLE rcu_test LOGIN SUPERUSER PASSWORD '{PASSWORD}'");
+        server.sql("postgres", &role).unwrap();
+        Self { site, server }
+    }
+
+    /// With this password to this database.
+    fn url(&self, password: &str, name: &str) -> String {
+        let theirs = self.server.tcp_url(name);
+        let (_, place) = theirs.split_once('@').unwrap();
+        format!("postgres://rcu_test:{password}@{place}")
+    }
+
+    fn right(&self) -> String {
+        self.url(PASSWORD, "rcu")
+    }
+
+    fn migrate(&self) {
+        let migrate = ["db", "migrate", "--database", &self.right()];
+        self.site.run("rcu", &migrate).expect_success();
+    }
+
+    fn start(&self, tier: Tier, url: &str) -> Said {
+        start(&self.site, tier, url)
+    }
+}
+
+/// Starts a server that will not start.
+fn start(site: &Site, tier: Tier, url: &str) -> Said {
+    let table = match tier {
+        Tier::LogicServer => "listen = \"127.0.0.1:0\"",
+        _ => "logic_servers = \"127.0.0.1:1\"",
+    };
+    let config = site.config(tier, "node-1", table);
+    let mut server = command(tier.program());
+    server.args(["--config", &text(&config)]);
+    site.run_command(server.env("RCU_DATABASE__URL", url))
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let mut site = Site::new();
+    site.keep_secret(PASSWORD);
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    for tier in TIERS {
+        let url = format!("postgres://rcu_test:{PASSWORD}@{address}/rcu");
+        let said = start(&site, tier, &url);
+        let shown = format!("cannot open the database postgres://rcu_test:***@{address}/rcu");
+        said.expect_failure(&[&shown, "Connection refused"]);
+    }
+}
+
+#[test]
+fn a_wrong_password_or_name_is_told() {
+    let fixture = Fixture::new();
+    for tier in TIERS {
+        let wrong = fixture.url("guessed-at-random", "rcu");
+        let said = fixture.start(tier, &wrong);
+        said.expect_failure(&["password authentication failed for user \"rcu_test\""]);
+        assert!(!said.text.contains("guessed-at-random"), "{}", said.text);
+
+        let missing = fixture.url(PASSWORD, "elsewhere");
+        let said = fixture.start(tier, &missing);
+        said.expect_failure(&["database \"elsewhere\" does not exist"]);
+    }
+}
+
+#[test]
+fn a_schema_of_another_version_is_told_with_what_to_run() {
+    let fixture = Fixture::new();
+    let sql = |statement| fixture.server.sql("rcu", statement).unwrap();
+    for tier in TIERS {
+        let empty = fixture.start(tier, &fixture.right());
+        empty.expect_failure(&[
+            "has schema 0, this program needs",
+            "`rcu db migrate --database URL`",
+        ]);
+    }
+    fixture.migrate();
+    sql(
+        "INSERT INTO _sqlx_migrations SELECT 9999, description, installed_on, success, checksum, \
+         execution_time FROM _sqlx_migrations ORDER BY version LIMIT 1",
+    );
+    for tier in TIERS {
+        let newer = fixture.start(tier, &fixture.right());
+        newer.expect_failure(&["has schema 9999, this program knows", "run a newer one"]);
+    }
+    sql("DELETE FROM _sqlx_migrations");
+    for tier in TIERS {
+        let older = fixture.start(tier, &fixture.right());
+        older.expect_failure(&["has schema 0, this program needs"]);
+    }
+}
