@@ -98,10 +98,13 @@ impl Postgres {
 
     pub(super) async fn names(&self, ids: &[AccountId]) -> Result<Vec<(i64, String)>, sqlx::Error> {
         let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
-        sqlx::query_as("SELECT id, name FROM accounts WHERE id = ANY($1)")
+        let mut lease = self.0.lease().await?;
+        let answer = sqlx::query_as("SELECT id, name FROM accounts WHERE id = ANY($1)")
             .bind(ids)
-            .fetch_all(&self.0)
-            .await
+            .fetch_all(&mut *lease)
+            .await?;
+        lease.give_back();
+        Ok(answer)
     }
 
     pub(super) async fn mark(&self, node_number: u16) -> Result<Option<i64>, sqlx::Error> {
