@@ -355,6 +355,8 @@ impl World {
                 deadline_ms,
                 login,
             } => {
+                let broke_at_ms = self.links.broke_at_ms(link);
+                self.model.login_given(index, broke_at_ms, self.now_ms);
                 let part = Part::Request { id, deadline_ms };
                 let message = Message::Login(login);
                 self.says(link, Process::balancer(index), part, message);

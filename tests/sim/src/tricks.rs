@@ -52,7 +52,7 @@ pub enum AtGate {
     Stolen,
     /// Another's ticket, from the other's address.
     StolenNearby,
-    /// Its own ticket from an address that never logged in.
+    /// Its own ticket from an address that never logged in, or from another device's.
     Elsewhere,
     /// A resumption where there is none.
     Resume,

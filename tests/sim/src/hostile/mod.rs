@@ -267,7 +267,18 @@ impl World {
                         }
                     }
                     AtGate::Elsewhere => {
-                        source = hostile.other_address();
+                        // From where nobody comes, or from where another is waited for.
+                        let model = &self.model;
+                        let is_waited_for = |it: &&Overheard| {
+                            let is_other = it.node == node && it.source != source;
+                            is_other && model.admits_from(node, it.source, self.now_ms)
+                        };
+                        let waited_for: Vec<_> =
+                            self.overheard.iter().filter(is_waited_for).collect();
+                        source = match waited_for.len() {
+                            0 => hostile.other_address(),
+                            count => waited_for[hostile.rng.random_range(0..count)].source,
+                        };
                         if !self.plan.source_exact {
                             due = Due::attach();
                         }

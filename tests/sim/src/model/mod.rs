@@ -97,10 +97,10 @@ pub struct Model {
     silence: Silence,
     recovery: Recovery,
     stillness: Stillness,
-    /// Conn servers that stand still, or have not read yet what came meanwhile.
-    conn_stopped: BTreeSet<usize>,
-    /// When a conn server last went on after it had stood still.
-    conn_went_on_ms: BTreeMap<usize, u64>,
+    /// Balancers and conn servers that stand still, or have not read yet what came meanwhile.
+    stopped: BTreeSet<Process>,
+    /// When one last went on after it had stood still.
+    went_on_ms: BTreeMap<Process, u64>,
     /// Logins at a balancer, by their connection.
     logins: Waits<(usize, Stream)>,
     /// Logins at a conn server, by link and request.
@@ -125,8 +125,8 @@ impl Model {
             silence: Silence::default(),
             recovery: Recovery::new(devices),
             stillness: Stillness::default(),
-            conn_stopped: BTreeSet::new(),
-            conn_went_on_ms: BTreeMap::new(),
+            stopped: BTreeSet::new(),
+            went_on_ms: BTreeMap::new(),
             logins: Waits::new(LOGIN_ANSWERED_WITHIN_MS),
             decisions: Waits::new(LOGIN_DECIDED_WITHIN_MS),
             broken: None,
@@ -439,8 +439,7 @@ impl Model {
     pub fn stopped(&mut self, process: Process) {
         match process.tier {
             Tier::Logic => self.stillness.stopped(process.index),
-            Tier::Conn => drop(self.conn_stopped.insert(process.index)),
-            Tier::Balancer => {}
+            Tier::Conn | Tier::Balancer => drop(self.stopped.insert(process)),
         }
         self.forget_waits(process);
     }
@@ -449,11 +448,10 @@ impl Model {
     pub fn went_on(&mut self, process: Process, now_ms: u64) {
         match process.tier {
             Tier::Logic => self.stillness.went_on(process.index, now_ms),
-            Tier::Conn => {
-                self.conn_stopped.remove(&process.index);
-                self.conn_went_on_ms.insert(process.index, now_ms);
+            Tier::Conn | Tier::Balancer => {
+                self.stopped.remove(&process);
+                self.went_on_ms.insert(process, now_ms);
             }
-            Tier::Balancer => {}
         }
         self.forget_waits(process);
     }
@@ -462,8 +460,7 @@ impl Model {
     pub fn died(&mut self, process: Process) {
         match process.tier {
             Tier::Logic => self.stillness.died(process.index),
-            Tier::Conn => drop(self.conn_stopped.remove(&process.index)),
-            Tier::Balancer => {}
+            Tier::Conn | Tier::Balancer => drop(self.stopped.remove(&process)),
         }
         self.forget_waits(process);
     }
@@ -557,6 +554,14 @@ impl Model {
         self.decisions.forget(|(_, asked_by, _)| *asked_by == link);
     }
 
+    /// A balancer gives a login to a conn server: as [`Self::grant_asked`].
+    pub fn login_given(&mut self, balancer: usize, broke_at_ms: Option<u64>, now_ms: u64) {
+        let by = Process::balancer(balancer);
+        if let Err(broken) = self.asked_by_link(by, broke_at_ms, now_ms) {
+            self.broken.get_or_insert(broken);
+        }
+    }
+
     /// A conn server asks a logic server for a grant. `broke_at_ms`: when the link between them
     /// broke, if it did.
     ///
@@ -568,16 +573,25 @@ impl Model {
         broke_at_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<(), Broken> {
-        if self.conn_stopped.contains(&conn) {
+        self.asked_by_link(Process::conn(conn), broke_at_ms, now_ms)
+    }
+
+    fn asked_by_link(
+        &self,
+        by: Process,
+        broke_at_ms: Option<u64>,
+        now_ms: u64,
+    ) -> Result<(), Broken> {
+        if self.stopped.contains(&by) {
             // It has still to read that the link broke.
             return Ok(());
         }
-        let went_on_ms = self.conn_went_on_ms.get(&conn).copied();
+        let went_on_ms = self.went_on_ms.get(&by).copied();
         let broke_at_ms = broke_at_ms.map(|it| it.max(went_on_ms.unwrap_or_default()));
         if broke_at_ms.is_some_and(|at_ms| now_ms > at_ms + LINK_KNOWN_LOST_WITHIN_MS) {
             return Err(Broken::new(
                 "L3",
-                format_args!("a login is given to a node whose link broke: {broke_at_ms:?} ms"),
+                format_args!("{by} gives a login to a link that broke: {broke_at_ms:?} ms"),
             ));
         }
         Ok(())
