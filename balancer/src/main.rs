@@ -37,7 +37,7 @@ struct CommandLine {
 
 fn main() -> ExitCode {
     let CommandLine { arguments } = CommandLine::parse();
-    process::run("balancer", || run(&arguments))
+    process::serve("balancer", || run(&arguments))
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {

@@ -41,7 +41,7 @@ struct CommandLine {
 
 fn main() -> ExitCode {
     let CommandLine { arguments } = CommandLine::parse();
-    process::run("conn-server", || run(&arguments))
+    process::serve("conn-server", || run(&arguments))
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {

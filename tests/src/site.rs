@@ -222,7 +222,7 @@ impl Site {
     }
 
     /// P8: whatever is looked at was searched.
-    fn without_secrets(&self, text: String) -> String {
+    pub fn without_secrets(&self, text: String) -> String {
         let lower = text.to_lowercase();
         for secret in &self.secrets {
             assert!(

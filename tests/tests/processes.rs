@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 
 use tests::site::{PATIENCE, Said, Server, Site, Tier, command, wait_for};
@@ -89,6 +92,42 @@ fn a_supervisor_is_told_when_a_server_runs() {
 }
 
 #[test]
+fn a_server_writes_its_log_to_files_and_shows_its_figures() {
+    let site = Site::new();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let metrics = free.local_addr().unwrap();
+    drop(free);
+    let config = site.config(Tier::LogicServer, "logic-1", "listen = \"127.0.0.1:0\"");
+    let mut command = command("logic-server");
+    let command = command.env("RCU_METRICS__LISTEN", metrics.to_string());
+    let command = command.env("RCU_LOG__FORMAT", "json");
+    let server = site.start_command(
+        &config,
+        command.env("RCU_LOG__DIRECTORY", site.path("logs")),
+    );
+    let page = |name: &str| {
+        let mut stream = TcpStream::connect(metrics).unwrap();
+        write!(stream, "GET {name} HTTP/1.0\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        site.without_secrets(page)
+    };
+    assert!(page("/healthz").contains(" 200 "));
+    assert!(page("/metrics").contains("node=\"logic-1\""));
+    let said = site.stop(server);
+    said.expect_success();
+    let files = fs::read_dir(site.path("logs")).unwrap();
+    let written: String = files
+        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect();
+    for line in site.without_secrets(written.clone()).lines() {
+        assert!(line.starts_with('{'), "{line}");
+        assert!(said.text.contains(line), "{line}");
+    }
+    assert!(written.contains("told to stop"), "{written}");
+}
+
+#[test]
 fn no_key_stands_in_what_processes_say_at_their_most_talkative() {
     let mut site = Site::new();
     site.keep_secret(FLEET_KEY);
@@ -96,7 +135,7 @@ fn no_key_stands_in_what_processes_say_at_their_most_talkative() {
     simulate(&site, &cluster, 5).expect_success();
     // The search is made wherever a text is looked at; here is that there was something to search.
     for said in cluster.stop(&site) {
-        assert!(said.text.contains("TRACE"), "{}", said.text);
+        assert!(said.text.contains("told to stop"), "{}", said.text);
     }
 }
 

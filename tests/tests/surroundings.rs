@@ -126,6 +126,10 @@ fn all_that_is_wrong_is_told_in_one_message() {
         "logic-1.toml:12: logic_server.batch_rows_max: invalid type",
         "RCU_LOGIC_SERVER__PENDING_MAX: logic_server.pending_max: 0 is less than 1",
     ]);
+    assert!(
+        said.text
+            .starts_with("logic-server: error 1006: 7 mistakes")
+    );
     assert_eq!(
         said.text.matches("logic-server:").count(),
         1,

@@ -13,6 +13,8 @@ pub use arguments::{Addresses, AnnounceError, Announced, Arguments, write_atomic
 use std::error::Error;
 use std::process::ExitCode;
 
+use crate::codes::Code;
+
 /// Why a process could not do what it was started for.
 pub type Failure = Box<dyn Error>;
 
@@ -31,6 +33,12 @@ pub fn run(program: &str, work: impl FnOnce() -> Result<ExitCode, Failure>) -> E
             ExitCode::from(EXIT_FAILED)
         }
     }
+}
+
+/// Likewise for a server, whose operator may look the number up: `rcu explain code`. The same number
+/// stands in its log, once it has one.
+pub fn serve(program: &str, work: impl FnOnce() -> Result<ExitCode, Failure>) -> ExitCode {
+    run(&format!("{program}: error {}", Code::Failed.number()), work)
 }
 
 /// A release build aborts by its profile, and also without this; the others would unwind, and tokio
