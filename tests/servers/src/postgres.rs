@@ -325,6 +325,8 @@ fn start_keeper(programs: &Path, directory: &Path, owner: u32) -> Result<Child, 
     keeper
         .args(["-c", KEEPER, "keeper"])
         .args([programs, directory])
+        // A group of its own: what ends a test run as a group must not end who cleans up behind it.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
