@@ -234,7 +234,6 @@ async fn a_write_that_is_given_up_leaves_nothing_behind() {
         if waiting == 0 {
             break;
         }
-        assert!(waiting <= CONNECTIONS_MAX.into(), "{waiting} connections");
         assert!(Instant::now() < deadline, "{waiting} still wait");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
