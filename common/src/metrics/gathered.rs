@@ -33,7 +33,7 @@ enum Value {
     Counter(u64),
     Gauge(u64),
     /// The sizes are divided by this to get the unit of the name.
-    Histogram(Histogram, f64),
+    Histogram(Box<Histogram>, f64),
 }
 
 /// The figures of one node.
@@ -116,7 +116,7 @@ impl NodeFigures<'_> {
         histogram: Histogram,
         per_unit: f64,
     ) {
-        self.put(name, help, Value::Histogram(histogram, per_unit));
+        self.put(name, help, Value::Histogram(Box::new(histogram), per_unit));
     }
 
     /// One counter for each event of the catalogue.
