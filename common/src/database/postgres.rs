@@ -23,7 +23,9 @@ use super::{Client, DatabaseError, DatabaseUrl};
 const MIGRATOR: Migrator = sqlx::migrate!("../config/schema/postgres");
 
 /// Settings of every session.
-const SESSION: [(&str, &str); 5] = [
+const SESSION: [(&str, &str); 6] = [
+    // What is acknowledged after COMMIT outlives a power cut, whatever is usual on this server.
+    ("synchronous_commit", "on"),
     // "It is there already, skipping" is no news.
     ("client_min_messages", "warning"),
     ("client_connection_check_interval", "1s"),

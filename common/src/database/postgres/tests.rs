@@ -56,6 +56,22 @@ async fn only_a_migrated_database_is_used_and_the_others_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_commit_is_durable_whatever_is_usual_on_the_server() {
+    let server = PostgresServer::start("synchronous_commit = off").unwrap();
+    let url = server.url("postgres");
+    Postgres::migrate(&url.parse().unwrap()).await.unwrap();
+    let database = connect(&url).await.unwrap();
+    let Database::Postgres(postgres) = &database else {
+        panic!("{database:?}");
+    };
+    let setting: String = sqlx::query_scalar("SHOW synchronous_commit")
+        .fetch_one(postgres.pool())
+        .await
+        .unwrap();
+    assert_eq!(setting, "on");
+}
+
+#[tokio::test]
 async fn a_database_that_cannot_be_used_says_why_within_its_deadline() {
     let server =
         PostgresServer::start("max_connections = 5\nsuperuser_reserved_connections = 0").unwrap();
