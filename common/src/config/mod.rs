@@ -1,4 +1,4 @@
-//! How settings are written in a configuration file, and how that is read ([`file`]); what every
+//! How settings are written in a configuration file, and how that is read ([`mod@file`]); what every
 //! server's file has ([`mod@process`]); whether the machine can give what it asks for ([`ports`]).
 
 pub mod file;

@@ -39,7 +39,7 @@ const PAGE_MAX: u32 = 4;
 const CLOCK_OFF_MS: i64 = 3_600_000;
 
 /// The kinds of answers, as [`Operator::answers`] counts them.
-pub const ANSWERS: [&str; 7] = [
+pub const ANSWERS: [&str; 17] = [
     "replied, more follows",
     "replied",
     "not attached",
@@ -47,6 +47,16 @@ pub const ANSWERS: [&str; 7] = [
     "lost",
     "expired",
     "too large",
+    "shown",
+    "kicked",
+    "no such account",
+    "no session",
+    "not looked up",
+    "node does not say",
+    "node too old",
+    "page",
+    "no page",
+    "nodes",
 ];
 
 #[derive(Debug)]
