@@ -4,7 +4,9 @@ use std::path::Path;
 
 use common::config::file::{self, ConfigError};
 use common::config::ports;
-use common::config::process::{ClusterKeyFile, NodeSettings, Purpose, in_table};
+use common::config::process::{
+    ClusterKeyFile, NodeSettings, Purpose, in_table, mistakes_of_every_server,
+};
 use common::logging::LogSettings;
 use common::metrics::MetricsSettings;
 use common::process::clock;
@@ -36,20 +38,16 @@ impl Config {
     }
 
     fn mistakes(&self, purpose: Purpose) -> Vec<String> {
-        let mut mistakes: Vec<_> = in_table("node", self.node.check()).collect();
-        mistakes.extend(in_table("log", self.log.check()));
-        mistakes.extend(in_table("metrics", self.metrics.check()));
+        let mut mistakes = mistakes_of_every_server(&self.node, &self.log, &self.metrics);
         mistakes.extend(in_table("keys", self.keys.check()));
         mistakes.extend(in_table("balancer", self.balancer.check()));
         if self.balancer.conn_servers.is_empty() {
             mistakes.push("balancer.conn_servers: at least one".into());
         }
         let listen = self.balancer.listen.iter();
-        let listen = listen.map(|&address| ("balancer.listen", address)).chain(
-            self.metrics
-                .listen
-                .map(|address| ("metrics.listen", address)),
-        );
+        let listen = listen
+            .map(|&address| ("balancer.listen", address))
+            .chain(self.metrics.listened());
         mistakes.extend(ports::mistakes(listen, purpose));
         if purpose == Purpose::Start {
             mistakes.extend(self.descriptor_mistake(raise_limit()));

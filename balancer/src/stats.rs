@@ -113,15 +113,10 @@ impl Report {
             ("logins_open", stats.logins_open),
             ("conn_servers", stats.conn_servers),
         ];
-        let gauges = gauges.map(|(name, value)| (name.to_owned(), value));
         let counters = Counter::ALL.iter();
-        let counters = counters.map(|&counter| (counter.name().to_owned(), stats.count(counter)));
-        Figures {
-            software: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms,
-            addresses: self.addresses.clone(),
-            values: gauges.into_iter().chain(counters).collect(),
-        }
+        let counters = counters.map(|&counter| (counter.name(), stats.count(counter)));
+        let values = gauges.into_iter().chain(counters);
+        Figures::new(uptime_ms, self.addresses.clone(), values)
     }
 }
 

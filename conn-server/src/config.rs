@@ -6,6 +6,7 @@ use common::config::file::{self, ConfigError};
 use common::config::ports;
 use common::config::process::{
     NodeSettings, Purpose, database_mistakes, default_key_path, in_table, key_mistake,
+    mistakes_of_every_server,
 };
 use common::database::DatabaseSettings;
 use common::key_files::{CLUSTER, MASTER, OPERATOR};
@@ -94,9 +95,7 @@ impl Config {
     }
 
     fn mistakes(&self, purpose: Purpose) -> Vec<String> {
-        let mut mistakes: Vec<_> = in_table("node", self.node.check()).collect();
-        mistakes.extend(in_table("log", self.log.check()));
-        mistakes.extend(in_table("metrics", self.metrics.check()));
+        let mut mistakes = mistakes_of_every_server(&self.node, &self.log, &self.metrics);
         mistakes.extend(in_table("keys", self.keys.check()));
         mistakes.extend(database_mistakes(self.database.as_ref()));
         mistakes.extend(in_table("conn_server", self.conn_server.check()));
@@ -105,11 +104,7 @@ impl Config {
         }
         let listen = [("conn_server.listen", self.conn_server.listen)]
             .into_iter()
-            .chain(
-                self.metrics
-                    .listen
-                    .map(|address| ("metrics.listen", address)),
-            );
+            .chain(self.metrics.listened());
         mistakes.extend(ports::mistakes(listen, purpose));
         if purpose == Purpose::Start {
             mistakes.extend(self.descriptor_mistake(raise_limit()));

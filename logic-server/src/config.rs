@@ -4,7 +4,9 @@ use std::path::Path;
 
 use common::config::file::{self, ConfigError};
 use common::config::ports;
-use common::config::process::{ClusterKeyFile, NodeSettings, Purpose, database_mistakes, in_table};
+use common::config::process::{
+    ClusterKeyFile, NodeSettings, Purpose, database_mistakes, in_table, mistakes_of_every_server,
+};
 use common::database::DatabaseSettings;
 use common::logging::LogSettings;
 use common::metrics::MetricsSettings;
@@ -59,9 +61,7 @@ impl Config {
     }
 
     fn mistakes(&self, purpose: Purpose) -> Vec<String> {
-        let mut mistakes: Vec<_> = in_table("node", self.node.check()).collect();
-        mistakes.extend(in_table("log", self.log.check()));
-        mistakes.extend(in_table("metrics", self.metrics.check()));
+        let mut mistakes = mistakes_of_every_server(&self.node, &self.log, &self.metrics);
         mistakes.extend(in_table("keys", self.keys.check()));
         mistakes.extend(database_mistakes(self.database.as_ref()));
         mistakes.extend(in_table("logic_server", self.logic_server.check()));
@@ -69,11 +69,7 @@ impl Config {
         let listen = listen
             .map(|&address| ("logic_server.listen", address))
             .chain([("logic_server.link_listen", self.logic_server.link_listen)])
-            .chain(
-                self.metrics
-                    .listen
-                    .map(|address| ("metrics.listen", address)),
-            );
+            .chain(self.metrics.listened());
         mistakes.extend(ports::mistakes(listen, purpose));
         mistakes
     }

@@ -52,15 +52,10 @@ impl Report {
             ("pending", stats.pending),
             ("requests_shed", stats.requests_shed),
         ];
-        let gauges = gauges.map(|(name, value)| (name.to_owned(), value));
         let counters = Counter::ALL.iter();
-        let counters = counters.map(|&counter| (counter.name().to_owned(), stats.count(counter)));
-        message::Figures {
-            software: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms: self.clock.now().ms,
-            addresses: self.advertised.clone(),
-            values: gauges.into_iter().chain(counters).collect(),
-        }
+        let counters = counters.map(|&counter| (counter.name(), stats.count(counter)));
+        let values = gauges.into_iter().chain(counters);
+        message::Figures::new(self.clock.now().ms, self.advertised.clone(), values)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use common::config::file::{self, ConfigError};
+use common::config::process::in_table;
 use common::logging::LogSettings;
 use common::metrics::MetricsSettings;
 use serde::Deserialize;
@@ -28,27 +29,17 @@ impl Config {
     }
 
     fn mistakes(&self) -> Vec<String> {
-        let named = |table: &'static str| move |mistake: String| format!("{table}.{mistake}");
-        let mut mistakes: Vec<_> = self
-            .balancer
-            .check()
-            .into_iter()
-            .map(named("balancer"))
+        let tables = [
+            ("balancer", self.balancer.check()),
+            ("conn_server", self.conn_server.check()),
+            ("logic_server", self.logic_server.check()),
+            ("log", self.log.check()),
+            ("metrics", self.metrics.check()),
+        ];
+        let in_tables = tables.into_iter();
+        let mut mistakes: Vec<_> = in_tables
+            .flat_map(|(table, mistakes)| in_table(table, mistakes))
             .collect();
-        mistakes.extend(
-            self.conn_server
-                .check()
-                .into_iter()
-                .map(named("conn_server")),
-        );
-        mistakes.extend(
-            self.logic_server
-                .check()
-                .into_iter()
-                .map(named("logic_server")),
-        );
-        mistakes.extend(self.log.check().into_iter().map(named("log")));
-        mistakes.extend(self.metrics.check().into_iter().map(named("metrics")));
         let own = [
             ("balancer.conn_servers", &self.balancer.conn_servers),
             ("conn_server.logic_servers", &self.conn_server.logic_servers),

@@ -10,6 +10,8 @@ use crate::database::DatabaseSettings;
 use crate::ids::NodeName;
 use crate::key_files::CLUSTER;
 use crate::link::{KeyError, Keys};
+use crate::logging::LogSettings;
+use crate::metrics::MetricsSettings;
 
 /// Where keys are unless the configuration says otherwise.
 const KEYS: &str = "/etc/rcu/keys";
@@ -93,6 +95,18 @@ pub fn key_mistake<T>(key: &str, read: Result<T, KeyError>) -> Option<String> {
         _ => "",
     };
     Some(format!("{key}: {error}{}{remedy}", why.unwrap_or_default()))
+}
+
+/// Every mistake in the tables that all servers have, as mistakes of the whole file.
+pub fn mistakes_of_every_server(
+    node: &NodeSettings,
+    log: &LogSettings,
+    metrics: &MetricsSettings,
+) -> Vec<String> {
+    in_table("node", node.check())
+        .chain(in_table("log", log.check()))
+        .chain(in_table("metrics", metrics.check()))
+        .collect()
 }
 
 /// Every mistake in the table `[database]`, as mistakes of the whole file.

@@ -38,6 +38,11 @@ pub struct MetricsSettings {
 }
 
 impl MetricsSettings {
+    /// Where it listens, with its key in the whole file.
+    pub fn listened(&self) -> Option<(&'static str, SocketAddr)> {
+        self.listen.map(|address| ("metrics.listen", address))
+    }
+
     /// What is wrong, each beginning with its key.
     pub fn check(&self) -> Vec<String> {
         match self.listen {

@@ -208,16 +208,11 @@ impl Core {
         let gauges = [
             ("sessions", self.desk.directory.sessions()),
             ("logins_open", self.logins.len()),
-            ("nodes_ready", self.desk.pool.ready()),
+            ("nodes", self.desk.pool.ready()),
         ];
-        let gauges = gauges.map(|(name, value)| (name.to_owned(), value as u64));
+        let gauges = gauges.map(|(name, value)| (name, value as u64));
         let counters = self.desk.counters.iter();
-        let counters = counters.map(|(counter, count)| (counter.name().to_owned(), count));
-        Figures {
-            software: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms: now.ms,
-            addresses: vec![],
-            values: gauges.into_iter().chain(counters).collect(),
-        }
+        let counters = counters.map(|(counter, count)| (counter.name(), count));
+        Figures::new(now.ms, vec![], gauges.into_iter().chain(counters))
     }
 }

@@ -86,6 +86,23 @@ pub const FIGURES_MAX: usize = 256;
 pub const FIGURE_NAME_BYTES_MAX: usize = 64;
 
 impl Figures {
+    /// Those of this release.
+    pub fn new<'n>(
+        uptime_ms: u64,
+        addresses: Vec<SocketAddr>,
+        values: impl IntoIterator<Item = (&'n str, u64)>,
+    ) -> Self {
+        let values = values.into_iter();
+        Self {
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms,
+            addresses,
+            values: values
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        }
+    }
+
     /// Within the bounds: a peer of another version may have more to say than fits a page.
     pub fn bounded(mut self) -> Self {
         let fits = |text: &str| text.len() <= FIGURE_NAME_BYTES_MAX;
