@@ -65,7 +65,7 @@ struct DeviceSocket {
     reads_at_ms: Option<u64>,
 }
 
-/// Far above every one that the first device of an account comes to.
+/// Of the first clone of an account, and between two: far above every one that a device comes to.
 const CLONE_BOOT_COUNTER: u32 = 1 << 20;
 
 /// How long a device is without power.
@@ -82,11 +82,11 @@ impl DeviceNode {
         Self::make(plan, account, 1, rng)
     }
 
-    /// Another device with the account of the one with this number, and its key.
-    pub fn clone_of(plan: &Plan, account: usize, rng: SmallRng) -> Self {
+    /// One more device with the account of the one with this number, and its key; `nth` from 1 on.
+    pub fn clone_of(plan: &Plan, account: usize, nth: u32, rng: SmallRng) -> Self {
         Self {
             is_clone: true,
-            ..Self::make(plan, account, CLONE_BOOT_COUNTER, rng)
+            ..Self::make(plan, account, nth * CLONE_BOOT_COUNTER, rng)
         }
     }
 

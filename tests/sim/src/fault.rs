@@ -29,6 +29,9 @@ const AWAY_MS_MAX: u64 = 30 * 60_000;
 /// How long a stream stalls.
 const STALL_MS: RangeInclusive<u64> = 100..=20_000;
 
+/// How long what one process says to another stalls: as long as TCP takes to send a lost packet again.
+const LINK_STALL_MS: RangeInclusive<u64> = 100..=1_000;
+
 /// How long a server is out of file descriptors.
 const EXHAUSTED_MS: RangeInclusive<u64> = 100..=10_000;
 
@@ -142,6 +145,14 @@ impl World {
                     format!("nothing passes for {for_ms} ms: {}", ways.join(", "))
                 });
                 self.cut_ways(ways, for_ms);
+            }
+            Class::LinkStall => {
+                let pairs = self.pairs();
+                let [a, b] = pairs[self.rng.random_range(0..pairs.len())];
+                let (from, to) = [(a, b), (b, a)][self.rng.random_range(0..2)];
+                let for_ms = self.rng.random_range(LINK_STALL_MS);
+                self.trace_fault(None, || format!("{from} to {to} stalls for {for_ms} ms"));
+                self.cut_ways(&[(from, to)], for_ms);
             }
             Class::Clock => {
                 let process = self.any_process();

@@ -103,6 +103,8 @@ pub enum Class {
     Pause,
     /// Nothing passes between two processes for up to a minute, both ways or one way.
     Partition,
+    /// Nothing passes from one process to another for up to a second; then all of it does.
+    LinkStall,
     /// The wall clock of a process is set forth or back by up to an hour.
     Clock,
     /// The accounts database does not answer, or fails, for all or one, for up to a minute.
@@ -141,7 +143,7 @@ pub enum Class {
     SlowReader,
     /// Devices whose address changes between two connections.
     Roaming,
-    /// Accounts that two devices use, both with the right key.
+    /// Accounts that two to four devices use, all with the right key.
     Clone,
     /// Devices that do not keep the contract, beside the others.
     Hostile,
@@ -172,6 +174,7 @@ impl Class {
             Self::Blackout => Rate::EveryMs(60_000..=240_000),
             Self::Shutdown => Rate::EveryMs(15_000..=120_000),
             Self::Pause | Self::Partition => Rate::EveryMs(10_000..=90_000),
+            Self::LinkStall => Rate::EveryMs(300..=10_000),
             Self::AccountsAway => Rate::EveryMs(20_000..=120_000),
             Self::AccountChange => Rate::EveryMs(500..=20_000),
             Self::Clock => Rate::EveryMs(5_000..=60_000),

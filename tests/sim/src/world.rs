@@ -38,6 +38,9 @@ use crate::trace::Tracer;
 /// More events at one moment are a loop that never lets time go on.
 const EVENTS_AT_ONCE_MAX: u64 = 5_000_000;
 
+/// How many devices use the account of another one, where any does.
+const CLONES: RangeInclusive<u32> = 1..=3;
+
 /// How far a wall clock is off that is kept.
 pub const OFF_MS: RangeInclusive<i64> = -500..=500;
 // An event is moved into its place and out of it; a large one has a box.
@@ -180,7 +183,8 @@ impl World {
         for account in 0..plan.devices as usize {
             let mut rng = fork();
             if rng.random_range(0..1_000) < plan.faults.of_1000(Class::Clone) {
-                devices.push(DeviceNode::clone_of(&plan, account, rng));
+                let clones = 1..=rng.random_range(CLONES);
+                devices.extend(clones.map(|nth| DeviceNode::clone_of(&plan, account, nth, fork())));
             }
         }
         let devices_in_all = devices.len();
