@@ -125,10 +125,10 @@ codes! {
         "The accounts can be read again."
         "Nothing.",
     3008 MarkNotStored Warn
-        "The mark above the epochs could not be stored. After a minute of it no new session can be admitted."
+        "The mark above the epochs could not be stored. After a minute of it no new session can be admitted. The line comes once until it could be."
         "Look at the database: is it writable for the conn server?",
     3009 LastLoginsNotNoted Warn
-        "Who logged in last could not be written. Only `last_login_at` and its neighbours in `accounts` are out of date."
+        "Who logged in last could not be written. Only `last_login_at` and its neighbours in `accounts` are out of date. The line comes once until it could be."
         "Look at the database: is it writable for the conn server?",
 
     // ---- logic server ----

@@ -2,4 +2,5 @@
 //! (`tests/processes.rs`, `tests/surroundings.rs`, with [`site`]) and, in `contract/`, devices written
 //! in another language from the contract alone.
 
+pub mod cluster;
 pub mod site;

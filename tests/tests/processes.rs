@@ -7,51 +7,10 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 
-use tests::site::{PATIENCE, Said, Server, Site, Tier, command, wait_for};
+use tests::cluster::Cluster;
+use tests::site::{PATIENCE, Said, Site, Tier, command, wait_for};
 
 const FLEET_KEY: &str = "f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee";
-
-/// One of each, linked.
-struct Cluster {
-    logic: Server,
-    conn: Server,
-    balancer: Server,
-}
-
-impl Cluster {
-    /// `filter`: what is logged.
-    fn start(site: &Site, filter: &str) -> Self {
-        let free = "listen = \"127.0.0.1:0\"";
-        let start = |tier: Tier, node, more: &str| {
-            let config = site.config(tier, node, more);
-            site.start_command(&config, command(tier.program()).env("RCU_LOG", filter))
-        };
-        let logic = start(Tier::LogicServer, "logic-1", free);
-        let link = logic.link();
-        let conn = start(
-            Tier::ConnServer,
-            "conn-1",
-            &format!("logic_servers = {link:?}"),
-        );
-        let link = conn.link();
-        let more = format!("{free}\nconn_servers = {link:?}");
-        let balancer = start(Tier::Balancer, "balancer-1", &more);
-        Self {
-            logic,
-            conn,
-            balancer,
-        }
-    }
-
-    /// From the outside in, as `scripts/cluster` does.
-    fn stop(self, site: &Site) -> [Said; 3] {
-        [self.balancer, self.conn, self.logic].map(|server| {
-            let said = site.stop(server);
-            said.expect_success();
-            said
-        })
-    }
-}
 
 /// Devices of a fleet come in, report and have every record acknowledged; else it fails.
 fn simulate(site: &Site, cluster: &Cluster, count: u32) -> Said {
@@ -69,7 +28,7 @@ fn simulate(site: &Site, cluster: &Cluster, count: u32) -> Said {
 #[test]
 fn three_processes_are_a_cluster_and_end_as_they_are_told() {
     let site = Site::new();
-    let cluster = Cluster::start(&site, "info");
+    let cluster = Cluster::start(&site, &[]);
     simulate(&site, &cluster, 20).expect_success();
     for said in cluster.stop(&site) {
         assert!(said.text.contains("told to stop"), "{}", said.text);
@@ -131,7 +90,7 @@ fn a_server_writes_its_log_to_files_and_shows_its_figures() {
 fn no_key_stands_in_what_processes_say_at_their_most_talkative() {
     let mut site = Site::new();
     site.keep_secret(FLEET_KEY);
-    let cluster = Cluster::start(&site, "trace");
+    let cluster = Cluster::start(&site, &[("RCU_LOG", "trace")]);
     simulate(&site, &cluster, 5).expect_success();
     // The search is made wherever a text is looked at; here is that there was something to search.
     for said in cluster.stop(&site) {

@@ -9,7 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use servers::{disks_are_left_out, on_disk};
 use tests::site::{Site, Tier, binary, command, text};
+
+/// Too small for any schema.
+const DISK_BYTES: u64 = 64 << 10;
 
 /// A table of each tier that lacks nothing.
 fn whole(tier: Tier) -> &'static str {
@@ -198,26 +202,21 @@ fn a_database_that_cannot_be_opened_is_named() {
     }
 }
 
-/// A small disk of the test's own, which nobody else sees and which is gone with its process.
 #[test]
 fn a_full_disk_is_named() {
+    if disks_are_left_out() {
+        return;
+    }
     let site = Site::new();
     let disk = site.path("disk");
     fs::create_dir(&disk).unwrap();
     for tier in [Tier::ConnServer, Tier::LogicServer] {
         let config = site.config(tier, "node-1", whole(tier));
-        let rights: &[&str] = match rustix::process::geteuid().is_root() {
-            true => &["--mount"],
-            false => &["--mount", "--map-root-user"],
-        };
-        let mut alone = Command::new("unshare");
-        alone.args(rights);
-        alone.args([
-            "sh",
-            "-c",
-            "mount -t tmpfs -o size=64k tmpfs \"$0\" && exec \"$1\" --config \"$2\"",
-        ]);
-        alone.arg(&disk).arg(binary(tier.program())).arg(&config);
+        let mut alone = on_disk(&disk, DISK_BYTES, None);
+        alone
+            .arg(binary(tier.program()))
+            .arg("--config")
+            .arg(&config);
         let url = format!("sqlite:{}", disk.join("rcu.db").display());
         alone.env("RCU_DATABASE__URL", url);
         let said = site.run_command(&mut alone);

@@ -37,11 +37,16 @@ impl Writer {
 
     /// Until no errands come any more.
     pub(crate) async fn run(self, mut errands: mpsc::Receiver<Errand>) {
+        // What fails is tried again each second: it is told once, until it has worked again.
+        let (mut mark_fails, mut notes_fail) = (false, false);
         while let Some(errand) = errands.recv().await {
             match errand {
                 Errand::StoreMark(mark) => {
                     let stored = in_time(self.store_mark(mark)).await;
-                    if let Err(error) = &stored {
+                    let failed_before = std::mem::replace(&mut mark_fails, stored.is_err());
+                    if let Err(error) = &stored
+                        && !failed_before
+                    {
                         tracing::warn!(
                             code = Code::MarkNotStored.number(),
                             %error,
@@ -54,7 +59,11 @@ impl Writer {
                     }
                 }
                 Errand::NoteLastLogins(notes) => {
-                    if let Err(error) = in_time(self.table.note_last_logins(&notes)).await {
+                    let noted = in_time(self.table.note_last_logins(&notes)).await;
+                    let failed_before = std::mem::replace(&mut notes_fail, noted.is_err());
+                    if let Err(error) = noted
+                        && !failed_before
+                    {
                         let accounts = notes.len();
                         tracing::warn!(
                             code = Code::LastLoginsNotNoted.number(),

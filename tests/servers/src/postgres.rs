@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::disk::on_disk;
 use crate::programs;
 
 /// Holds the URL of a superuser on a server that runs; `servers COMMAND` sets it.
@@ -54,6 +55,8 @@ pub struct PostgresServer {
     programs: PathBuf,
     directory: TempDir,
     port: u16,
+    /// Of a disk of its own.
+    disk_bytes: Option<u64>,
     keeper: Child,
 }
 
@@ -91,6 +94,16 @@ impl PostgresServer {
     /// Makes an empty server and starts it, with whatever else `settings` say (lines of
     /// postgresql.conf).
     pub fn start(settings: &str) -> Result<Self, ServerError> {
+        Self::start_with(settings, None)
+    }
+
+    /// Likewise one that sees a small disk, with nothing on it, at [`PostgresServer::disk`]. What is put
+    /// there is gone when the server ends.
+    pub fn start_with_disk(settings: &str, disk_bytes: u64) -> Result<Self, ServerError> {
+        Self::start_with(settings, Some(disk_bytes))
+    }
+
+    fn start_with(settings: &str, disk_bytes: Option<u64>) -> Result<Self, ServerError> {
         let programs = programs::postgres().ok_or(ServerError::Missing)?;
         let directory = tempfile::Builder::new()
             .prefix("rcu-postgres-")
@@ -125,11 +138,12 @@ impl PostgresServer {
         );
         fs::write(data.join("postgresql.auto.conf"), conf)
             .map_err(|source| io_error("write its configuration", source))?;
-        let keeper = start_keeper(&programs, directory.path(), owner)?;
+        let keeper = start_keeper(&programs, directory.path(), owner, disk_bytes)?;
         let server = Self {
             programs,
             directory,
             port,
+            disk_bytes,
             keeper,
         };
         server.wait_until_it_answers()?;
@@ -177,7 +191,8 @@ impl PostgresServer {
     pub fn start_again(&mut self) -> Result<(), ServerError> {
         self.end_keeper(false);
         let owner = owner_of(self.directory.path())?;
-        self.keeper = start_keeper(&self.programs, self.directory.path(), owner)?;
+        let (programs, directory) = (&self.programs, self.directory.path());
+        self.keeper = start_keeper(programs, directory, owner, self.disk_bytes)?;
         self.wait_until_it_answers()
     }
 
@@ -188,6 +203,41 @@ impl PostgresServer {
 
     pub fn thaw(&self) -> Result<(), ServerError> {
         self.signal_all("CONT")
+    }
+
+    /// Where it sees its small disk.
+    pub fn disk(&self) -> PathBuf {
+        self.directory.path().join("disk")
+    }
+
+    /// Makes a tablespace on its disk.
+    pub fn make_tablespace(&self, name: &str) -> Result<(), ServerError> {
+        let place = self.disk().join(name);
+        let place = place.display();
+        self.shell(&format!("mkdir {place}"))?;
+        let make = format!("CREATE TABLESPACE {name} LOCATION '{place}'");
+        self.sql("postgres", &make).map(drop)
+    }
+
+    /// Something else takes all that is left of its disk.
+    pub fn fill_disk(&self) -> Result<(), ServerError> {
+        let ballast = self.disk().join("ballast");
+        self.shell(&format!(
+            "dd if=/dev/zero of={} bs=4096 2>/dev/null; true",
+            ballast.display()
+        ))
+    }
+
+    /// Somebody makes room again.
+    pub fn clear_disk(&self) -> Result<(), ServerError> {
+        self.shell(&format!("rm {}", self.disk().join("ballast").display()))
+    }
+
+    /// Runs a command as the server, who alone sees its disk.
+    fn shell(&self, command: &str) -> Result<(), ServerError> {
+        let run =
+            format!("CREATE TEMPORARY TABLE said (line text); COPY said FROM PROGRAM '{command}'");
+        self.sql("postgres", &run).map(drop)
     }
 
     fn signal(&self, signal: &str) -> Result<(), ServerError> {
@@ -320,8 +370,22 @@ fn unlike_others() -> u32 {
     since.unwrap_or_default().subsec_nanos()
 }
 
-fn start_keeper(programs: &Path, directory: &Path, owner: u32) -> Result<Child, ServerError> {
-    let mut keeper = as_user(Command::new("sh"), owner);
+fn start_keeper(
+    programs: &Path,
+    directory: &Path,
+    owner: u32,
+    disk_bytes: Option<u64>,
+) -> Result<Child, ServerError> {
+    let mut keeper = match disk_bytes {
+        None => as_user(Command::new("sh"), owner),
+        Some(bytes) => {
+            let disk = directory.join("disk");
+            fs::create_dir_all(&disk).map_err(|source| io_error("make a directory", source))?;
+            let mut keeper = on_disk(&disk, bytes, Some(owner));
+            keeper.current_dir("/").arg("sh");
+            keeper
+        }
+    };
     keeper
         .args(["-c", KEEPER, "keeper"])
         .args([programs, directory])
