@@ -122,6 +122,7 @@ impl Balancer {
         Metrics {
             node: self.node.clone(),
             board: self.board.clone(),
+            hub: self.hub.clone(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use common::figures::{Published, PublishedHistogram};
 use common::histogram::Histogram;
 use common::ids::NodeName;
+use common::link::Hub;
 use common::link::message::Figures;
 use common::metrics::{Gathered, Source};
 
@@ -47,6 +48,7 @@ impl Stats {
 pub struct Metrics {
     pub(crate) node: NodeName,
     pub(crate) board: Board,
+    pub(crate) hub: Hub,
 }
 
 impl Source for Metrics {
@@ -91,6 +93,8 @@ impl Source for Metrics {
         let mut missing = vec![];
         if cells.conn_servers.load(Ordering::Relaxed) == 0 {
             missing.push(format!("{}: no conn server is linked", self.node));
+            let why = self.hub.not_linked();
+            missing.extend(why.iter().map(|why| format!("{}: {why}", self.node)));
         }
         if cells.ends.load(Ordering::Relaxed) {
             missing.push(format!("{}: it ends", self.node));

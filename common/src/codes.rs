@@ -76,13 +76,13 @@ codes! {
         "A link to another process of the cluster is gone. The side that dialled dials again."
         "Nothing, where that process was stopped; else look at its log, and at the network between the two.",
     1103 LinkRefused Warn
-        "Somebody who wanted to link was turned away: wrong key, wrong role, wrong version, or too many at once. The line comes once a second at most; `untold` counts those in between."
+        "Somebody who wanted to link was turned away: wrong key, wrong role, wrong version, or too many at once. For the same reason from the same address the line comes once a minute, and once a second at most; `untold` counts those in between."
         "If the address is one of the cluster, compare the key files and versions of both. If it is not, keep strangers off the link port.",
     1104 LinkAcceptFailed Warn
         "A link could not be accepted. The line comes once until one could be."
         "Look for a process that is out of file descriptors (`LimitNOFILE`, `ulimit -n`).",
     1105 LinkNotMade Warn
-        "A process of the cluster cannot be linked to. It is dialled again and again; the line comes again only when the reason changes."
+        "A process of the cluster cannot be linked to. It is dialled again and again; for the same reason the line comes once a minute, and `untold` counts the attempts in between."
         "Look whether the process runs at that address, and whether both have the same key files.",
     1106 LinksOpenAtEnd Warn
         "At the end of the process, links had not sent all that was queued for them within three seconds."

@@ -173,6 +173,7 @@ impl ConnServer {
         Metrics {
             node: self.node.clone(),
             board: self.board.clone(),
+            hub: self.hub.clone(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use common::figures::{Published, PublishedHistogram};
 use common::histogram::Histogram;
 use common::ids::NodeName;
+use common::link::Hub;
 use common::metrics::{Gathered, Source};
 
 use crate::core::Core;
@@ -46,6 +47,7 @@ impl Stats {
 pub struct Metrics {
     pub(crate) node: NodeName,
     pub(crate) board: Board,
+    pub(crate) hub: Hub,
 }
 
 impl Source for Metrics {
@@ -99,6 +101,8 @@ impl Source for Metrics {
         let mut missing = vec![];
         if cells.nodes.load(Ordering::Relaxed) == 0 {
             missing.push(format!("{}: no logic server takes grants", self.node));
+            let why = self.hub.not_linked();
+            missing.extend(why.iter().map(|why| format!("{}: {why}", self.node)));
         }
         if !cells.reads_accounts.load(Ordering::Relaxed) {
             missing.push(format!("{}: the accounts cannot be read", self.node));

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use tests::cluster::Cluster;
 use tests::site::{PATIENCE, Said, Site, Tier, command, wait_for};
@@ -50,12 +53,25 @@ fn a_supervisor_is_told_when_a_server_runs() {
     site.stop(server).expect_success();
 }
 
+/// Nobody else gets it before the server does, unless by bad luck.
+fn free_address() -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap()
+}
+
+/// What a server shows at its metrics port.
+fn page(site: &Site, at: SocketAddr, name: &str) -> String {
+    let mut stream = TcpStream::connect(at).unwrap();
+    write!(stream, "GET {name} HTTP/1.0\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    site.without_secrets(page)
+}
+
 #[test]
 fn a_server_writes_its_log_to_files_and_shows_its_figures() {
     let site = Site::new();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let metrics = free.local_addr().unwrap();
-    drop(free);
+    let metrics = free_address();
     let config = site.config(Tier::LogicServer, "logic-1", "listen = \"127.0.0.1:0\"");
     let mut command = command("logic-server");
     let command = command.env("RCU_METRICS__LISTEN", metrics.to_string());
@@ -64,15 +80,8 @@ fn a_server_writes_its_log_to_files_and_shows_its_figures() {
         &config,
         command.env("RCU_LOG__DIRECTORY", site.path("logs")),
     );
-    let page = |name: &str| {
-        let mut stream = TcpStream::connect(metrics).unwrap();
-        write!(stream, "GET {name} HTTP/1.0\r\n\r\n").unwrap();
-        let mut page = String::new();
-        stream.read_to_string(&mut page).unwrap();
-        site.without_secrets(page)
-    };
-    assert!(page("/healthz").contains(" 200 "));
-    assert!(page("/metrics").contains("node=\"logic-1\""));
+    assert!(page(&site, metrics, "/healthz").contains(" 200 "));
+    assert!(page(&site, metrics, "/metrics").contains("node=\"logic-1\""));
     let said = site.stop(server);
     said.expect_success();
     let files = fs::read_dir(site.path("logs")).unwrap();
@@ -105,6 +114,73 @@ fn a_key_that_is_said_is_found() {
     let key = std::fs::read_to_string(site.path("keys/operator")).unwrap();
     let mut echo = std::process::Command::new("echo");
     site.run_command(echo.arg(key.to_uppercase()));
+}
+
+/// Hands connections on to `target` until the test ends, and counts them.
+fn counting_proxy(target: String) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    thread::spawn(move || {
+        for from in listener.incoming() {
+            let (from, to) = (from.unwrap(), TcpStream::connect(&target).unwrap());
+            counted.fetch_add(1, Ordering::Relaxed);
+            for (mut reader, mut writer) in [
+                (from.try_clone().unwrap(), to.try_clone().unwrap()),
+                (to, from),
+            ] {
+                thread::spawn(move || {
+                    // Whichever side ends, the other learns of it.
+                    let _ = io::copy(&mut reader, &mut writer);
+                    let _ = writer.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    (address, count)
+}
+
+/// F22, and neither side fills its log with it.
+#[test]
+fn a_conn_server_that_no_logic_server_knows_is_not_ready_and_says_why_once() {
+    let site = Site::new();
+    let keys = site.path("other-keys").display().to_string();
+    site.run("rcu", &["keys", "new", &keys]).expect_success();
+    let config = site.config(Tier::LogicServer, "logic-1", "listen = \"127.0.0.1:0\"");
+    let logic = site.start(Tier::LogicServer, &config);
+    let (target, attempts) = counting_proxy(logic.link());
+    let metrics = free_address();
+    let more = format!("logic_servers = \"{target}\"");
+    let config = site.config(Tier::ConnServer, "conn-1", &more);
+    let mut command = command("conn-server");
+    command.env("RCU_KEYS__CLUSTER", format!("{keys}/cluster"));
+    command.env("RCU_METRICS__LISTEN", metrics.to_string());
+    let conn = site.start_command(&config, &mut command);
+
+    wait_for("some attempts", || attempts.load(Ordering::Relaxed) >= 5);
+    let ready = page(&site, metrics, "/readyz");
+    assert!(ready.contains(" 503 "), "{ready}");
+    for why in [
+        "conn-1: no logic server takes grants",
+        &format!("conn-1: no link to {target}: it does not know our key"),
+    ] {
+        assert!(ready.contains(why), "{ready}");
+    }
+    for (server, code, why) in [
+        (conn, "WARN 1105", "it does not know our key"),
+        (
+            logic,
+            "WARN 1103",
+            "is unknown here: the cluster keys differ",
+        ),
+    ] {
+        let said = site.stop(server);
+        said.expect_success();
+        let told = said.text.lines().filter(|line| line.contains(code));
+        let told: Vec<_> = told.collect();
+        assert!(matches!(told[..], [line] if line.contains(why)), "{told:?}");
+    }
 }
 
 #[test]

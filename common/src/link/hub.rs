@@ -1,8 +1,8 @@
 //! All links of one process: listening, dialling, and the table through which its owner speaks.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, btree_map};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use super::wire::{self, Envelope, Hello};
 use crate::codes::Code;
 use crate::epoch::Epoch;
 use crate::ids::NodeName;
-use crate::logging::seldom::Seldom;
+use crate::logging::repeats::Repeats;
 
 /// Links at once; a further peer is turned away until one ends.
 const LINKS_MAX: usize = 1_024;
@@ -74,7 +74,7 @@ struct Shared {
     table: RwLock<Table>,
     started: Instant,
     /// What strangers fill is not the log.
-    refusals: Mutex<Seldom>,
+    refusals: Mutex<Repeats<(IpAddr, String)>>,
     /// Every task holds a receiver as long as it runs: `closed` on this sender waits for them all.
     stopping: watch::Sender<bool>,
 }
@@ -82,7 +82,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Table {
     links: HashMap<LinkId, Entry>,
-    targets: HashSet<String>,
+    /// What is dialled, and why the last attempt was in vain; `None`: it was not, or there was none yet.
+    targets: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Debug)]
@@ -143,9 +144,22 @@ impl Hub {
 
     /// Keeps a link to `target` (host:port) up for ever. A target is dialled once, however often it is named.
     pub fn dial(&self, target: String) {
-        if self.shared.write_table().targets.insert(target.clone()) {
+        if let btree_map::Entry::Vacant(place) =
+            self.shared.write_table().targets.entry(target.clone())
+        {
+            place.insert(None);
             self.spawn(move |shared| keep_dialling(shared, target));
         }
+    }
+
+    /// Of each target that cannot be linked to now: which, and why. For whoever asks what is missing.
+    pub fn not_linked(&self) -> Vec<String> {
+        let table = self.shared.read_table();
+        let failing = table.targets.iter().filter_map(|(target, why)| {
+            let why = why.as_deref()?;
+            Some(format!("no link to {target}: {why}"))
+        });
+        failing.collect()
     }
 
     /// Asks; the answer comes as [`LinkEvent::Answer`] with the same id, or never: the caller keeps
@@ -327,11 +341,23 @@ impl Shared {
         Ok((stream, transport, peer))
     }
 
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Of a target: why it cannot be linked to; `None`: it is linked.
+    fn note_target(&self, target: &str, why: Option<&str>) {
+        if let Some(noted) = self.write_table().targets.get_mut(target) {
+            *noted = why.map(ToOwned::to_owned);
+        }
+    }
+
     /// Tells of a peer turned away. Strangers may come in any number: the owner hears of them as
     /// far as its queue has room.
     fn refused_peer(&self, address: SocketAddr, why: &str) {
-        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let untold = locked(&self.refusals).tell(now_ms);
+        // Each attempt comes from a port of its own.
+        let cause = (address.ip(), why.to_owned());
+        let untold = locked(&self.refusals).tell(cause, self.now_ms());
         if let Some(untold) = untold {
             tracing::warn!(
                 code = Code::LinkRefused.number(),
@@ -406,7 +432,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, roles: Arc<[Role]>) 
 async fn keep_dialling(shared: Arc<Shared>, target: String) {
     let mut dialler = Dialler::new(rand::random());
     let attempt_max = Duration::from_millis(ATTEMPT_MS_MAX);
-    let mut told = String::new();
+    let mut repeats = Repeats::default();
     loop {
         let connected = tokio::select! {
             connected = timeout(attempt_max, shared.connect(&target)) => connected,
@@ -414,16 +440,22 @@ async fn keep_dialling(shared: Arc<Shared>, target: String) {
         };
         match connected.unwrap_or(Err(HandshakeError::Slow)) {
             Ok((stream, transport, peer)) => {
-                told.clear();
+                repeats = Repeats::default();
+                shared.note_target(&target, None);
                 let lasted = shared.run(stream, transport, peer).await;
                 dialler.lost(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));
             }
             Err(error) => {
                 let why = chain(&error);
-                // Repeats are not repeated in the log.
-                if why != told {
-                    tracing::warn!(code = Code::LinkNotMade.number(), target, why, "no link");
-                    told.clone_from(&why);
+                shared.note_target(&target, Some(&why));
+                if let Some(untold) = repeats.tell(why.clone(), shared.now_ms()) {
+                    tracing::warn!(
+                        code = Code::LinkNotMade.number(),
+                        target,
+                        why,
+                        untold,
+                        "no link"
+                    );
                 }
                 let address = target.clone();
                 shared.tell(LinkEvent::Refused { address, why }).await;

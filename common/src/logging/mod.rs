@@ -14,8 +14,8 @@ mod file;
 mod layer;
 pub mod line;
 mod panic;
+pub mod repeats;
 mod retention;
-pub mod seldom;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
