@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::codes::Code;
 use serde_json::Value;
+use servers::said;
 use simulator::device::{Identity, Settings as DeviceSettings};
 use simulator::driver::{Settings, Simulator};
 use simulator::keys::key_from_hex;
@@ -86,6 +87,8 @@ impl Drop for Up {
         // Fails where it has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        said::secrets_in(&self.data.path().join("keys"));
+        said::keep_all(&self.data.path().join("logs"));
     }
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import rcu1
 import runs
+import said
 from client import Device, now_ms
 
 FLEET_COUNT = 50
@@ -62,6 +63,7 @@ class Cluster:
                 self.stop()
         finally:
             self._runs.database.discard()
+            said.keep(self._directory)
             shutil.rmtree(self._directory)
 
     # --- accounts ---
@@ -89,10 +91,12 @@ class Cluster:
         self._fleets += 1
         prefix = f"fleet{self._fleets}"
         key = self._fleet_key.hex()
+        said.secret("device", key)
         self.command("add", "--fleet", prefix, "--count", str(FLEET_COUNT), "--fleet-key", key)
         self._fleet = [f"{prefix}-{number:06}" for number in range(1, FLEET_COUNT + 1)]
 
     def _device(self, account, key):
+        said.secret("device", key.hex())
         return Device(account=account, key=key, balancer=self.balancer, source=new_source())
 
     # --- what is stored ---

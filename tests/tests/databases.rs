@@ -19,7 +19,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let mut site = Site::new();
-        site.keep_secret(PASSWORD);
+        site.keep_secret("password", PASSWORD);
         let server = PostgresServer::start("").unwrap();
         server.sql("postgres", "CREATE DATABASE rcu").unwrap();
         let role = format!("CREATE ROLE rcu_test LOGIN SUPERUSER PASSWORD '{PASSWORD}'");
@@ -63,7 +63,7 @@ fn start(site: &Site, tier: Tier, url: &str) -> Said {
 #[test]
 fn a_server_that_is_not_there_is_named() {
     let mut site = Site::new();
-    site.keep_secret(PASSWORD);
+    site.keep_secret("password", PASSWORD);
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap();
     drop(nobody);

@@ -36,7 +36,7 @@ fn database(site: &mut Site) -> (PostgresServer, String) {
     site.run("rcu", &["db", "migrate", "--database", &url])
         .expect_success();
     let fleet_key = "d1".repeat(32);
-    site.keep_secret(&fleet_key);
+    site.keep_secret("device", &fleet_key);
     let mut add = command("rcu");
     add.args(["device", "add", "--fleet", "van", "--fleet-key", &fleet_key]);
     add.args(["--count", &DEVICES.to_string(), "--database", &url]);

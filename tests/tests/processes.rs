@@ -98,7 +98,7 @@ fn a_server_writes_its_log_to_files_and_shows_its_figures() {
 #[test]
 fn no_key_stands_in_what_processes_say_at_their_most_talkative() {
     let mut site = Site::new();
-    site.keep_secret(FLEET_KEY);
+    site.keep_secret("device", FLEET_KEY);
     let cluster = Cluster::start(&site, &[("RCU_LOG", "trace")]);
     simulate(&site, &cluster, 5).expect_success();
     // The search is made wherever a text is looked at; here is that there was something to search.

@@ -10,6 +10,7 @@ use std::process::{Child, Command as Process, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use servers::said;
 use simulator::device::{Identity, Settings as DeviceSettings};
 use simulator::driver::{Settings, Simulator};
 use simulator::keys::key_from_hex;
@@ -30,9 +31,10 @@ impl Up {
         let config = data.path().join("up.toml");
         let free = "listen = \"127.0.0.1:0\"\n";
         fs::write(&config, format!("[balancer]\n{free}[logic_server]\n{free}")).unwrap();
+        let log = fs::File::create(data.path().join("up.log")).unwrap();
         let process = rcu(data.path(), &["up", "--config", config.to_str().unwrap()])
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let up = Self { process, data };
@@ -84,6 +86,8 @@ impl Drop for Up {
         // Fails where it has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        said::secrets_in(&self.data.path().join("keys"));
+        said::keep(&self.data.path().join("up.log"));
     }
 }
 

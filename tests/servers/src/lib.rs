@@ -1,9 +1,11 @@
 //! Servers that tests run against: private, on free ports, in directories of their own, gone afterwards
-//! whatever becomes of the test.
+//! whatever becomes of the test. And what was said in a test run ([`said`]), searched for secrets ([`leaks`]).
 
 mod disk;
+pub mod leaks;
 mod postgres;
 mod programs;
+pub mod said;
 
 pub use disk::{LEFT_OUT, disks_are_left_out, on_disk};
 pub use postgres::{PostgresServer, SHARED, ServerError, TestDatabase};
