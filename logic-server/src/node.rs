@@ -27,7 +27,6 @@ use crate::threads::Task;
 pub struct LogicServer {
     addresses: Addresses,
     name: NodeName,
-    places_max: u64,
     figures: Figures,
     loops: Loops,
     hub: Hub,
@@ -115,7 +114,7 @@ impl LogicServer {
             link,
         };
 
-        let figures = Figures::new(settings.shards());
+        let figures = Figures::new(&settings);
         let parts = Parts {
             clock,
             store,
@@ -139,7 +138,6 @@ impl LogicServer {
         };
         let node = Self {
             name: node,
-            places_max: settings.places_max().into(),
             loops,
             hub,
             control: Task::spawn(control.run()),
@@ -171,7 +169,6 @@ impl LogicServer {
         Metrics {
             node: self.name.clone(),
             figures: self.figures.clone(),
-            places_max: self.places_max,
         }
     }
 
