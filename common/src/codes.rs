@@ -130,6 +130,12 @@ codes! {
     3009 LastLoginsNotNoted Warn
         "Who logged in last could not be written. Only `last_login_at` and its neighbours in `accounts` are out of date."
         "Look at the database: is it writable for the conn server?",
+    3010 OperatorKicked Info
+        "An operator asked for the end of a session. The line says who (by the name of its link), whose session, on which logic server, and what came of it."
+        "Nothing; it stands here for whoever asks later.",
+    3011 OperatorCommanded Info
+        "An operator sent a command to a device. The line says who (by the name of its link), to whom, which one, and what came of it; not what it said."
+        "Nothing; it stands here for whoever asks later.",
 
     // ---- logic server ----
     4001 LogicServerRuns Info

@@ -62,6 +62,7 @@ const CORES: &[&str] = &[
     "conn-server/src/account.rs",
     "conn-server/src/accounts/freshness.rs",
     "conn-server/src/accounts/inquiries.rs",
+    "conn-server/src/audit.rs",
     "conn-server/src/core.rs",
     "conn-server/src/core",
     "conn-server/src/desk.rs",

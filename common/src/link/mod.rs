@@ -30,7 +30,7 @@ mod peer;
 mod transport;
 mod wire;
 
-pub use call::{CallError, Caller, call};
+pub use call::{CallError, Caller, call, node_name};
 pub use dialler::{ATTEMPT_MS_MAX, Dialler};
 pub use hub::{Hub, HubSettings};
 pub use keys::{Key, KeyError, KeyId, Keys, read_keys, read_secret, secret_from_hex, write_key};

@@ -43,6 +43,10 @@ impl Linked {
         self.peers.get(&link).map_or(0, |peer| peer.version)
     }
 
+    pub(super) fn peer(&self, link: LinkId) -> Option<&Peer> {
+        self.peers.get(&link)
+    }
+
     fn balancers(&self) -> impl Iterator<Item = (LinkId, &Peer)> {
         let peers = self.peers.iter();
         peers
