@@ -55,6 +55,7 @@ const CORES: &[&str] = &[
     "common/src/link/dialler.rs",
     "common/src/link/message.rs",
     "common/src/logging/line.rs",
+    "common/src/logging/outage.rs",
     "common/src/logging/retention.rs",
     "common/src/logging/seldom.rs",
     "common/src/pacing.rs",
