@@ -28,6 +28,7 @@ pub struct LogicServer {
     addresses: Addresses,
     name: NodeName,
     figures: Figures,
+    clock: Clock,
     loops: Loops,
     hub: Hub,
     control: Task,
@@ -145,6 +146,7 @@ impl LogicServer {
             shutdown_deadline_ms: settings.shutdown_deadline_ms,
             addresses,
             figures,
+            clock,
             span,
         };
         tracing::info!(
@@ -169,6 +171,7 @@ impl LogicServer {
         Metrics {
             node: self.name.clone(),
             figures: self.figures.clone(),
+            clock: self.clock,
         }
     }
 

@@ -10,6 +10,7 @@ use common::ids::NodeName;
 use common::metrics::{Gathered, Source};
 
 use crate::batch::Batch;
+use crate::clock::Clock;
 use crate::counters::{Counter, Gauge, ShellCounter};
 use crate::settings::Settings;
 
@@ -131,6 +132,43 @@ fn highest_ms(bucket: usize) -> u64 {
     (EXACT_MS << octave) + (eighth as u64 + 1) * width - 1
 }
 
+/// A loop that is so late has lost its way: a turn takes milliseconds, and seconds at the very worst.
+const STUCK_MS: u64 = 10_000;
+
+/// When a loop should have come round, for whoever looks whether it is alive. In a turn: when that began;
+/// asleep: when it is to wake by itself. A store each, and nobody is woken for it.
+#[derive(Debug)]
+pub(crate) struct Round {
+    due_ms: AtomicU64,
+}
+
+/// Nothing is due before the first turn.
+impl Default for Round {
+    fn default() -> Self {
+        Self {
+            due_ms: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl Round {
+    pub(crate) fn begins(&self, now_ms: u64) {
+        self.due_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// The loop sleeps, `None`: until somebody wakes it. Or it has ended.
+    pub(crate) fn ends(&self, wakes_ms: Option<u64>) {
+        let due_ms = wakes_ms.unwrap_or(u64::MAX);
+        self.due_ms.store(due_ms, Ordering::Relaxed);
+    }
+
+    /// How long it has stood still, where that is too long.
+    fn stuck_ms(&self, now_ms: u64) -> Option<u64> {
+        let late_ms = now_ms.saturating_sub(self.due_ms.load(Ordering::Relaxed));
+        (late_ms > STUCK_MS).then_some(late_ms)
+    }
+}
+
 /// What one core counted.
 pub(crate) type PublishedCounters = Published<{ Counter::ALL.len() }>;
 
@@ -148,6 +186,7 @@ pub(crate) struct GateFigures {
     /// No grants are taken any more.
     pub(crate) ends: AtomicBool,
     pub(crate) turn_us: PublishedHistogram,
+    pub(crate) round: Round,
 }
 
 /// What the writer's task publishes.
@@ -169,6 +208,7 @@ pub(crate) struct ShardFigures {
     /// Of the sockets that the gate handed over so many are closed.
     pub(crate) closed: AtomicU64,
     pub(crate) turn_us: PublishedHistogram,
+    pub(crate) round: Round,
     ack_latency: [AtomicU64; BUCKETS],
 }
 
@@ -179,6 +219,7 @@ impl Default for ShardFigures {
             sessions: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             turn_us: PublishedHistogram::default(),
+            round: Round::default(),
             ack_latency: [const { AtomicU64::new(0) }; BUCKETS],
         }
     }
@@ -198,6 +239,7 @@ impl ShardFigures {
 pub struct Metrics {
     pub(crate) node: NodeName,
     pub(crate) figures: Figures,
+    pub(crate) clock: Clock,
 }
 
 impl Source for Metrics {
@@ -229,6 +271,14 @@ impl Source for Metrics {
         ] {
             figures.histogram(name, help, histogram, per_unit);
         }
+    }
+
+    fn stuck(&self) -> Vec<String> {
+        let stuck = self.figures.stuck(self.clock.now().ms);
+        let told = stuck
+            .into_iter()
+            .map(|(thread, ms)| format!("{}: {thread} has stood still for {ms} ms", self.node));
+        told.collect()
     }
 
     fn missing(&self) -> Vec<String> {
@@ -267,6 +317,17 @@ impl Figures {
             requests_shed: Arc::default(),
             places_max: settings.places_max().into(),
         }
+    }
+
+    /// The loops that have stood still for too long, by the names of their threads, and how long.
+    pub(crate) fn stuck(&self, now_ms: u64) -> Vec<(String, u64)> {
+        let gate = [("gate".to_owned(), &self.gate.round)];
+        let shards = self.shards.iter().enumerate();
+        let shards = shards.map(|(index, shard)| (format!("shard-{index}"), &shard.round));
+        gate.into_iter()
+            .chain(shards)
+            .filter_map(|(thread, round)| Some((thread, round.stuck_ms(now_ms)?)))
+            .collect()
     }
 
     fn gauge(&self, gauge: Gauge) -> u64 {
@@ -339,6 +400,34 @@ mod tests {
         }
         assert_eq!(last, BUCKETS - 1);
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn a_loop_is_stuck_in_a_turn_or_asleep_beyond_its_time_and_not_at_rest() {
+        let figures = Figures::new(&Settings {
+            threads: 2,
+            ..Settings::default()
+        });
+        let names = |now_ms| {
+            let stuck = figures.stuck(now_ms);
+            stuck.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        let never = u64::MAX;
+        assert!(names(never).is_empty(), "none has begun");
+        let shard = &figures.shards[1].round;
+        shard.begins(5_000);
+        assert!(names(5_000 + STUCK_MS).is_empty());
+        assert_eq!(
+            figures.stuck(5_001 + STUCK_MS),
+            [("shard-1".to_owned(), STUCK_MS + 1)]
+        );
+        shard.ends(None);
+        assert!(names(never - 1).is_empty(), "it sleeps until it is woken");
+        shard.ends(Some(8_000));
+        figures.gate.round.begins(9_000);
+        assert!(names(8_000 + STUCK_MS).is_empty());
+        assert_eq!(names(8_001 + STUCK_MS), ["shard-1"]);
+        assert_eq!(names(never), ["gate", "shard-1"]);
     }
 
     #[test]
