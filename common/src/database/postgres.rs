@@ -173,6 +173,14 @@ impl Lease {
     pub fn give_back(mut self) {
         drop(self.0.take());
     }
+
+    /// Gives it back where its last statement was answered, and hands on what came of that.
+    pub fn answered<T>(self, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        if answer.is_ok() {
+            self.give_back();
+        }
+        answer
+    }
 }
 
 impl Deref for Lease {
