@@ -5,6 +5,7 @@
 //! server looks each second whether its client is still there, and does not wait for one that is
 //! silent in the middle of a transaction.
 
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -50,6 +51,9 @@ const TIMESTAMPTZ_ARRAY: Oid = Oid(1185);
 #[derive(Clone, Debug)]
 pub struct Postgres {
     pool: PgPool,
+    options: PgConnectOptions,
+    /// For finding out why the pool has no connection.
+    asked_within: Duration,
 }
 
 /// What `rcu db migrate` did.
@@ -67,9 +71,10 @@ impl Postgres {
     ) -> Result<Self, DatabaseError> {
         let open = open_error(url);
         let options = options(url).application_name(&format!("rcu {}", client.name));
+        let asked_within = client.connect_deadline / 4;
         let pool = PgPoolOptions::new()
             .max_connections(client.connections_max)
-            .acquire_timeout(client.connect_deadline)
+            .acquire_timeout(client.connect_deadline - asked_within)
             .test_before_acquire(false)
             .before_acquire(|connection, about| {
                 Box::pin(async move {
@@ -82,13 +87,17 @@ impl Postgres {
             .connect_lazy_with(options.clone());
         // By itself the pool would try again and again, and say in the end that it took too long.
         let connecting = tokio::time::timeout(client.connect_deadline, options.connect());
-        let connected = connecting.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let connected = connecting.await.unwrap_or_else(|_| Err(silent()));
         let mut connection = connected.map_err(&open)?;
         let found = version(&mut connection).await.map_err(&open)?;
         let _ = connection.close().await;
         let (database, needed) = (url.to_string(), newest(&MIGRATOR));
         match found.cmp(&needed) {
-            std::cmp::Ordering::Equal => Ok(Self { pool }),
+            std::cmp::Ordering::Equal => Ok(Self {
+                pool,
+                options,
+                asked_within,
+            }),
             std::cmp::Ordering::Less => Err(DatabaseError::SchemaTooOld {
                 database,
                 found,
@@ -154,7 +163,29 @@ impl Postgres {
     /// # Errors
     /// There is none within the client's deadline.
     pub async fn lease(&self) -> Result<Lease, sqlx::Error> {
-        self.pool.acquire().await.map(|it| Lease(Some(it)))
+        match self.pool.acquire().await {
+            Ok(connection) => Ok(Lease(Some(connection))),
+            Err(sqlx::Error::PoolTimedOut) => Err(self.why_none().await),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where nobody listens, or the server takes no more, the pool tries again and again, and says at last
+    /// only that its time is over. What one more try says is what an operator has to know.
+    async fn why_none(&self) -> sqlx::Error {
+        if self.pool.size() >= self.pool.options().get_max_connections() {
+            // All are in use, and one more would be one too many.
+            return sqlx::Error::PoolTimedOut;
+        }
+        match tokio::time::timeout(self.asked_within, self.options.connect()).await {
+            Ok(Err(error)) => error,
+            // It works just now: whoever tries again gets one.
+            Ok(Ok(connection)) => {
+                let _ = connection.close().await;
+                sqlx::Error::PoolTimedOut
+            }
+            Err(_) => silent(),
+        }
     }
 
     pub(super) async fn close(&self) {
@@ -203,6 +234,11 @@ impl Drop for Lease {
             connection.close_on_drop();
         }
     }
+}
+
+fn silent() -> sqlx::Error {
+    let told = "the server does not answer: connecting timed out";
+    io::Error::new(io::ErrorKind::TimedOut, told).into()
 }
 
 fn open_error(url: &DatabaseUrl) -> impl Fn(sqlx::Error) -> DatabaseError {
