@@ -69,6 +69,9 @@ codes! {
     1006 Failed Error
         "The process does not start, or ends for want of something. The line says why."
         "Mend what the line names, and start it again.",
+    1007 DatabaseNotDurable Warn
+        "PostgreSQL runs with `fsync` or `full_page_writes` off: what was acknowledged may be lost, or the database be damaged, when its machine goes down. The line comes once, at the start."
+        "Switch both on in postgresql.conf and restart PostgreSQL, unless all of it may be lost.",
     1101 LinkUp Info
         "A link to another process of the cluster stands."
         "Nothing.",

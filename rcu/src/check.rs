@@ -50,7 +50,7 @@ struct Check {
 
 /// Who is started with a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kind {
+pub(crate) enum Kind {
     Up,
     Balancer,
     ConnServer,
@@ -113,6 +113,15 @@ impl Kind {
             _ => None,
         }
     }
+}
+
+/// Whose configuration a file is, whatever is wrong in it.
+pub(crate) fn kind(file: &Path) -> Result<Kind, Failure> {
+    let text = fs::read_to_string(file).map_err(|source| ConfigError::Read {
+        path: file.into(),
+        source,
+    })?;
+    Ok(Kind::of(&text).ok_or_else(|| CheckError::Unclear(file.into()))?)
 }
 
 fn check(file: &Path, tier: Option<Kind>) -> Result<Kind, CheckError> {

@@ -20,6 +20,7 @@ use sqlx::{ConnectOptions as _, Connection, Decode, Encode, Type};
 
 use super::sqlite::newest;
 use super::{Client, DatabaseError, DatabaseUrl};
+use crate::codes::Code;
 
 const MIGRATOR: Migrator = sqlx::migrate!("../config/schema/postgres");
 
@@ -90,7 +91,15 @@ impl Postgres {
         let connected = connecting.await.unwrap_or_else(|_| Err(silent()));
         let mut connection = connected.map_err(&open)?;
         let found = version(&mut connection).await.map_err(&open)?;
+        let lacking = not_durable(&mut connection).await.map_err(&open)?;
         let _ = connection.close().await;
+        if !lacking.is_empty() {
+            tracing::warn!(
+                code = Code::DatabaseNotDurable.number(),
+                off = lacking.join(", "),
+                "what the database takes may be lost when its machine goes down"
+            );
+        }
         let (database, needed) = (url.to_string(), newest(&MIGRATOR));
         match found.cmp(&needed) {
             std::cmp::Ordering::Equal => Ok(Self {
@@ -151,6 +160,16 @@ impl Postgres {
         let found = version(&mut connection).await.map_err(&open)?;
         let _ = connection.close().await;
         Ok((found, newest(&MIGRATOR)))
+    }
+
+    /// Settings of the server that are off, and without which a COMMIT outlives no crash of its machine.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn not_durable(&self) -> Result<Vec<String>, sqlx::Error> {
+        let mut lease = self.lease().await?;
+        let answer = not_durable(&mut lease).await;
+        lease.answered(answer)
     }
 
     /// For statements that have no deadline. Whoever has one takes a [`Lease`].
@@ -254,6 +273,13 @@ fn options(url: &DatabaseUrl) -> PgConnectOptions {
         .options(SESSION)
         // It would print whole statements.
         .disable_statement_logging()
+}
+
+/// What a session can not set for itself.
+async fn not_durable(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    let statement = "SELECT name FROM pg_settings \
+                     WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off' ORDER BY name";
+    sqlx::query_scalar(statement).fetch_all(connection).await
 }
 
 /// Of the schema; 0: there is none.

@@ -72,6 +72,26 @@ async fn a_commit_is_durable_whatever_is_usual_on_the_server() {
 }
 
 #[tokio::test]
+async fn what_a_session_cannot_make_durable_is_named() {
+    for (settings, expected) in [
+        ("fsync = on\nfull_page_writes = on", &[][..]),
+        ("fsync = off\nfull_page_writes = on", &["fsync"]),
+        (
+            "fsync = off\nfull_page_writes = off",
+            &["fsync", "full_page_writes"],
+        ),
+    ] {
+        let server = PostgresServer::start(settings).unwrap();
+        let url = server.url("postgres");
+        Postgres::migrate(&url.parse().unwrap()).await.unwrap();
+        let Database::Postgres(postgres) = connect(&url).await.unwrap() else {
+            panic!("it is PostgreSQL");
+        };
+        assert_eq!(postgres.not_durable().await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_database_that_cannot_be_used_says_why_within_its_deadline() {
     let server =
         PostgresServer::start("max_connections = 5\nsuperuser_reserved_connections = 0").unwrap();
