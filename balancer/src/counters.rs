@@ -1,4 +1,5 @@
-//! Pure. What a balancer counts: every way in which a login or a connection can end.
+//! Pure. What a balancer counts: every way in which a login or a connection can end. And how much there is of
+//! what comes and goes.
 
 use common::device::code::LoginStatus;
 
@@ -54,6 +55,17 @@ common::counters! {
     TriesFull = "tries_full",
     /// Answered after the login was given to another, or with something that is no LoginReply.
     AnswersIgnored = "answers_ignored",
+}
+
+common::gauges! {
+    /// Connections that are not done yet.
+    Pending = "pending",
+    /// Logins that conn servers are deciding.
+    LoginsOpen = "logins_open",
+    /// Conn servers linked.
+    ConnServers = "conn_servers",
+    /// Places free behind the conn servers, by their reports.
+    PlacesFree = "places_free",
 }
 
 impl Counter {

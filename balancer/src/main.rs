@@ -67,11 +67,12 @@ async fn serve(
         Box::new(balancer.metrics()),
         Box::new(logging.metrics(&node)),
     ];
-    let _metrics = Server::start(&config.metrics, sources).await?;
+    let metrics = Server::start(&config.metrics, sources).await?;
     let running = arguments.announce(&Addresses {
         node,
         devices: balancer.addresses().to_vec(),
         link: None,
+        metrics: metrics.as_ref().map(Server::address),
     })?;
 
     stop.wait().await;

@@ -30,7 +30,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::conns::Conns;
-use crate::counters::{Counter, Counters};
+use crate::counters::{Counter, Counters, Gauge};
 use crate::pending::{Admission, ConnectionId, Pending};
 
 /// One try at one conn server.
@@ -246,6 +246,16 @@ impl Core {
 
     pub fn logins_open(&self) -> usize {
         self.tries.len()
+    }
+
+    /// As it is now.
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
+        match gauge {
+            Gauge::Pending => self.pending() as u64,
+            Gauge::LoginsOpen => self.logins_open() as u64,
+            Gauge::ConnServers => self.conns.len() as u64,
+            Gauge::PlacesFree => self.conns.places_free(),
+        }
     }
 
     /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded.

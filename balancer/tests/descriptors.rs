@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use balancer::counters::Counter;
+use balancer::counters::{Counter, Gauge};
 use balancer::{Balancer, Settings};
 use common::link::{Key, Keys};
 use common::secret::Secret;
@@ -40,7 +40,7 @@ async fn without_descriptors_devices_are_turned_away_counted_and_let_in_afterwar
     let address = balancer.addresses()[0];
     // The acceptor's task must have its reserve before the descriptors are gone.
     let first = TcpStream::connect(address).await.expect("connected");
-    wait_for(|| balancer.stats().pending == 1).await;
+    wait_for(|| balancer.stats().gauge(Gauge::Pending) == 1).await;
 
     // All descriptors but one are gone: a device can connect, the balancer cannot accept it.
     let mut hogs: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
@@ -65,7 +65,7 @@ async fn without_descriptors_devices_are_turned_away_counted_and_let_in_afterwar
 
     hogs.clear();
     let second = TcpStream::connect(address).await.expect("connected");
-    wait_for(|| balancer.stats().pending == 2).await;
+    wait_for(|| balancer.stats().gauge(Gauge::Pending) == 2).await;
     drop((first, second));
     balancer.shutdown().await;
 }

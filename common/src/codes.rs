@@ -69,6 +69,9 @@ codes! {
     1006 Failed Error
         "The process does not start, or ends for want of something. The line says why."
         "Mend what the line names, and start it again.",
+    1007 DatabaseNotDurable Warn
+        "PostgreSQL runs with `fsync` or `full_page_writes` off: what was acknowledged may be lost, or the database be damaged, when its machine goes down. The line comes once, at the start."
+        "Switch both on in postgresql.conf and restart PostgreSQL, unless all of it may be lost.",
     1101 LinkUp Info
         "A link to another process of the cluster stands."
         "Nothing.",
@@ -119,17 +122,30 @@ codes! {
         "The key of an account cannot be opened, so its device cannot log in."
         "Look whether the conn server has the master key that the account was made with; else give the device a new key (`rcu device rotate-key`).",
     3006 AccountsUnreadable Warn
-        "The accounts cannot be read from the database. Logins of accounts that are not remembered are answered `busy`."
+        "The accounts cannot be read from the database. Logins of accounts that are not remembered are answered `busy`. The line comes again each minute; `failures` counts since the last one."
         "Look at the database. Devices come again by themselves.",
     3007 AccountsReadable Info
         "The accounts can be read again."
         "Nothing.",
     3008 MarkNotStored Warn
-        "The mark above the epochs could not be stored. After a minute of it no new session can be admitted. The line comes once until it could be."
+        "The mark above the epochs could not be stored. After a minute of it no new session can be admitted. The line comes again each minute; `failures` counts since the last one."
         "Look at the database: is it writable for the conn server?",
     3009 LastLoginsNotNoted Warn
-        "Who logged in last could not be written. Only `last_login_at` and its neighbours in `accounts` are out of date. The line comes once until it could be."
+        "Who logged in last could not be written. Only `last_login_at` and its neighbours in `accounts` are out of date. The line comes again each minute; `failures` counts since the last one."
         "Look at the database: is it writable for the conn server?",
+
+    3010 OperatorKicked Info
+        "An operator asked for the end of a session. The line says who (by the name of its link), whose session, on which logic server, and what came of it."
+        "Nothing; it stands here for whoever asks later.",
+    3011 OperatorCommanded Info
+        "An operator sent a command to a device. The line says who (by the name of its link), to whom, which one, and what came of it; not what it said."
+        "Nothing; it stands here for whoever asks later.",
+    3012 MarkStored Info
+        "The mark above the epochs is stored again."
+        "Nothing.",
+    3013 LastLoginsNoted Info
+        "Who logged in last is written again."
+        "Nothing.",
 
     // ---- logic server ----
     4001 LogicServerRuns Info
@@ -151,7 +167,7 @@ codes! {
         "The socket of a session cannot be watched; its device was let go and comes again."
         "Look at the reason in the line: memory, mostly.",
     4007 BatchesNotTaken Warn
-        "The database does not take batches. They are kept and repeated; when too many wait, devices are answered `overloaded` and keep their records."
+        "The database does not take batches. They are kept and repeated; when too many wait, devices are answered `overloaded` and keep their records. The line comes again each minute; `failures` counts since the last one."
         "Look at the database. Nothing that was acknowledged is lost.",
     4008 BatchesTaken Info
         "The database takes batches again."
@@ -160,7 +176,7 @@ codes! {
         "The shutdown took longer than `shutdown_deadline_ms`. What was not stored was not acknowledged: its devices send it again."
         "Look at the database, or raise `shutdown_deadline_ms`.",
     4010 PartitionsMade Info
-        "Tables for days to come were made in PostgreSQL."
+        "Every day to come has its tables in PostgreSQL: some were made, or they could not be made before."
         "Nothing.",
     4011 PartitionsNotMade Warn
         "Tables for days to come cannot be made in PostgreSQL. Records of such days go to the default partition, and are moved when the day is made. It is tried again each minute."

@@ -1,4 +1,5 @@
-//! Pure. One number for everything that is taken, refused, closed or shed; each tier declares its own.
+//! Pure. One number for everything that is taken, refused, closed or shed, and for what stands at this
+//! moment; each tier declares its own, once for all who show them.
 
 /// Declares what a tier counts, with the names that metrics show, and where it is counted:
 ///
@@ -17,23 +18,9 @@
 #[macro_export]
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $counter:ident = $name:literal,)+) => {
-        /// What is counted.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Counter { $($(#[doc = $doc])* $counter,)+ }
-
-        impl Counter {
-            /// In the order of their numbers.
-            pub const ALL: &'static [Self] = &[$(Self::$counter,)+];
-
-            /// As it is shown.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$counter => $name,)+ }
-            }
-
-            /// What its documentation says; empty where the name says it all.
-            pub const fn help(self) -> &'static str {
-                match self { $(Self::$counter => concat!($($doc),*).trim_ascii(),)+ }
-            }
+        $crate::named! {
+            /// What is counted.
+            Counter { $($(#[doc = $doc])* $counter = $name,)+ }
         }
 
         /// One figure for each [`Counter`], since this was made.
@@ -81,6 +68,69 @@ macro_rules! counters {
     };
 }
 
+/// Declares what of a tier goes up and down, with the names that metrics and operators see. Whoever knows the
+/// figures matches on them: one that is added is shown everywhere, or does not compile.
+///
+/// ```
+/// common::gauges! {
+///     /// Live sessions.
+///     Sessions = "sessions",
+/// }
+///
+/// let figures = Gauge::figures(|gauge| match gauge {
+///     Gauge::Sessions => 7,
+/// });
+/// assert_eq!(figures[Gauge::Sessions as usize], 7);
+/// ```
+#[macro_export]
+macro_rules! gauges {
+    ($($(#[doc = $doc:literal])* $gauge:ident = $name:literal,)+) => {
+        $crate::named! {
+            /// What stands at a moment.
+            Gauge { $($(#[doc = $doc])* $gauge = $name,)+ }
+        }
+
+        impl Gauge {
+            /// In the order of [`Gauge::ALL`].
+            pub fn figures(figure: impl Fn(Self) -> u64) -> [u64; Self::ALL.len()] {
+                ::std::array::from_fn(|index| figure(Self::ALL[index]))
+            }
+        }
+
+        #[test]
+        fn every_gauge_has_a_name_of_its_own() {
+            let names = Gauge::ALL.iter().map(|gauge| gauge.name());
+            let distinct: ::std::collections::BTreeSet<_> = names.collect();
+            assert_eq!(distinct.len(), Gauge::ALL.len());
+        }
+    };
+}
+
+/// An enum of figures, each with the name that it is shown under and what it is.
+#[macro_export]
+macro_rules! named {
+    ($(#[doc = $what:literal])* $Kind:ident { $($(#[doc = $doc:literal])* $it:ident = $name:literal,)+ }) => {
+        $(#[doc = $what])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $Kind { $($(#[doc = $doc])* $it,)+ }
+
+        impl $Kind {
+            /// In the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$it,)+];
+
+            /// As it is shown.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$it => $name,)+ }
+            }
+
+            /// What its documentation says; empty where the name says it all.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$it => concat!($($doc),*).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
 #[cfg(test)]
 #[allow(unreachable_pub)]
 mod tests {
@@ -89,6 +139,23 @@ mod tests {
         /// Counted many at a time.
         Second = "second",
         Third = "third",
+    }
+
+    gauges! {
+        /// It goes up and down.
+        Low = "low",
+        High = "high",
+    }
+
+    #[test]
+    fn gauges_stand_in_their_order() {
+        let figures = Gauge::figures(|gauge| match gauge {
+            Gauge::High => 9,
+            Gauge::Low => 1,
+        });
+        assert_eq!(figures, [1, 9]);
+        assert_eq!(Gauge::Low.help(), "It goes up and down.");
+        assert_eq!(Gauge::ALL[1].name(), "high");
     }
 
     #[test]

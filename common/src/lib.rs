@@ -8,7 +8,7 @@
 //! - [`config`], [`logging`]: how a process is told what to do, and tells what happens to it;
 //!   [`process`]: how it is ended, limited, and fails.
 //! - [`key_files`]: the keys of a cluster, as files.
-//! - [`counters!`], [`histogram`], [`figures`]: what a tier counts and measures, and how others read it;
+//! - [`counters!`], [`gauges!`], [`histogram`], [`figures`]: what a tier counts and measures, and how others read it;
 //!   [`metrics`]: how they are shown.
 //! - [`database`]: the SQLite file of a process, or PostgreSQL.
 //! - [`link`]: messages between the tiers, and the encrypted connection that carries them.

@@ -27,3 +27,8 @@ pub(crate) mod writer;
 /// Connections to PostgreSQL that a conn server needs: one each for what is asked, for what is written,
 /// and for hearing of changes.
 pub const CONNECTIONS_MAX: u32 = 3;
+
+/// For what is told of an outage.
+fn millis_since(began: tokio::time::Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

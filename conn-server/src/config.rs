@@ -10,7 +10,7 @@ use common::config::process::{
 };
 use common::database::DatabaseSettings;
 use common::key_files::{CLUSTER, MASTER, OPERATOR};
-use common::link::{KeyError, Keys, read_keys, read_secret};
+use common::link::{HANDSHAKES_MAX, KeyError, Keys, LINKS_MAX, read_keys, read_secret};
 use common::logging::LogSettings;
 use common::metrics::MetricsSettings;
 use common::process::clock;
@@ -20,8 +20,9 @@ use serde::Deserialize;
 use crate::accounts::seal::MasterKey;
 use crate::settings::Settings;
 
-/// Descriptors for links: to logic servers, to balancers, to whoever operates.
-const LINKS: u64 = 192;
+/// Descriptors for those who link to it: balancers, other conn servers, whoever operates. Those that it dials
+/// come on top.
+const LINKS: u64 = (LINKS_MAX + HANDSHAKES_MAX) as u64;
 
 /// What the file and the environment say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -189,7 +190,9 @@ mod tests {
     fn what_does_not_fit_the_descriptors_is_told() {
         let config = Config::default();
         assert_eq!(config.descriptor_mistake(None), None);
-        assert_eq!(config.descriptor_mistake(Some(1_024)), None);
-        assert!(config.descriptor_mistake(Some(255)).is_some());
+        // 64 for the process, 1,024 links and 64 on their way, and those that it dials.
+        let dialled = config.conn_server.logic_servers.len() as u64;
+        assert_eq!(config.descriptor_mistake(Some(1_152 + dialled)), None);
+        assert!(config.descriptor_mistake(Some(1_151 + dialled)).is_some());
     }
 }

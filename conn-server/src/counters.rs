@@ -1,4 +1,5 @@
-//! Pure. What a conn server counts: every way in which a login can end, and what it did about sessions.
+//! Pure. What a conn server counts: every way in which a login can end, and what it did
+//! about sessions. And how much there is of what comes and goes.
 
 common::counters! {
     /// Logins that came from balancers.
@@ -54,4 +55,17 @@ common::counters! {
     // Behind the decisions.
     /// Notes of a last login that found no room and are not written.
     LastLoginsShed = "last_logins_shed",
+}
+
+common::gauges! {
+    /// Logic servers that take grants.
+    Nodes = "nodes",
+    /// Accounts with a session on the logic servers.
+    Sessions = "sessions",
+    /// Logins that are being decided.
+    LoginsOpen = "logins_open",
+    /// Places free on the logic servers that take grants.
+    PlacesFree = "places_free",
+    /// Places of the logic servers that take grants.
+    PlacesMax = "places_max",
 }

@@ -6,6 +6,7 @@ use common::link::LinkId;
 use common::link::message::{Held, Message};
 
 use crate::account::LastLogin;
+use crate::audit::Deed;
 
 /// What a conn server wants done.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +47,11 @@ pub enum Effect {
     },
     StoreMark(Epoch),
     NoteLastLogin(LastLogin),
+    /// For whoever asks later who did that.
+    Audit {
+        deed: Box<Deed>,
+        outcome: &'static str,
+    },
 }
 
 /// Who asked, and under which id of its own.

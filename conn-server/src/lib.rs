@@ -4,13 +4,14 @@
 //! is the story of one login, judged with what lies on the [`desk`]; [`pool`] picks the logic server,
 //! [`directory`] knows which session of an account is current, [`epochs`] orders them; [`throttle`]
 //! and [`nonces`] keep the impatient and the repeated away; [`load`] tells the balancers;
-//! [`account`], [`effect`], [`time`] and [`counters`] are what the others speak of.
+//! [`account`], [`audit`], [`effect`], [`time`] and [`counters`] are what the others speak of.
 //!
 //! Shells: [`node`] is a conn server that runs; `server` is the task that owns the core, between the
 //! links and the [`accounts`]; [`settings`] and [`stats`] are for those who run and watch it.
 
 pub mod account;
 pub mod accounts;
+pub mod audit;
 pub mod config;
 pub mod core;
 pub mod counters;

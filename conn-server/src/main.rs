@@ -79,11 +79,12 @@ async fn serve(
     .await?;
     let sources: Vec<Box<dyn Source>> =
         vec![Box::new(server.metrics()), Box::new(logging.metrics(&node))];
-    let _metrics = Server::start(&config.metrics, sources).await?;
+    let metrics = Server::start(&config.metrics, sources).await?;
     let running = arguments.announce(&Addresses {
         node,
         devices: vec![],
         link: Some(server.address()),
+        metrics: metrics.as_ref().map(Server::address),
     })?;
 
     stop.wait().await;

@@ -11,12 +11,14 @@ use common::link::message::Message;
 use common::link::{Hub, LinkEvent, LinkId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
+use tracing::field::display;
 
 use crate::account::Found;
 use crate::accounts::cache::AccountCache;
 use crate::accounts::inquiries::{News, Question};
 use crate::accounts::last_logins::LastLogins;
 use crate::accounts::writer::Errand;
+use crate::audit::{Act, Deed};
 use crate::core::{Core, Effect, Input};
 use crate::counters::{Counter, Counters};
 use crate::stats::Board;
@@ -246,6 +248,7 @@ impl Server {
                     self.more(Input::MarkStored(None));
                 }
             }
+            Effect::Audit { deed, outcome } => log(&deed, outcome),
             Effect::NoteLastLogin(login) => {
                 if !self.last_logins.note(login) {
                     self.counters.count(Counter::LastLoginsShed);
@@ -276,5 +279,36 @@ impl Server {
     fn close(&self, link: LinkId, why: &str) {
         tracing::warn!(code = Code::LinkClosed.number(), %link, why, "link closed");
         self.hub.close(link);
+    }
+}
+
+fn log(deed: &Deed, outcome: &str) {
+    let operator = deed.operator.as_ref().map(|(name, _)| display(name));
+    let address = deed.operator.as_ref().map(|(_, address)| display(address));
+    let (account, node) = (display(&deed.account), deed.node.as_ref().map(display));
+    match deed.act {
+        Act::Kick => tracing::info!(
+            code = Code::OperatorKicked.number(),
+            operator,
+            address,
+            account,
+            node,
+            outcome,
+            "an operator had a session closed"
+        ),
+        Act::Command {
+            command_id,
+            code: number,
+        } => tracing::info!(
+            code = Code::OperatorCommanded.number(),
+            operator,
+            address,
+            account,
+            node,
+            command = number,
+            command_id,
+            outcome,
+            "an operator sent a command"
+        ),
     }
 }

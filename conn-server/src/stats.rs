@@ -2,7 +2,7 @@
 //! that anybody may read without asking it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::figures::{Published, PublishedHistogram};
 use common::histogram::Histogram;
@@ -11,22 +11,14 @@ use common::link::Hub;
 use common::metrics::{Gathered, Source};
 
 use crate::core::Core;
-use crate::counters::{Counter, Counters};
+use crate::counters::{Counter, Counters, Gauge};
 
 /// A snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// Logic servers that take grants.
-    pub nodes: usize,
-    /// Accounts with a session on the logic servers.
-    pub sessions: u64,
-    /// Logins that are being decided.
-    pub logins_open: u64,
-    /// Places of the logic servers that take grants: free, and in all.
-    pub places_free: u64,
-    pub places_max: u64,
     /// Milliseconds from a balancer's asking to the answer.
     pub login_ms: Histogram,
+    gauges: [u64; Gauge::ALL.len()],
     counters: [u64; Counter::ALL.len()],
 }
 
@@ -34,6 +26,10 @@ impl Stats {
     /// Counted since the start.
     pub fn count(&self, counter: Counter) -> u64 {
         self.counters[counter as usize]
+    }
+
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
+        self.gauges[gauge as usize]
     }
 
     /// Logins since the start, whatever they were answered.
@@ -58,40 +54,10 @@ impl Source for Metrics {
         for &counter in Counter::ALL {
             figures.counter(counter.name(), counter.help(), stats.count(counter));
         }
-        for (name, help, figure) in [
-            (
-                "nodes",
-                "Logic servers that take grants.",
-                stats.nodes as u64,
-            ),
-            (
-                "sessions",
-                "Accounts with a session on the logic servers.",
-                stats.sessions,
-            ),
-            (
-                "logins_open",
-                "Logins that are being decided.",
-                stats.logins_open,
-            ),
-            (
-                "places_free",
-                "Places free on the logic servers that take grants.",
-                stats.places_free,
-            ),
-            (
-                "places_max",
-                "Places of the logic servers that take grants.",
-                stats.places_max,
-            ),
-            (
-                "ready",
-                "1: nothing is missing that a login needs.",
-                self.missing().is_empty().into(),
-            ),
-        ] {
-            figures.gauge(name, help, figure);
+        for &gauge in Gauge::ALL {
+            figures.gauge(gauge.name(), gauge.help(), stats.gauge(gauge));
         }
+        figures.ready(&self.missing());
         let help = "From a balancer's asking to the answer.";
         figures.histogram("login_seconds", help, stats.login_ms, 1e3);
     }
@@ -99,7 +65,7 @@ impl Source for Metrics {
     fn missing(&self) -> Vec<String> {
         let cells = &self.board.0;
         let mut missing = vec![];
-        if cells.nodes.load(Ordering::Relaxed) == 0 {
+        if cells.gauges.read()[Gauge::Nodes as usize] == 0 {
             missing.push(format!("{}: no logic server takes grants", self.node));
             let why = self.hub.not_linked();
             missing.extend(why.iter().map(|why| format!("{}: {why}", self.node)));
@@ -120,11 +86,7 @@ pub(crate) struct Board(Arc<Cells>);
 
 #[derive(Debug, Default)]
 struct Cells {
-    nodes: AtomicU64,
-    sessions: AtomicU64,
-    logins_open: AtomicU64,
-    places_free: AtomicU64,
-    places_max: AtomicU64,
+    gauges: Published<{ Gauge::ALL.len() }>,
     reads_accounts: AtomicBool,
     ends: AtomicBool,
     login_ms: PublishedHistogram,
@@ -136,13 +98,9 @@ impl Board {
     /// followed.
     pub(crate) fn publish(&self, core: &Core, shell: &Counters, reads_accounts: bool) {
         let cells = &self.0;
-        let figure = |cell: &AtomicU64, value: u64| cell.store(value, Ordering::Relaxed);
-        let load = core.load();
-        figure(&cells.nodes, core.desk().pool.ready() as u64);
-        figure(&cells.sessions, core.desk().directory.sessions() as u64);
-        figure(&cells.logins_open, load.logins_open.into());
-        figure(&cells.places_free, load.places_free.into());
-        figure(&cells.places_max, load.places_max.into());
+        cells
+            .gauges
+            .publish(&Gauge::figures(|gauge| core.gauge(gauge)));
         cells
             .reads_accounts
             .store(reads_accounts, Ordering::Relaxed);
@@ -161,14 +119,9 @@ impl Board {
 
     pub(crate) fn snapshot(&self) -> Stats {
         let cells = &self.0;
-        let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         Stats {
-            nodes: usize::try_from(read(&cells.nodes)).unwrap_or(usize::MAX),
-            sessions: read(&cells.sessions),
-            logins_open: read(&cells.logins_open),
-            places_free: read(&cells.places_free),
-            places_max: read(&cells.places_max),
             login_ms: cells.login_ms.read(),
+            gauges: cells.gauges.read(),
             counters: cells.counters.read(),
         }
     }

@@ -11,7 +11,6 @@ use common::link::{Hub, LinkEvent};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::counters::Counter;
 use crate::driver::ToGate;
 use crate::gate::Input;
 use crate::mailbox::Mailbox;
@@ -47,14 +46,8 @@ pub(crate) struct Report {
 impl Report {
     fn figures(&self) -> message::Figures {
         let stats = self.figures.snapshot();
-        let gauges = [
-            ("sessions", stats.sessions),
-            ("pending", stats.pending),
-            ("requests_shed", stats.requests_shed),
-        ];
-        let counters = Counter::ALL.iter();
-        let counters = counters.map(|&counter| (counter.name(), stats.count(counter)));
-        let values = gauges.into_iter().chain(counters);
+        let values = stats.measured().chain(stats.counted());
+        let values = values.map(|(name, _, figure)| (name, figure));
         message::Figures::new(self.clock.now().ms, self.advertised.clone(), values)
     }
 }

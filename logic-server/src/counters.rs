@@ -1,6 +1,6 @@
 //! Pure. One number for everything that is taken, refused, closed, shed or set aside. A close
 //! reason has the contract's name behind `closed_`. Each core has counters of its own; whoever shows
-//! them adds them up.
+//! them adds them up. And how much there is of what comes and goes.
 
 use common::device::code::CloseReason;
 use common::device::frame::FrameError;
@@ -103,6 +103,31 @@ common::counters! {
     RecordsRefused = "records_refused",
     /// Lines of `sessions` that the next start repairs.
     PresenceDropped = "presence_dropped",
+}
+
+common::named! {
+    /// What the loops and tasks around the cores count.
+    ShellCounter {
+        /// Closed unseen: the process had no descriptor left.
+        DroppedWithoutDescriptor = "dropped_without_descriptor",
+        /// Closed unseen: as many sockets as may be were open.
+        DroppedAtLimit = "dropped_at_limit",
+        /// Grants and commands not looked at: the gate was too far behind.
+        RequestsShed = "requests_shed",
+    }
+}
+
+common::gauges! {
+    /// Live sessions.
+    Sessions = "sessions",
+    /// Sessions that the node may have.
+    PlacesMax = "places_max",
+    /// Connections that are not attached yet.
+    Pending = "pending",
+    /// Conn servers linked.
+    ConnServers = "conn_servers",
+    /// Bytes of batches that wait or are being written.
+    QueueBytes = "queue_bytes",
 }
 
 impl Counter {

@@ -72,6 +72,14 @@ impl<T> Mailbox<T> {
         self.push(message, waiting_max)
     }
 
+    /// Holds the loop fast in its next turn, for as long as the guard lives.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Drop + '_ {
+        let held = self.shared.lock();
+        self.shared.waker.wake().expect("an eventfd of our own");
+        held
+    }
+
     fn push(&self, message: T, waiting_max: usize) -> Result<(), T> {
         let mut waiting = self.shared.lock();
         if waiting.messages.len() >= waiting_max {

@@ -73,11 +73,12 @@ async fn serve(
     let server = LogicServer::start(config.logic_server, node.clone(), keys, &database).await?;
     let sources: Vec<Box<dyn Source>> =
         vec![Box::new(server.metrics()), Box::new(logging.metrics(&node))];
-    let _metrics = Server::start(&config.metrics, sources).await?;
+    let metrics = Server::start(&config.metrics, sources).await?;
     let running = arguments.announce(&Addresses {
         node,
         devices: server.addresses().devices.clone(),
         link: Some(server.addresses().link),
+        metrics: metrics.as_ref().map(Server::address),
     })?;
 
     stop.wait().await;

@@ -27,8 +27,8 @@ use crate::threads::Task;
 pub struct LogicServer {
     addresses: Addresses,
     name: NodeName,
-    places_max: u64,
     figures: Figures,
+    clock: Clock,
     loops: Loops,
     hub: Hub,
     control: Task,
@@ -115,7 +115,7 @@ impl LogicServer {
             link,
         };
 
-        let figures = Figures::new(settings.shards());
+        let figures = Figures::new(&settings);
         let parts = Parts {
             clock,
             store,
@@ -139,7 +139,6 @@ impl LogicServer {
         };
         let node = Self {
             name: node,
-            places_max: settings.places_max().into(),
             loops,
             hub,
             control: Task::spawn(control.run()),
@@ -147,6 +146,7 @@ impl LogicServer {
             shutdown_deadline_ms: settings.shutdown_deadline_ms,
             addresses,
             figures,
+            clock,
             span,
         };
         tracing::info!(
@@ -171,7 +171,7 @@ impl LogicServer {
         Metrics {
             node: self.name.clone(),
             figures: self.figures.clone(),
-            places_max: self.places_max,
+            clock: self.clock,
         }
     }
 

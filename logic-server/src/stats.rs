@@ -10,38 +10,53 @@ use common::ids::NodeName;
 use common::metrics::{Gathered, Source};
 
 use crate::batch::Batch;
-use crate::counters::Counter;
+use crate::clock::Clock;
+use crate::counters::{Counter, Gauge, ShellCounter};
+use crate::settings::Settings;
 
 /// A snapshot. The figures of different threads are not of the very same moment.
 #[derive(Clone, Debug)]
 pub struct Stats {
-    /// Live sessions.
-    pub sessions: u64,
-    /// Connections that are not attached yet.
-    pub pending: u64,
-    /// Connections closed unseen because the process had no descriptor left.
-    pub dropped_without_descriptor: u64,
-    /// Connections closed unseen because as many sockets as the limits allow were open.
-    pub dropped_at_limit: u64,
-    /// Grants and commands of conn servers that were not looked at: the gate was too far behind.
-    pub requests_shed: u64,
     /// From a frame's arrival to its TelemetryAck `stored`.
     pub ack_latency: Latencies,
-    /// Bytes of batches that wait or are being written.
-    pub queue_bytes: u64,
     /// Microseconds from a turn's begin to its end, of one turn in eight of every loop.
     pub turn_us: Histogram,
     /// Microseconds of each write of batches, whatever came of it.
     pub write_us: Histogram,
     /// Records of each write.
     pub write_rows: Histogram,
+    gauges: [u64; Gauge::ALL.len()],
     counters: [u64; Counter::ALL.len()],
+    shell_counters: [u64; ShellCounter::ALL.len()],
 }
 
 impl Stats {
     /// Counted since the start, by all cores of the node together.
     pub fn count(&self, counter: Counter) -> u64 {
         self.counters[counter as usize]
+    }
+
+    /// Likewise by its loops and tasks.
+    pub fn shell_count(&self, counter: ShellCounter) -> u64 {
+        self.shell_counters[counter as usize]
+    }
+
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
+        self.gauges[gauge as usize]
+    }
+
+    /// Of every counter its name, what it is, and the count.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let of_cores = Counter::ALL.iter().zip(self.counters);
+        let of_cores = of_cores.map(|(it, count)| (it.name(), it.help(), count));
+        let of_shells = ShellCounter::ALL.iter().zip(self.shell_counters);
+        of_cores.chain(of_shells.map(|(it, count)| (it.name(), it.help(), count)))
+    }
+
+    /// Likewise of every gauge.
+    pub(crate) fn measured(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let gauges = Gauge::ALL.iter().zip(self.gauges);
+        gauges.map(|(it, figure)| (it.name(), it.help(), figure))
     }
 }
 
@@ -117,6 +132,43 @@ fn highest_ms(bucket: usize) -> u64 {
     (EXACT_MS << octave) + (eighth as u64 + 1) * width - 1
 }
 
+/// A loop that is so late has lost its way: a turn takes milliseconds, and seconds at the very worst.
+const STUCK_MS: u64 = 10_000;
+
+/// When a loop should have come round, for whoever looks whether it is alive. In a turn: when that began;
+/// asleep: when it is to wake by itself. A store each, and nobody is woken for it.
+#[derive(Debug)]
+pub(crate) struct Round {
+    due_ms: AtomicU64,
+}
+
+/// Nothing is due before the first turn.
+impl Default for Round {
+    fn default() -> Self {
+        Self {
+            due_ms: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl Round {
+    pub(crate) fn begins(&self, now_ms: u64) {
+        self.due_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// The loop sleeps, `None`: until somebody wakes it. Or it has ended.
+    pub(crate) fn ends(&self, wakes_ms: Option<u64>) {
+        let due_ms = wakes_ms.unwrap_or(u64::MAX);
+        self.due_ms.store(due_ms, Ordering::Relaxed);
+    }
+
+    /// How long it has stood still, where that is too long.
+    fn stuck_ms(&self, now_ms: u64) -> Option<u64> {
+        let late_ms = now_ms.saturating_sub(self.due_ms.load(Ordering::Relaxed));
+        (late_ms > STUCK_MS).then_some(late_ms)
+    }
+}
+
 /// What one core counted.
 pub(crate) type PublishedCounters = Published<{ Counter::ALL.len() }>;
 
@@ -134,6 +186,7 @@ pub(crate) struct GateFigures {
     /// No grants are taken any more.
     pub(crate) ends: AtomicBool,
     pub(crate) turn_us: PublishedHistogram,
+    pub(crate) round: Round,
 }
 
 /// What the writer's task publishes.
@@ -155,6 +208,7 @@ pub(crate) struct ShardFigures {
     /// Of the sockets that the gate handed over so many are closed.
     pub(crate) closed: AtomicU64,
     pub(crate) turn_us: PublishedHistogram,
+    pub(crate) round: Round,
     ack_latency: [AtomicU64; BUCKETS],
 }
 
@@ -165,6 +219,7 @@ impl Default for ShardFigures {
             sessions: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             turn_us: PublishedHistogram::default(),
+            round: Round::default(),
             ack_latency: [const { AtomicU64::new(0) }; BUCKETS],
         }
     }
@@ -184,8 +239,7 @@ impl ShardFigures {
 pub struct Metrics {
     pub(crate) node: NodeName,
     pub(crate) figures: Figures,
-    /// Places of the node.
-    pub(crate) places_max: u64,
+    pub(crate) clock: Clock,
 }
 
 impl Source for Metrics {
@@ -193,55 +247,13 @@ impl Source for Metrics {
         let node = self.node.to_string();
         let mut figures = gathered.node("logic_server", &node);
         let stats = self.figures.snapshot();
-        for &counter in Counter::ALL {
-            figures.counter(counter.name(), counter.help(), stats.count(counter));
-        }
-        for (name, help, count) in [
-            (
-                "dropped_without_descriptor",
-                "Closed unseen: the process had no descriptor left.",
-                stats.dropped_without_descriptor,
-            ),
-            (
-                "dropped_at_limit",
-                "Closed unseen: as many sockets as may be were open.",
-                stats.dropped_at_limit,
-            ),
-            (
-                "requests_shed",
-                "Grants and commands not looked at: the gate was too far behind.",
-                stats.requests_shed,
-            ),
-        ] {
+        for (name, help, count) in stats.counted() {
             figures.counter(name, help, count);
         }
-        let conn_servers = self.figures.gate.links.load(Ordering::Relaxed);
-        for (name, help, figure) in [
-            ("sessions", "Live sessions.", stats.sessions),
-            (
-                "places_max",
-                "Sessions that the node may have.",
-                self.places_max,
-            ),
-            (
-                "pending",
-                "Connections that are not attached yet.",
-                stats.pending,
-            ),
-            ("conn_servers", "Conn servers linked.", conn_servers),
-            (
-                "queue_bytes",
-                "Bytes of batches that wait or are being written.",
-                stats.queue_bytes,
-            ),
-            (
-                "ready",
-                "1: nothing is missing that a record needs.",
-                self.missing().is_empty().into(),
-            ),
-        ] {
+        for (name, help, figure) in stats.measured() {
             figures.gauge(name, help, figure);
         }
+        figures.ready(&self.missing());
         for (name, help, histogram, per_unit) in [
             (
                 "turn_seconds",
@@ -259,6 +271,14 @@ impl Source for Metrics {
         ] {
             figures.histogram(name, help, histogram, per_unit);
         }
+    }
+
+    fn stuck(&self) -> Vec<String> {
+        let stuck = self.figures.stuck(self.clock.now().ms);
+        let told = stuck
+            .into_iter()
+            .map(|(thread, ms)| format!("{}: {thread} has stood still for {ms} ms", self.node));
+        told.collect()
     }
 
     fn missing(&self) -> Vec<String> {
@@ -284,16 +304,50 @@ pub(crate) struct Figures {
     pub(crate) shards: Vec<Arc<ShardFigures>>,
     pub(crate) writer: Arc<WriterFigures>,
     pub(crate) requests_shed: Arc<AtomicU64>,
+    /// Sessions that the node may have.
+    places_max: u64,
 }
 
 impl Figures {
-    pub(crate) fn new(shards: u16) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             gate: Arc::default(),
-            shards: (0..shards).map(|_| Arc::default()).collect(),
+            shards: (0..settings.shards()).map(|_| Arc::default()).collect(),
             writer: Arc::default(),
             requests_shed: Arc::default(),
+            places_max: settings.places_max().into(),
         }
+    }
+
+    /// The loops that have stood still for too long, by the names of their threads, and how long.
+    pub(crate) fn stuck(&self, now_ms: u64) -> Vec<(String, u64)> {
+        let gate = [("gate".to_owned(), &self.gate.round)];
+        let shards = self.shards.iter().enumerate();
+        let shards = shards.map(|(index, shard)| (format!("shard-{index}"), &shard.round));
+        gate.into_iter()
+            .chain(shards)
+            .filter_map(|(thread, round)| Some((thread, round.stuck_ms(now_ms)?)))
+            .collect()
+    }
+
+    fn gauge(&self, gauge: Gauge) -> u64 {
+        let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        match gauge {
+            Gauge::Sessions => self.shards.iter().map(|shard| read(&shard.sessions)).sum(),
+            Gauge::PlacesMax => self.places_max,
+            Gauge::Pending => read(&self.gate.pending),
+            Gauge::ConnServers => read(&self.gate.links),
+            Gauge::QueueBytes => read(&self.writer.queue_bytes),
+        }
+    }
+
+    fn shell_count(&self, counter: ShellCounter) -> u64 {
+        let count = match counter {
+            ShellCounter::DroppedWithoutDescriptor => &self.gate.dropped_without_descriptor,
+            ShellCounter::DroppedAtLimit => &self.gate.dropped_at_limit,
+            ShellCounter::RequestsShed => &self.requests_shed,
+        };
+        count.load(Ordering::Relaxed)
     }
 
     pub(crate) fn snapshot(&self) -> Stats {
@@ -316,17 +370,13 @@ impl Figures {
             }
         }
         Stats {
-            sessions: self.shards.iter().map(|shard| read(&shard.sessions)).sum(),
-            pending: read(&self.gate.pending),
-            dropped_without_descriptor: read(&self.gate.dropped_without_descriptor),
-            dropped_at_limit: read(&self.gate.dropped_at_limit),
-            requests_shed: read(&self.requests_shed),
             ack_latency,
-            queue_bytes: read(&self.writer.queue_bytes),
             turn_us,
             write_us: self.writer.write_us.read(),
             write_rows: self.writer.write_rows.read(),
+            gauges: Gauge::figures(|gauge| self.gauge(gauge)),
             counters,
+            shell_counters: std::array::from_fn(|index| self.shell_count(ShellCounter::ALL[index])),
         }
     }
 }
@@ -350,6 +400,34 @@ mod tests {
         }
         assert_eq!(last, BUCKETS - 1);
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn a_loop_is_stuck_in_a_turn_or_asleep_beyond_its_time_and_not_at_rest() {
+        let figures = Figures::new(&Settings {
+            threads: 2,
+            ..Settings::default()
+        });
+        let names = |now_ms| {
+            let stuck = figures.stuck(now_ms);
+            stuck.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        let never = u64::MAX;
+        assert!(names(never).is_empty(), "none has begun");
+        let shard = &figures.shards[1].round;
+        shard.begins(5_000);
+        assert!(names(5_000 + STUCK_MS).is_empty());
+        assert_eq!(
+            figures.stuck(5_001 + STUCK_MS),
+            [("shard-1".to_owned(), STUCK_MS + 1)]
+        );
+        shard.ends(None);
+        assert!(names(never - 1).is_empty(), "it sleeps until it is woken");
+        shard.ends(Some(8_000));
+        figures.gate.round.begins(9_000);
+        assert!(names(8_000 + STUCK_MS).is_empty());
+        assert_eq!(names(8_001 + STUCK_MS), ["shard-1"]);
+        assert_eq!(names(never), ["gate", "shard-1"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fs::{File, read_dir};
 use std::io::{Read, Seek};
 use std::time::Duration;
 
+use logic_server::counters::ShellCounter;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::timeout;
 
@@ -56,7 +57,12 @@ async fn without_descriptors_connections_are_closed_and_counted_and_it_recovers(
         assert_eq!(device.hear().await, Heard::End);
         // It is counted after it is closed.
         let counted = timeout(support::PATIENCE, async {
-            while cluster.node.stats().dropped_without_descriptor < refused {
+            while cluster
+                .node
+                .stats()
+                .shell_count(ShellCounter::DroppedWithoutDescriptor)
+                < refused
+            {
                 tokio::task::yield_now().await;
             }
         });

@@ -12,7 +12,7 @@ use common::link::message::{
 };
 use common::secret::Secret;
 use logic_server::Settings;
-use logic_server::counters::Counter;
+use logic_server::counters::{Counter, Gauge};
 use support::{
     Cluster, Device, Heard, attach, command_reply, heartbeat, settings, stored, telemetry,
 };
@@ -55,7 +55,7 @@ async fn a_granted_device_attaches_and_its_records_are_rows_before_they_are_ackn
     cluster.wait_for(over, &[1]).await;
     let stats = cluster.node.stats();
     assert_eq!(stats.count(Counter::RecordsStored), 3);
-    assert_eq!(stats.sessions, 0);
+    assert_eq!(stats.gauge(Gauge::Sessions), 0);
     assert!(stats.ack_latency.quantile_ms(0.5).is_some());
 }
 

@@ -1,15 +1,18 @@
 //! `rcu config`: looks at a configuration without starting anything.
 
+use std::error::Error as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use common::config::file::ConfigError;
+use common::config::file::{ConfigError, Mistake, Place};
 use common::config::process::Purpose;
-use common::process::Failure;
+use common::process::{EXIT_FAILED, Failure};
+use serde::Serialize;
 
 use crate::config::Config;
+use crate::operator::json_line;
 
 /// Looks at configurations.
 #[derive(Args)]
@@ -37,6 +40,7 @@ Examples:
   rcu config check /etc/rcu/logic-server.toml
   sudo -u rcu rcu config check /etc/rcu/conn-server.toml
   RCU_LOGIC_SERVER__WINDOW=16 rcu config check up.toml
+  rcu config check --json up.toml | jq '.mistakes[].what'
 
 Exit codes: 0 it can be used, 1 it cannot.")]
 struct Check {
@@ -46,11 +50,14 @@ struct Check {
     /// What it is for, where the tables do not tell.
     #[arg(long, value_enum)]
     tier: Option<Kind>,
+    /// JSON: one object, also where it cannot be used.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Who is started with a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kind {
+pub(crate) enum Kind {
     Up,
     Balancer,
     ConnServer,
@@ -81,10 +88,74 @@ enum CheckError {
 impl ConfigCommand {
     #[allow(clippy::print_stdout, reason = "what a person or a script asked for")]
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let Action::Check(Check { file, tier }) = self.action;
-        let kind = check(&file, tier)?;
-        println!("{} can be used by {}", file.display(), kind.program());
+        let Action::Check(Check { file, tier, json }) = self.action;
+        let checked = check(&file, tier);
+        if json {
+            let verdict = Verdict::of(&file, &checked);
+            json_line(&verdict)?;
+            return Ok(match checked {
+                Ok(_) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::from(EXIT_FAILED),
+            });
+        }
+        println!("{} can be used by {}", file.display(), checked?.program());
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// As JSON has it.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    file: String,
+    /// `None`: it cannot be used.
+    usable_by: Option<&'static str>,
+    mistakes: Vec<Told>,
+}
+
+/// Where a mistake is, as far as it has a place, and what it is.
+#[derive(Debug, Serialize)]
+struct Told {
+    line: Option<usize>,
+    variable: Option<String>,
+    what: String,
+}
+
+impl Verdict {
+    fn of(file: &Path, checked: &Result<Kind, CheckError>) -> Self {
+        let mistakes = match checked {
+            Ok(_) => vec![],
+            Err(CheckError::Config(ConfigError::Mistakes(mistakes))) => {
+                mistakes.iter().map(Told::of).collect()
+            }
+            Err(error) => {
+                let cause = error.source().map(|cause| format!(": {cause}"));
+                vec![Told {
+                    line: None,
+                    variable: None,
+                    what: error.to_string() + &cause.unwrap_or_default(),
+                }]
+            }
+        };
+        Self {
+            file: file.display().to_string(),
+            usable_by: checked.as_ref().ok().map(|kind| kind.program()),
+            mistakes,
+        }
+    }
+}
+
+impl Told {
+    fn of(mistake: &Mistake) -> Self {
+        let (line, variable) = match &mistake.place {
+            Place::Line(_, line) => (Some(*line), None),
+            Place::Variable(name) => (None, Some(name.clone())),
+            Place::File(_) | Place::Nowhere => (None, None),
+        };
+        Self {
+            line,
+            variable,
+            what: mistake.what.clone(),
+        }
     }
 }
 
@@ -113,6 +184,15 @@ impl Kind {
             _ => None,
         }
     }
+}
+
+/// Whose configuration a file is, whatever is wrong in it.
+pub(crate) fn kind(file: &Path) -> Result<Kind, Failure> {
+    let text = fs::read_to_string(file).map_err(|source| ConfigError::Read {
+        path: file.into(),
+        source,
+    })?;
+    Ok(Kind::of(&text).ok_or_else(|| CheckError::Unclear(file.into()))?)
 }
 
 fn check(file: &Path, tier: Option<Kind>) -> Result<Kind, CheckError> {
@@ -181,6 +261,23 @@ mod tests {
         ] {
             assert!(told.contains(part), "{told}");
         }
+        let verdict = Verdict::of(&path, &check(&path, None));
+        let json = serde_json::to_value(&verdict).unwrap();
+        assert_eq!(json["file"], path.display().to_string());
+        assert!(json["usable_by"].is_null(), "{json}");
+        let mistakes = json["mistakes"].as_array().unwrap();
+        let lines: Vec<_> = mistakes.iter().map(|it| it["line"].as_u64()).collect();
+        assert!(lines.contains(&Some(4)) && lines.contains(&Some(6)) && lines.contains(&None));
+        assert!(
+            mistakes
+                .iter()
+                .all(|it| it["variable"].is_null() && it["what"].is_string())
+        );
+        let missing = Verdict::of(&path, &check(&directory.path().join("c.toml"), None));
+        assert!(
+            missing.mistakes[0].what.contains("No such file"),
+            "{missing:?}"
+        );
         let unclear = check(&path, Some(Kind::LogicServer))
             .unwrap_err()
             .to_string();

@@ -151,8 +151,15 @@ impl Cluster {
 
     /// A login would find its way: the balancer knows of places on every logic server.
     fn is_ready(&self) -> bool {
-        self.conn_server.stats().nodes == self.logic_servers.len()
-            && self.balancer.stats().places_free > 0
+        self.conn_server
+            .stats()
+            .gauge(conn_server::counters::Gauge::Nodes)
+            == self.logic_servers.len() as u64
+            && self
+                .balancer
+                .stats()
+                .gauge(balancer::counters::Gauge::PlacesFree)
+                > 0
     }
 
     pub(crate) fn addresses(&self) -> Addresses {

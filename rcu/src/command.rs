@@ -223,11 +223,11 @@ impl Send {
         let answers = operator.command(command, self.wait, LINK_MAX).await?;
         let took_ms = (begun.elapsed().as_secs_f64() * 1e4).round() / 10.0;
         let last = answers.last().ok_or_else(unexpected)?;
-        let (outcome, text, exit) = judge(last);
+        let (text, exit) = judge(last);
         let sent = Sent {
             account: self.account.to_string(),
             command_id,
-            outcome,
+            outcome: last.outcome(),
             took_ms,
             replies: answers.iter().filter_map(reply).collect(),
         };
@@ -253,53 +253,34 @@ fn new_id(unix_ms: u64) -> u64 {
     (unix_ms << 21 | chance >> 43) & (u64::MAX >> 1)
 }
 
-/// The outcome as JSON has it, for people, and the exit code.
-fn judge(last: &CommandAnswer) -> (&'static str, String, u8) {
-    let told = |outcome, text: &str, exit| (outcome, text.to_owned(), exit);
+/// The outcome for people, and the exit code.
+fn judge(last: &CommandAnswer) -> (&'static str, u8) {
     match last {
         CommandAnswer::Replied { status, .. } => match CommandStatus::from_code(*status) {
-            Some(CommandStatus::Ok) => told("ok", "ok", 0),
-            Some(CommandStatus::Failed) => {
-                told("failed", "the device failed to do it", EXIT_NOT_OK)
-            }
-            Some(CommandStatus::Unsupported) => {
-                told("unsupported", "the device does not know it", EXIT_NOT_OK)
-            }
-            Some(CommandStatus::Busy) => told("busy", "the device is busy", EXIT_NOT_OK),
-            Some(CommandStatus::Expired) => told(
-                "expired",
+            Some(CommandStatus::Ok) => ("ok", 0),
+            Some(CommandStatus::Failed) => ("the device failed to do it", EXIT_NOT_OK),
+            Some(CommandStatus::Unsupported) => ("the device does not know it", EXIT_NOT_OK),
+            Some(CommandStatus::Busy) => ("the device is busy", EXIT_NOT_OK),
+            Some(CommandStatus::Expired) => (
                 "not begun: by the device's clock it came too late (see set-clock)",
                 EXIT_NOT_OK,
             ),
-            None => told(
-                "unknown",
-                "the device answered with an unknown status",
-                EXIT_NOT_OK,
-            ),
+            None => ("the device answered with an unknown status", EXIT_NOT_OK),
         },
-        CommandAnswer::NotAttached => told(
-            "not_attached",
+        CommandAnswer::NotAttached => (
             "no session on this conn server's nodes, or no such account",
             EXIT_NOT_ATTACHED,
         ),
-        CommandAnswer::Busy => told(
-            "another_command",
+        CommandAnswer::Busy => (
             "not sent: another command is under way, or the conn server has too much to do",
             EXIT_FAILED,
         ),
-        CommandAnswer::Lost => told(
-            "lost",
+        CommandAnswer::Lost => (
             "the session ended before the reply; the same --id fetches it",
             EXIT_FAILED,
         ),
-        CommandAnswer::Expired => told(
-            "no_answer",
-            "no reply in time; the same --id fetches it",
-            EXIT_FAILED,
-        ),
-        CommandAnswer::TooLarge => {
-            told("too_large", "the payload does not fit a frame", EXIT_FAILED)
-        }
+        CommandAnswer::Expired => ("no reply in time; the same --id fetches it", EXIT_FAILED),
+        CommandAnswer::TooLarge => ("the payload does not fit a frame", EXIT_FAILED),
     }
 }
 
@@ -398,7 +379,8 @@ mod tests {
             CommandAnswer::TooLarge,
         ]);
         let judged: Vec<_> = answers.iter().map(judge).collect();
-        let names: std::collections::BTreeSet<_> = judged.iter().map(|(name, ..)| name).collect();
+        let names: std::collections::BTreeSet<_> =
+            answers.iter().map(CommandAnswer::outcome).collect();
         assert_eq!(names.len(), judged.len());
         let exits: Vec<_> = judged.iter().map(|(.., exit)| *exit).collect();
         assert_eq!(exits, [0, 4, 4, 4, 4, 3, 1, 1, 1, 1]);

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -9,6 +10,7 @@ use common::database::{Client, Database, DatabaseUrl, Migrated, Postgres};
 use common::process::EXIT_FAILED;
 use sqlx::PgPool;
 
+use crate::check::{Kind, kind};
 use crate::database::{self, UrlArgument};
 
 type Failure = Box<dyn std::error::Error>;
@@ -26,6 +28,7 @@ Examples:
   rcu db migrate --database postgres://rcu@localhost/rcu
   psql -f config/schema/postgres/roles.sql postgres://rcu@localhost/rcu
   rcu db status --database 'postgres:///rcu?host=/run/postgresql' --conn-servers 2 --logic-servers 20
+  rcu db status --database postgres://rcu@localhost/rcu --config /etc/rcu/*.toml
 
 The password may stand in the URL, in PGPASSWORD, or in ~/.pgpass.
 Exit codes: 0 done, 1 failed; of status also 1 where the schema is not the one that this program needs,
@@ -55,6 +58,9 @@ enum Action {
 /// Shows the versions of the schema, the partitions, and the connections that a cluster uses.
 #[derive(Args)]
 struct Status {
+    /// The configurations of the cluster's servers, one for each process: those are counted.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["conn_servers", "logic_servers"])]
+    config: Vec<PathBuf>,
     /// Conn servers that the cluster is to have.
     #[arg(long, value_name = "N", default_value_t = 1)]
     conn_servers: u32,
@@ -153,10 +159,12 @@ impl Status {
             return Err("it is PostgreSQL".into());
         };
         let connections = self.connections(postgres.pool()).await?;
+        let lacking = postgres.not_durable().await?;
         let partitions = partitions(postgres.pool()).await?;
         database.close().await;
         text += &table(&partitions);
         text += &page(&connections);
+        text += &warning(&lacking);
         io::stdout().write_all(text.as_bytes())?;
         Ok(match connections.fit() {
             true => ExitCode::SUCCESS,
@@ -164,7 +172,29 @@ impl Status {
         })
     }
 
-    async fn connections(&self, pool: &PgPool) -> Result<Connections, sqlx::Error> {
+    /// Conn servers and logic servers of the cluster.
+    fn servers(&self) -> Result<(u32, u32), Failure> {
+        if self.config.is_empty() {
+            return Ok((self.conn_servers, self.logic_servers));
+        }
+        let (mut conn_servers, mut logic_servers) = (0, 0);
+        for file in &self.config {
+            match kind(file)? {
+                Kind::ConnServer => conn_servers += 1,
+                Kind::LogicServer => logic_servers += 1,
+                // It uses no database.
+                Kind::Balancer => {}
+                Kind::Up => {
+                    let file = file.display();
+                    let told = format!("{file} is of `rcu up`, which has a file for its database");
+                    return Err(told.into());
+                }
+            }
+        }
+        Ok((conn_servers, logic_servers))
+    }
+
+    async fn connections(&self, pool: &PgPool) -> Result<Connections, Failure> {
         let (max, open) = sqlx::query_as(
             "SELECT current_setting('max_connections')::bigint \
                     - current_setting('superuser_reserved_connections')::bigint, \
@@ -172,9 +202,10 @@ impl Status {
         )
         .fetch_one(pool)
         .await?;
+        let (conn_servers, logic_servers) = self.servers()?;
         Ok(Connections {
-            conn_servers: self.conn_servers,
-            logic_servers: self.logic_servers,
+            conn_servers,
+            logic_servers,
             max,
             open,
         })
@@ -240,6 +271,18 @@ fn page(it: &Connections) -> String {
     text
 }
 
+/// Of what a session cannot set for itself; empty: all is well.
+fn warning(lacking: &[String]) -> String {
+    if lacking.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nwarning       {} off: what was acknowledged may be lost, or the database be damaged,\n              \
+         when its machine goes down; switch it on in postgresql.conf\n",
+        lacking.join(" and ")
+    )
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -281,6 +324,41 @@ mod tests {
     fn a_file_is_no_database_of_this_command() {
         let told = run(&["migrate", "--database", "sqlite:rcu.db"]).unwrap_err();
         assert!(told.to_string().contains("when it is opened"), "{told}");
+    }
+
+    #[test]
+    fn the_servers_are_counted_by_their_configurations() {
+        #[derive(Parser)]
+        struct Only {
+            #[command(flatten)]
+            status: Status,
+        }
+        let file = |tier: &str| format!("{}/../config/{tier}.toml", env!("CARGO_MANIFEST_DIR"));
+        let count = |tiers: &[&str]| {
+            let files = tiers.iter().map(|tier| file(tier));
+            let arguments = ["status".to_owned(), "--config".to_owned()];
+            let parsed = Only::parse_from(arguments.into_iter().chain(files));
+            parsed.status.servers().map_err(|error| error.to_string())
+        };
+        let cluster = ["balancer", "conn-server", "logic-server", "logic-server"];
+        assert_eq!(count(&cluster), Ok((1, 2)));
+        assert_eq!(count(&["balancer"]), Ok((0, 0)));
+        assert!(count(&["up"]).unwrap_err().contains("rcu up"));
+        assert!(count(&["nowhere"]).unwrap_err().contains("cannot read"));
+        let both = ["status", "--config", "x", "--conn-servers", "2"];
+        assert!(Only::try_parse_from(both).is_err());
+        let by_hand = Only::parse_from(["status", "--logic-servers", "7"]);
+        assert_eq!(by_hand.status.servers().unwrap(), (1, 7));
+    }
+
+    #[test]
+    fn a_database_that_may_lose_what_it_took_is_warned_of() {
+        assert_eq!(warning(&[]), "");
+        let told = warning(&["fsync".into(), "full_page_writes".into()]);
+        assert!(
+            told.contains("warning       fsync and full_page_writes off"),
+            "{told}"
+        );
     }
 
     #[test]

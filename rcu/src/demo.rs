@@ -13,7 +13,7 @@ use common::process::signals::Stop;
 use conn_server::accounts::seal::MasterKey;
 use conn_server::accounts::store::Accounts;
 use hmac::{Hmac, KeyInit, Mac};
-use logic_server::counters::Counter;
+use logic_server::counters::{Counter, Gauge};
 use sha2::Sha256;
 use simulator::checker::{self, Verdict};
 use simulator::device::Identity;
@@ -234,7 +234,7 @@ impl Watch {
             let stats = server.stats();
             let stored = stats.count(Counter::RecordsStored);
             Node {
-                sessions: stats.sessions,
+                sessions: stats.gauge(Gauge::Sessions),
                 stored,
                 stored_per_s: rate(node.stored, stored, over),
                 overloaded: stats.count(Counter::TelemetryOverloaded),

@@ -32,6 +32,7 @@ Examples:
   rcu explain 52430105030000005ccbd217
   rcu explain 0x52 0x43 0x01 0x05 0x03 0x00 0x00 0x00 0x5c 0xcb 0xd2 0x17
   rcu explain - < capture.hex
+  rcu explain --json - < capture.hex | jq .wrong
   rcu explain code 4007                 what a line of the log with this code means, and what to do
   rcu explain code                      all of them
 
@@ -41,6 +42,9 @@ pub struct Explain {
     /// colons and 0x are allowed; - reads them from standard input. Or: code NUMBER.
     #[arg(required = true)]
     hex: Vec<String>,
+    /// JSON: an object for each frame, or each code.
+    #[arg(long)]
+    json: bool,
     /// All codes as the page docs/codes.md.
     #[arg(long, hide = true)]
     markdown: bool,
@@ -53,7 +57,11 @@ impl Explain {
         if let [first, numbers @ ..] = self.hex.as_slice()
             && first == "code"
         {
-            write!(io::stdout(), "{}", code::explain(numbers, self.markdown)?)?;
+            let told = match self.json {
+                true => code::json(numbers)?,
+                false => code::explain(numbers, self.markdown)?,
+            };
+            io::stdout().write_all(told.as_bytes())?;
             return Ok(ExitCode::SUCCESS);
         }
         let hex = if self.hex == ["-"] {
@@ -66,7 +74,11 @@ impl Explain {
             self.hex.join(" ")
         };
         let explanation = explain(&hex)?;
-        write!(io::stdout(), "{explanation}")?;
+        let told = match self.json {
+            true => explanation.json()?,
+            false => explanation.to_string(),
+        };
+        io::stdout().write_all(told.as_bytes())?;
         Ok(if explanation.is_right() {
             ExitCode::SUCCESS
         } else {
@@ -102,6 +114,15 @@ impl Explanation {
     /// ignored by its receiver, and not wrong.
     pub fn is_right(&self) -> bool {
         self.parts.iter().all(|part| part.wrong.is_empty())
+    }
+
+    /// For programs: an object for each frame, one a line.
+    fn json(&self) -> serde_json::Result<String> {
+        let objects = self.parts.iter().map(|part| {
+            let object = serde_json::to_string(&part.object())?;
+            Ok(object + "\n")
+        });
+        objects.collect()
     }
 }
 

@@ -1,16 +1,18 @@
 //! How commands reach a running cluster: over the link, as an operator, at any of its conn servers.
 
+use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use common::ids::NodeName;
 use common::link::message::{
     AccountCommand, CommandAnswer, KickAnswer, KickAsk, Message, NoSession, NodeView, NodesAnswer,
     NodesAsk, SessionAnswer, SessionAsk, SessionsAnswer, SessionsAsk,
 };
-use common::link::{Caller, Keys, Role};
+use common::link::{Caller, Keys, Role, node_name};
 use serde::{Deserialize, Serialize};
 
 use crate::data;
@@ -94,6 +96,14 @@ impl Target {
     }
 }
 
+/// Under which name the conn server logs what is done: whoever has the key is believed.
+fn name() -> NodeName {
+    let of_user = |user: String| format!("operator-{user}").parse().ok();
+    let user = env::var("SUDO_USER").or_else(|_| env::var("USER")).ok();
+    user.and_then(of_user)
+        .unwrap_or_else(|| node_name(Role::Operator))
+}
+
 /// A link to a conn server.
 #[derive(Debug)]
 pub(crate) struct Operator {
@@ -103,7 +113,7 @@ pub(crate) struct Operator {
 impl Operator {
     async fn connect(target: &Target) -> Result<Self, Failure> {
         let (address, keys) = (target.address()?, target.keys()?);
-        let dialling = Caller::connect(&address, Role::Operator, keys, ANSWERED_WITHIN);
+        let dialling = Caller::connect(&address, Role::Operator, name(), keys, ANSWERED_WITHIN);
         let caller = dialling.await?;
         Ok(Self { caller })
     }
@@ -183,23 +193,16 @@ pub(crate) fn unexpected() -> Failure {
     "the conn server answers something else".into()
 }
 
-/// Why there is no session, as JSON has it, and for people.
-pub(crate) fn no_session(why: NoSession) -> (&'static str, &'static str) {
+/// Why there is no session, for people.
+pub(crate) fn no_session(why: NoSession) -> &'static str {
     match why {
-        NoSession::UnknownAccount => ("unknown_account", "there is no such account"),
-        NoSession::NotAttached => (
-            "not_attached",
-            "it has no session on this conn server's nodes",
-        ),
-        NoSession::Busy => (
-            "busy",
-            "the conn server has too much to do, or cannot read the accounts: try again",
-        ),
-        NoSession::NoAnswer => (
-            "no_answer",
-            "its logic server was lost, or did not answer: look again",
-        ),
-        NoSession::Unsupported => ("unsupported", "its logic server is of an older version"),
+        NoSession::UnknownAccount => "there is no such account",
+        NoSession::NotAttached => "it has no session on this conn server's nodes",
+        NoSession::Busy => {
+            "the conn server has too much to do, or cannot read the accounts: try again"
+        }
+        NoSession::NoAnswer => "its logic server was lost, or did not answer: look again",
+        NoSession::Unsupported => "its logic server is of an older version",
     }
 }
 

@@ -295,15 +295,14 @@ fn kick(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {
 
 /// There is no session, or nobody can say.
 fn none(target: &Target, account: &AccountName, why: NoSession) -> Result<ExitCode, Failure> {
-    let (outcome, text) = no_session(why);
     if target.json {
         json_line(&Shown {
             account: account.to_string(),
-            outcome,
+            outcome: why.outcome(),
             ..Shown::default()
         })?;
     } else {
-        eprintln!("{account}: {text}");
+        eprintln!("{account}: {}", no_session(why));
     }
     Ok(ExitCode::from(match why {
         NoSession::UnknownAccount | NoSession::NotAttached => EXIT_NOT_ATTACHED,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use balancer::Balancer;
+use balancer::counters::Gauge;
 use common::database::{Client, Database, DatabaseUrl, Postgres};
 use common::ids::NodeName;
 use common::link::{Key, Keys};
@@ -147,7 +148,7 @@ async fn a_cluster_under_its_roles_stores_what_devices_send_once_and_as_it_was_s
     };
     let balancer = Balancer::start(settings, node("balancer-1"), keys());
     let balancer = balancer.await.unwrap();
-    wait_until("ready", || balancer.stats().places_free > 0).await;
+    wait_until("ready", || balancer.stats().gauge(Gauge::PlacesFree) > 0).await;
 
     let simulator = Simulator::start(driver::Settings {
         balancers: vec![balancer.addresses()[0].to_string()],

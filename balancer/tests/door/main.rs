@@ -6,7 +6,7 @@ mod device;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use balancer::counters::Counter;
+use balancer::counters::{Counter, Gauge};
 use balancer::{Balancer, Settings, StartError};
 use common::config::Policy;
 use common::device::code::{CloseReason, LoginStatus};
@@ -38,7 +38,8 @@ async fn ready(settings: Settings) -> Balancer {
     let conn_servers = settings.conn_servers.len() as u64;
     let balancer = start(settings, keys()).await.expect("started");
     wait_for("the links", || {
-        balancer.stats().conn_servers == conn_servers && balancer.stats().places_free > 0
+        balancer.stats().gauge(Gauge::ConnServers) == conn_servers
+            && balancer.stats().gauge(Gauge::PlacesFree) > 0
     })
     .await;
     balancer
@@ -69,7 +70,7 @@ async fn a_login_gets_the_conn_servers_reply_however_its_bytes_come() {
     let stats = balancer.stats();
     assert_eq!((stats.logins(), stats.count(Counter::Refused)), (3, 3));
     wait_for("the connections to be over", || {
-        balancer.stats().pending == 0
+        balancer.stats().gauge(Gauge::Pending) == 0
     })
     .await;
 }
@@ -230,11 +231,11 @@ async fn the_oldest_connection_that_said_nothing_makes_room() {
     known.say(&login_frame(1)).await;
     wait_for("the login", || conn.logins() == 1).await;
     let mut oldest = Device::connect(address).await;
-    wait_for("the second", || balancer.stats().pending == 2).await;
+    wait_for("the second", || balancer.stats().gauge(Gauge::Pending) == 2).await;
     let _newest = Device::connect(address).await;
     assert_eq!(oldest.hear().await, Heard::Nothing);
     assert_eq!(balancer.stats().count(Counter::DroppedInAll), 1);
-    assert_eq!(balancer.stats().pending, 2);
+    assert_eq!(balancer.stats().gauge(Gauge::Pending), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -256,7 +257,10 @@ async fn a_storm_is_answered_to_the_last_device() {
         device.await.expect("answered");
     }
     assert_eq!(conn.logins(), 1_000);
-    wait_for("the end of all", || balancer.stats().pending == 0).await;
+    wait_for("the end of all", || {
+        balancer.stats().gauge(Gauge::Pending) == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -287,7 +291,7 @@ async fn at_shutdown_who_waits_is_told_busy_and_nobody_comes_in_any_more() {
     waiting.say(&login_frame(1)).await;
     let mut silent = Device::connect(address).await;
     wait_for("the login", || conn.logins() == 1).await;
-    wait_for("both", || balancer.stats().pending == 2).await;
+    wait_for("both", || balancer.stats().gauge(Gauge::Pending) == 2).await;
     let (waited, dropped, ()) = tokio::join!(waiting.hear(), silent.hear(), balancer.shutdown());
     assert_eq!(waited, Heard::Reply(1, LoginStatus::Busy));
     assert_eq!(dropped, Heard::Nothing);

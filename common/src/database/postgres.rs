@@ -5,6 +5,7 @@
 //! server looks each second whether its client is still there, and does not wait for one that is
 //! silent in the middle of a transaction.
 
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use sqlx::{ConnectOptions as _, Connection, Decode, Encode, Type};
 
 use super::sqlite::newest;
 use super::{Client, DatabaseError, DatabaseUrl};
+use crate::codes::Code;
 
 const MIGRATOR: Migrator = sqlx::migrate!("../config/schema/postgres");
 
@@ -46,6 +48,9 @@ const EPOCH_UNIX_US: i64 = 946_684_800_000_000;
 const TIMESTAMPTZ: Oid = Oid(1184);
 const TIMESTAMPTZ_ARRAY: Oid = Oid(1185);
 
+/// How many times as long whoever needs a connection waits for the pool as for the reason why it has none.
+const WHY_NONE: u32 = 3;
+
 /// Cheap to clone; all clones share the connections.
 #[derive(Clone, Debug)]
 pub struct Postgres {
@@ -69,7 +74,7 @@ impl Postgres {
         let options = options(url).application_name(&format!("rcu {}", client.name));
         let pool = PgPoolOptions::new()
             .max_connections(client.connections_max)
-            .acquire_timeout(client.connect_deadline)
+            .acquire_timeout(WHY_NONE * (client.connect_deadline / (WHY_NONE + 1)))
             .test_before_acquire(false)
             .before_acquire(|connection, about| {
                 Box::pin(async move {
@@ -82,10 +87,18 @@ impl Postgres {
             .connect_lazy_with(options.clone());
         // By itself the pool would try again and again, and say in the end that it took too long.
         let connecting = tokio::time::timeout(client.connect_deadline, options.connect());
-        let connected = connecting.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let connected = connecting.await.unwrap_or_else(|_| Err(silent()));
         let mut connection = connected.map_err(&open)?;
         let found = version(&mut connection).await.map_err(&open)?;
+        let lacking = not_durable(&mut connection).await.map_err(&open)?;
         let _ = connection.close().await;
+        if !lacking.is_empty() {
+            tracing::warn!(
+                code = Code::DatabaseNotDurable.number(),
+                off = lacking.join(", "),
+                "what the database takes may be lost when its machine goes down"
+            );
+        }
         let (database, needed) = (url.to_string(), newest(&MIGRATOR));
         match found.cmp(&needed) {
             std::cmp::Ordering::Equal => Ok(Self { pool }),
@@ -144,6 +157,16 @@ impl Postgres {
         Ok((found, newest(&MIGRATOR)))
     }
 
+    /// Settings of the server that are off, and without which a COMMIT outlives no crash of its machine.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn not_durable(&self) -> Result<Vec<String>, sqlx::Error> {
+        let mut lease = self.lease().await?;
+        let answer = not_durable(&mut lease).await;
+        lease.answered(answer)
+    }
+
     /// For statements that have no deadline. Whoever has one takes a [`Lease`].
     pub fn pool(&self) -> &PgPool {
         &self.pool
@@ -154,7 +177,30 @@ impl Postgres {
     /// # Errors
     /// There is none within the client's deadline.
     pub async fn lease(&self) -> Result<Lease, sqlx::Error> {
-        self.pool.acquire().await.map(|it| Lease(Some(it)))
+        match self.pool.acquire().await {
+            Ok(connection) => Ok(Lease(Some(connection))),
+            Err(sqlx::Error::PoolTimedOut) => Err(self.why_none().await),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where nobody listens, or the server takes no more, the pool tries again and again, and says at last
+    /// only that its time is over. What one more try says is what an operator has to know.
+    async fn why_none(&self) -> sqlx::Error {
+        if self.pool.size() >= self.pool.options().get_max_connections() {
+            // All are in use, and one more would be one too many.
+            return sqlx::Error::PoolTimedOut;
+        }
+        let patience = self.pool.options().get_acquire_timeout() / WHY_NONE;
+        match tokio::time::timeout(patience, self.pool.connect_options().connect()).await {
+            Ok(Err(error)) => error,
+            // It works just now: whoever tries again gets one.
+            Ok(Ok(connection)) => {
+                let _ = connection.close().await;
+                sqlx::Error::PoolTimedOut
+            }
+            Err(_) => silent(),
+        }
     }
 
     pub(super) async fn close(&self) {
@@ -172,6 +218,14 @@ impl Lease {
     /// Every statement on it has been answered.
     pub fn give_back(mut self) {
         drop(self.0.take());
+    }
+
+    /// Gives it back where its last statement was answered, and hands on what came of that.
+    pub fn answered<T>(self, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        if answer.is_ok() {
+            self.give_back();
+        }
+        answer
     }
 }
 
@@ -197,6 +251,11 @@ impl Drop for Lease {
     }
 }
 
+fn silent() -> sqlx::Error {
+    let told = "the server does not answer: connecting timed out";
+    io::Error::new(io::ErrorKind::TimedOut, told).into()
+}
+
 fn open_error(url: &DatabaseUrl) -> impl Fn(sqlx::Error) -> DatabaseError {
     move |source| DatabaseError::Open {
         database: url.to_string(),
@@ -210,6 +269,13 @@ fn options(url: &DatabaseUrl) -> PgConnectOptions {
         .options(SESSION)
         // It would print whole statements.
         .disable_statement_logging()
+}
+
+/// What a session can not set for itself.
+async fn not_durable(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    let statement = "SELECT name FROM pg_settings \
+                     WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off' ORDER BY name";
+    sqlx::query_scalar(statement).fetch_all(connection).await
 }
 
 /// Of the schema; 0: there is none.

@@ -42,20 +42,21 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Dials `address` (host:port) as `role`.
+    /// Dials `address` (host:port) as `role`, under this name.
     ///
     /// # Errors
     /// It cannot be reached, or wants none of us.
     pub async fn connect(
         address: &str,
         role: Role,
+        node: NodeName,
         keys: Keys,
         deadline: Duration,
     ) -> Result<Self, CallError> {
         let (events, mut heard) = mpsc::channel(64);
         let hub = Hub::new(HubSettings {
             role,
-            node: node_name(role),
+            node,
             keys,
             events,
             listen_publicly: false,
@@ -181,7 +182,7 @@ pub async fn call(
     deadline: Duration,
 ) -> Result<Vec<Message>, CallError> {
     let begun = tokio::time::Instant::now();
-    let mut caller = Caller::connect(address, role, keys, deadline).await?;
+    let mut caller = Caller::connect(address, role, node_name(role), keys, deadline).await?;
     let left = deadline.saturating_sub(begun.elapsed());
     let answers = caller.ask(message, left).await;
     caller.close().await;
@@ -200,7 +201,8 @@ fn is_last(answer: &Message) -> bool {
     )
 }
 
-fn node_name(role: Role) -> NodeName {
+/// Of a caller that has no better one.
+pub fn node_name(role: Role) -> NodeName {
     let name = match role {
         Role::Balancer => "balancer-call",
         Role::Conn => "conn-call",

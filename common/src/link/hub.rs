@@ -28,10 +28,10 @@ use crate::ids::NodeName;
 use crate::logging::repeats::Repeats;
 
 /// Links at once; a further peer is turned away until one ends.
-const LINKS_MAX: usize = 1_024;
+pub const LINKS_MAX: usize = 1_024;
 
 /// Peers in their handshake at once; a further one is turned away.
-const HANDSHAKES_MAX: usize = 64;
+pub const HANDSHAKES_MAX: usize = 64;
 
 /// After an accept that failed, for want of descriptors mostly: time for one to come free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

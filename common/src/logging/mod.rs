@@ -13,6 +13,7 @@ mod figures;
 mod file;
 mod layer;
 pub mod line;
+pub mod outage;
 mod panic;
 pub mod repeats;
 mod retention;

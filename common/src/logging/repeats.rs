@@ -4,17 +4,16 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Between two lines of one cause. Whoever looks at the last minutes of a log sees what is still wrong.
-const AGAIN_MS: u64 = 60_000;
+use super::outage::TOLD_EVERY_MS;
 
 /// Between two lines of any cause: strangers make up as many causes as they like. It also bounds how many
-/// are remembered: one for each second of [`AGAIN_MS`].
+/// are remembered: one for each second of [`TOLD_EVERY_MS`].
 const SILENT_MS: u64 = 1_000;
 
 /// Of one kind of line. `C` tells one cause from another.
 #[derive(Clone, Debug)]
 pub struct Repeats<C> {
-    /// Of the last [`AGAIN_MS`].
+    /// Of the last [`TOLD_EVERY_MS`].
     told_at_ms: HashMap<C, u64>,
     last_at_ms: Option<u64>,
     untold: u64,
@@ -34,7 +33,7 @@ impl<C: Eq + Hash> Repeats<C> {
     /// It happened again. `Some`: it is to be told, and so many since the last line were not.
     pub fn tell(&mut self, cause: C, now_ms: u64) -> Option<u64> {
         let is_flood = self.last_at_ms.is_some_and(|at| now_ms < at + SILENT_MS);
-        let is_recent = |at_ms: u64| now_ms < at_ms + AGAIN_MS;
+        let is_recent = |at_ms: u64| now_ms < at_ms + TOLD_EVERY_MS;
         if is_flood || self.told_at_ms.get(&cause).copied().is_some_and(is_recent) {
             self.untold += 1;
             return None;

@@ -108,6 +108,12 @@ impl NodeFigures<'_> {
         self.put(name, help, Value::Gauge(figure));
     }
 
+    /// Shown as `rcu_TIER_ready`: what /readyz says.
+    pub fn ready(&mut self, missing: &[String]) {
+        let help = "1: nothing is missing, as /readyz says.";
+        self.gauge("ready", help, missing.is_empty().into());
+    }
+
     /// Shown as `rcu_TIER_NAME_bucket` and so on; `per_unit`: sizes to one unit of the name.
     pub fn histogram(
         &mut self,

@@ -4,7 +4,7 @@
 //! tier ─ figures of its threads ─┐
 //! tier ─ figures of its threads ─┼─ gathered when somebody asks ─▶ /metrics
 //! the log's figures ─────────────┘                               ─▶ /readyz: what is missing
-//!                                                                ─▶ /healthz: it answers at all
+//!                                                                ─▶ /healthz: what stands still
 //! ```
 //!
 //! Nothing is kept for the pages: a figure costs its thread a store, and the text is made when it is
@@ -59,6 +59,11 @@ impl MetricsSettings {
 pub trait Source: std::fmt::Debug + Send + Sync {
     /// All figures of now.
     fn gather(&self, gathered: &mut Gathered);
+
+    /// What has stood still for too long, so that only a new start helps; empty: all is alive.
+    fn stuck(&self) -> Vec<String> {
+        vec![]
+    }
 
     /// What a login or a record needs and this one lacks; empty: it is ready.
     fn missing(&self) -> Vec<String> {

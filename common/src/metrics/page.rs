@@ -25,8 +25,8 @@ impl Page {
     pub(super) fn of(path: &str, sources: &Sources) -> Self {
         match path {
             "/metrics" => metrics(sources),
-            "/healthz" => Self::plain(200, "ok\n".into()),
-            "/readyz" => ready(sources),
+            "/healthz" => lacking("ok", sources.iter().flat_map(|source| source.stuck())),
+            "/readyz" => lacking("ready", sources.iter().flat_map(|source| source.missing())),
             _ => Self::plain(404, "/metrics, /healthz, /readyz\n".into()),
         }
     }
@@ -40,11 +40,12 @@ impl Page {
     }
 }
 
-fn ready(sources: &Sources) -> Page {
-    let missing: Vec<_> = sources.iter().flat_map(|source| source.missing()).collect();
-    match missing.is_empty() {
-        true => Page::plain(200, "ready\n".into()),
-        false => Page::plain(503, missing.join("\n") + "\n"),
+/// `good`, or all that speaks against it.
+fn lacking(good: &str, faults: impl Iterator<Item = String>) -> Page {
+    let faults: Vec<_> = faults.collect();
+    match faults.is_empty() {
+        true => Page::plain(200, format!("{good}\n")),
+        false => Page::plain(503, faults.join("\n") + "\n"),
     }
 }
 
@@ -93,6 +94,13 @@ mod tests {
             turns.record(3);
             turns.record(5_000_000_000);
             figures.histogram("turn_seconds", "Turns.", turns, 1e6);
+        }
+
+        fn stuck(&self) -> Vec<String> {
+            match self.0 {
+                "logic-3" => vec!["logic-3: shard-1 stands still".into()],
+                _ => vec![],
+            }
         }
 
         fn missing(&self) -> Vec<String> {
@@ -144,6 +152,9 @@ rcu_logic_server_sessions{tier=\"logic_server\",node=\"logic-1\"} 2
         let missing = Page::plain(503, "logic-2: no conn server is linked\n".into());
         assert_eq!(of("/readyz", &["logic-1", "logic-2"]), missing);
         assert_eq!(of("/healthz", &["logic-2"]).status, 200);
+        let stuck = Page::plain(503, "logic-3: shard-1 stands still\n".into());
+        assert_eq!(of("/healthz", &["logic-1", "logic-3"]), stuck);
+        assert_eq!(of("/readyz", &["logic-1", "logic-3"]).status, 200);
         assert_eq!(of("/", &[]).status, 404);
     }
 }

@@ -35,6 +35,8 @@ pub struct Addresses {
     pub devices: Vec<SocketAddr>,
     /// Where the tier above and operators link to; a balancer has none.
     pub link: Option<SocketAddr>,
+    /// Where its metrics are, if they are shown.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The file of the addresses: it is there for as long as the process runs.
@@ -133,6 +135,7 @@ mod tests {
                 node: "logic-1".parse().unwrap(),
                 devices: vec!["127.0.0.1:20000".parse().unwrap()],
                 link: Some("127.0.0.1:20100".parse().unwrap()),
+                metrics: None,
             })
             .unwrap();
         let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -141,6 +144,7 @@ mod tests {
             "node": "logic-1",
             "devices": ["127.0.0.1:20000"],
             "link": "127.0.0.1:20100",
+            "metrics": null,
         });
         assert_eq!(json, expected);
         running.end().unwrap();

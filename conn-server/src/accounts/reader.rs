@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use common::codes::Code;
 use common::ids::{AccountId, AccountName};
+use common::logging::outage::Outage;
 use sqlx::postgres::PgListener;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::inquiries::{Answer, CHANGES_MAX, Inquiries, LOOK_UPS_MAX, News, Query, Question};
+use super::millis_since;
 use super::seal::{self, MasterKey};
 use super::table::{Table, silent};
 use crate::account::{Account, Change, ChangeKind, Found};
@@ -25,8 +27,9 @@ pub(crate) struct Reader {
     news: mpsc::Sender<News>,
     inquiries: Inquiries,
     ear: Ear,
-    /// The table could not be read the last time.
-    failing: bool,
+    began: Instant,
+    /// Of the table.
+    outage: Outage,
 }
 
 impl Reader {
@@ -44,7 +47,8 @@ impl Reader {
             news,
             inquiries: Inquiries::new(position),
             ear,
-            failing: false,
+            began: Instant::now(),
+            outage: Outage::default(),
         })
     }
 
@@ -180,21 +184,28 @@ impl Reader {
         }
     }
 
-    /// What was read; a failure is logged when it begins and when it is over.
+    /// What was read; and the log hears of an outage.
     fn readable<T>(&mut self, read: Result<T, sqlx::Error>) -> Option<T> {
-        match (&read, self.failing) {
-            (Err(error), false) => tracing::warn!(
-                code = Code::AccountsUnreadable.number(),
-                %error,
-                "the accounts cannot be read"
-            ),
-            (Ok(_), true) => tracing::info!(
-                code = Code::AccountsReadable.number(),
-                "the accounts can be read again"
-            ),
-            _ => {}
+        match &read {
+            Ok(_) => {
+                if let Some(failures) = self.outage.worked(millis_since(self.began)) {
+                    tracing::info!(
+                        code = Code::AccountsReadable.number(),
+                        failures,
+                        "the accounts can be read again"
+                    );
+                }
+            }
+            Err(error) => {
+                if let Some(failures) = self.outage.failed(millis_since(self.began)) {
+                    tracing::warn!(
+                        code = Code::AccountsUnreadable.number(),
+                        %error, failures,
+                        "the accounts cannot be read"
+                    );
+                }
+            }
         }
-        self.failing = read.is_err();
         read.ok()
     }
 }
@@ -251,7 +262,7 @@ fn version_of(column: i64) -> u32 {
 mod tests {
     use common::secret::Secret;
     use servers::PostgresServer;
-    use tokio::time::{Instant, sleep};
+    use tokio::time::sleep;
 
     use super::*;
     use crate::accounts::store::Accounts;

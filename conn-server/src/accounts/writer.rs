@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use common::codes::Code;
 use common::epoch::Epoch;
+use common::logging::outage::Outage;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::inquiries::News;
+use super::millis_since;
 use super::table::{Table, silent};
 use crate::account::LastLogin;
 
@@ -37,22 +39,12 @@ impl Writer {
 
     /// Until no errands come any more.
     pub(crate) async fn run(self, mut errands: mpsc::Receiver<Errand>) {
-        // What fails is tried again each second: it is told once, until it has worked again.
-        let (mut mark_fails, mut notes_fail) = (false, false);
+        let mut outages = Outages::new();
         while let Some(errand) = errands.recv().await {
             match errand {
                 Errand::StoreMark(mark) => {
                     let stored = in_time(self.store_mark(mark)).await;
-                    let failed_before = std::mem::replace(&mut mark_fails, stored.is_err());
-                    if let Err(error) = &stored
-                        && !failed_before
-                    {
-                        tracing::warn!(
-                            code = Code::MarkNotStored.number(),
-                            %error,
-                            "the mark of the epochs cannot be stored"
-                        );
-                    }
+                    outages.mark_stored(&stored);
                     let stored = stored.is_ok().then_some(mark);
                     if self.news.send(News::MarkStored(stored)).await.is_err() {
                         return;
@@ -60,17 +52,7 @@ impl Writer {
                 }
                 Errand::NoteLastLogins(notes) => {
                     let noted = in_time(self.table.note_last_logins(&notes)).await;
-                    let failed_before = std::mem::replace(&mut notes_fail, noted.is_err());
-                    if let Err(error) = noted
-                        && !failed_before
-                    {
-                        let accounts = notes.len();
-                        tracing::warn!(
-                            code = Code::LastLoginsNotNoted.number(),
-                            %error, accounts,
-                            "last logins cannot be noted"
-                        );
-                    }
+                    outages.last_logins_noted(&noted);
                 }
             }
         }
@@ -79,6 +61,70 @@ impl Writer {
     /// It only grows, whoever else believes to have this number.
     pub(crate) async fn store_mark(&self, mark: Epoch) -> Result<(), sqlx::Error> {
         self.table.store_mark(self.node_number, mark.to_i64()).await
+    }
+}
+
+/// What the database did not take lately, for the log.
+#[derive(Debug)]
+struct Outages {
+    began: Instant,
+    mark: Outage,
+    last_logins: Outage,
+}
+
+impl Outages {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            mark: Outage::default(),
+            last_logins: Outage::default(),
+        }
+    }
+
+    fn mark_stored(&mut self, stored: &Result<(), sqlx::Error>) {
+        match stored {
+            Ok(()) => {
+                if let Some(failures) = self.mark.worked(millis_since(self.began)) {
+                    tracing::info!(
+                        code = Code::MarkStored.number(),
+                        failures,
+                        "the mark of the epochs is stored again"
+                    );
+                }
+            }
+            Err(error) => {
+                if let Some(failures) = self.mark.failed(millis_since(self.began)) {
+                    tracing::warn!(
+                        code = Code::MarkNotStored.number(),
+                        %error, failures,
+                        "the mark of the epochs cannot be stored"
+                    );
+                }
+            }
+        }
+    }
+
+    fn last_logins_noted(&mut self, noted: &Result<(), sqlx::Error>) {
+        match noted {
+            Ok(()) => {
+                if let Some(failures) = self.last_logins.worked(millis_since(self.began)) {
+                    tracing::info!(
+                        code = Code::LastLoginsNoted.number(),
+                        failures,
+                        "last logins are noted again"
+                    );
+                }
+            }
+            Err(error) => {
+                if let Some(failures) = self.last_logins.failed(millis_since(self.began)) {
+                    tracing::warn!(
+                        code = Code::LastLoginsNotNoted.number(),
+                        %error, failures,
+                        "last logins cannot be noted"
+                    );
+                }
+            }
+        }
     }
 }
 

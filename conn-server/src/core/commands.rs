@@ -12,6 +12,7 @@ use common::link::message::{
 
 use super::{Core, Effect, Timer};
 use crate::account::Found;
+use crate::audit::{Act, Deed, outcome};
 use crate::counters::Counter;
 use crate::effect::Asker;
 use crate::pool::NodeIndex;
@@ -42,6 +43,8 @@ struct Open {
     asker: Asker,
     expires_ms: u64,
     kind: Kind,
+    /// `None`: it only looks.
+    deed: Option<Box<Deed>>,
     stage: Stage,
 }
 
@@ -67,6 +70,17 @@ impl Errand {
             Self::Command(_) => Kind::Command,
             Self::Show => Kind::Show,
             Self::Kick => Kind::Kick,
+        }
+    }
+
+    fn act(&self) -> Option<Act> {
+        match self {
+            Self::Command(order) => Some(Act::Command {
+                command_id: order.command_id,
+                code: order.code,
+            }),
+            Self::Show => None,
+            Self::Kick => Some(Act::Kick),
         }
     }
 
@@ -109,19 +123,20 @@ impl Kind {
     }
 }
 
-impl Commands {
-    /// The node is cut off: its answers will not come. What their askers are told, in the order in
-    /// which they asked.
-    pub(super) fn lost(&mut self, node: NodeIndex) -> Vec<Effect> {
-        let on_node = |open: &Open| matches!(open.stage, Stage::Node(on, _) if on == node);
-        let lost = self.open.extract_if(|_, open| on_node(open));
-        let mut lost: Vec<_> = lost.collect();
-        lost.sort_unstable_by_key(|(id, _)| *id);
-        let told = lost.into_iter();
-        told.map(|(_, open)| open.asker.answer(open.kind.no(NoSession::NoAnswer)))
-            .collect()
+impl Open {
+    /// With its last answer.
+    fn end(self, answer: Message, effects: &mut Vec<Effect>) {
+        end(&self.asker, self.deed, answer, effects);
     }
+}
 
+fn end(asker: &Asker, deed: Option<Box<Deed>>, answer: Message, effects: &mut Vec<Effect>) {
+    let done = deed.zip(outcome(&answer));
+    effects.extend(done.map(|(deed, outcome)| Effect::Audit { deed, outcome }));
+    effects.push(asker.answer(answer));
+}
+
+impl Commands {
     pub(super) fn len(&self) -> usize {
         self.open.len()
     }
@@ -129,15 +144,34 @@ impl Commands {
     pub(super) fn is_open(&self, id: u64) -> bool {
         self.open.contains_key(&id)
     }
-
-    fn close(&mut self, id: u64, effects: &mut Vec<Effect>, answer: impl FnOnce(Kind) -> Message) {
-        if let Some(open) = self.open.remove(&id) {
-            effects.push(open.asker.answer(answer(open.kind)));
-        }
-    }
 }
 
 impl Core {
+    /// The node is cut off: its answers will not come. Their askers are told in the order in which they
+    /// asked.
+    pub(super) fn commands_lost(&mut self, node: NodeIndex, effects: &mut Vec<Effect>) {
+        let on_node = |open: &Open| matches!(open.stage, Stage::Node(on, _) if on == node);
+        let lost = self.commands.open.extract_if(|_, open| on_node(open));
+        let mut lost: Vec<_> = lost.collect();
+        lost.sort_unstable_by_key(|(id, _)| *id);
+        for (_, open) in lost {
+            let answer = open.kind.no(NoSession::NoAnswer);
+            open.end(answer, effects);
+        }
+    }
+
+    fn close_command(
+        &mut self,
+        id: u64,
+        effects: &mut Vec<Effect>,
+        answer: impl FnOnce(Kind) -> Message,
+    ) {
+        if let Some(open) = self.commands.open.remove(&id) {
+            let answer = answer(open.kind);
+            open.end(answer, effects);
+        }
+    }
+
     pub(super) fn command(
         &mut self,
         asker: Asker,
@@ -179,10 +213,19 @@ impl Core {
     ) {
         let kind = errand.kind();
         self.desk.counters.count(kind.counter());
+        let deed = errand.act().map(|act| {
+            let operator = self.linked.peer(asker.link);
+            Box::new(Deed {
+                operator: operator.map(|peer| (peer.node.clone(), peer.address)),
+                account: account.clone(),
+                act,
+                node: None,
+            })
+        });
         if self.commands.open.len() >= COMMANDS_OPEN_MAX {
             self.desk.counters.count(Counter::CommandsShed);
-            effects.push(asker.answer(kind.no(NoSession::Busy)));
-            return;
+            let answer = kind.no(NoSession::Busy);
+            return end(&asker, deed, answer, effects);
         }
         let id = self.new_id();
         let expires_ms = asker.until_ms.min(now.ms + ANSWERED_WITHIN_MS);
@@ -190,6 +233,7 @@ impl Core {
             asker,
             expires_ms,
             kind,
+            deed,
             stage: Stage::Account(errand),
         };
         self.commands.open.insert(id, open);
@@ -213,30 +257,33 @@ impl Core {
             Found::Unknown => {
                 self.desk.counters.count(Counter::CommandsNotAttached);
                 let answer = |kind: Kind| kind.no(NoSession::UnknownAccount);
-                return self.commands.close(id, effects, answer);
+                return self.close_command(id, effects, answer);
             }
             Found::Failed => {
                 self.desk.counters.count(Counter::CommandsShed);
                 let answer = |kind: Kind| kind.no(NoSession::Busy);
-                return self.commands.close(id, effects, answer);
+                return self.close_command(id, effects, answer);
             }
         };
         let at = session.and_then(|(session, account)| {
-            let link = self.desk.pool.node(session.node)?.link;
-            Some((session.node, link, account.id))
+            let node = self.desk.pool.node(session.node)?;
+            Some((session.node, node, account.id))
         });
-        let Some((node, link, account_id)) = at else {
+        let Some((index, node, account_id)) = at else {
             self.desk.counters.count(Counter::CommandsNotAttached);
             let answer = |kind: Kind| kind.no(NoSession::NotAttached);
-            return self.commands.close(id, effects, answer);
+            return self.close_command(id, effects, answer);
         };
-        let stage = Stage::Node(node, account_id);
+        let (link, stage) = (node.link, Stage::Node(index, account_id));
         if let Stage::Account(errand) = std::mem::replace(&mut open.stage, stage) {
             let message = errand.ask(account_id);
             let deadline_ms = now.until(open.expires_ms);
             if self.linked.version(link) < message.since_version() {
                 let answer = |kind: Kind| kind.no(NoSession::Unsupported);
-                return self.commands.close(id, effects, answer);
+                return self.close_command(id, effects, answer);
+            }
+            if let Some(deed) = &mut open.deed {
+                deed.node = Some(node.name.clone());
             }
             effects.push(Effect::Request {
                 link,
@@ -261,7 +308,7 @@ impl Core {
         if matches!(answer, CommandAnswer::Replied { more: true, .. }) {
             effects.push(open.asker.answer(answer));
         } else {
-            self.commands.close(id, effects, |_| answer.into());
+            self.close_command(id, effects, |_| answer.into());
         }
     }
 
@@ -284,7 +331,7 @@ impl Core {
             },
             None => SessionAnswer::No(NoSession::NotAttached),
         };
-        self.commands.close(id, effects, |_| answer.into());
+        self.close_command(id, effects, |_| answer.into());
     }
 
     pub(super) fn kicked(
@@ -302,7 +349,7 @@ impl Core {
             Some((epoch, node)) => KickAnswer::Kicked { node, epoch },
             None => KickAnswer::No(NoSession::NotAttached),
         };
-        self.commands.close(id, effects, |_| answer.into());
+        self.close_command(id, effects, |_| answer.into());
     }
 
     /// The errand of this kind that the node of this link was asked under this id.
@@ -323,6 +370,6 @@ impl Core {
     }
 
     pub(super) fn command_expired(&mut self, id: u64, effects: &mut Vec<Effect>) {
-        self.commands.close(id, effects, Kind::expired);
+        self.close_command(id, effects, Kind::expired);
     }
 }

@@ -50,7 +50,7 @@ impl Core {
                 login.grant_lost(Lost::LinkDown, desk, now)
             });
         }
-        effects.extend(self.commands.lost(node));
+        self.commands_lost(node, effects);
         effects.extend(self.census.lost(node));
     }
 

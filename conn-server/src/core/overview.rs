@@ -9,7 +9,7 @@ use common::link::message::{
 use common::link::{LinkId, Peer, Role};
 
 use super::{Core, Effect, Timer};
-use crate::counters::Counter;
+use crate::counters::{Counter, Gauge};
 use crate::effect::Asker;
 use crate::time::Now;
 
@@ -41,6 +41,10 @@ impl Linked {
     /// 0 where no link stands.
     pub(super) fn version(&self, link: LinkId) -> u16 {
         self.peers.get(&link).map_or(0, |peer| peer.version)
+    }
+
+    pub(super) fn peer(&self, link: LinkId) -> Option<&Peer> {
+        self.peers.get(&link)
     }
 
     fn balancers(&self) -> impl Iterator<Item = (LinkId, &Peer)> {
@@ -204,15 +208,23 @@ impl Core {
         }
     }
 
+    /// As it is now.
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
+        let load = self.load();
+        match gauge {
+            Gauge::Nodes => self.desk.pool.ready() as u64,
+            Gauge::Sessions => self.desk.directory.sessions() as u64,
+            Gauge::LoginsOpen => load.logins_open.into(),
+            Gauge::PlacesFree => load.places_free.into(),
+            Gauge::PlacesMax => load.places_max.into(),
+        }
+    }
+
     fn own_figures(&self, now: Now) -> Figures {
-        let gauges = [
-            ("sessions", self.desk.directory.sessions()),
-            ("logins_open", self.logins.len()),
-            ("nodes", self.desk.pool.ready()),
-        ];
-        let gauges = gauges.map(|(name, value)| (name, value as u64));
+        let gauges = Gauge::ALL.iter();
+        let gauges = gauges.map(|&gauge| (gauge.name(), self.gauge(gauge)));
         let counters = self.desk.counters.iter();
         let counters = counters.map(|(counter, count)| (counter.name(), count));
-        Figures::new(now.ms, vec![], gauges.into_iter().chain(counters))
+        Figures::new(now.ms, vec![], gauges.chain(counters))
     }
 }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::accounts::store::Accounts;
-use crate::counters::Counter;
+use crate::counters::{Counter, Gauge};
 use crate::testing::{self, on_both, rows};
 
 on_both!(
@@ -220,7 +220,7 @@ impl Rig {
     }
 
     async fn ready(&self, nodes: usize) {
-        wait_until(|| self.conn.stats().nodes == nodes).await;
+        wait_until(|| self.conn.stats().gauge(Gauge::Nodes) == nodes as u64).await;
     }
 
     /// Logs in, again where the link breaks, and gives the reply's status; its proof is right.
@@ -397,7 +397,7 @@ async fn of_two_sessions_the_older_one_ends((_held, database): (testing::Held, D
     let mut one = Logic::start("logic-1", vec![held(1)]).await;
     let two = Logic::start("logic-2", vec![]).await;
     let rig = Rig::start(&database, &[&one, &two]).await;
-    wait_until(|| rig.conn.stats().sessions == 1).await;
+    wait_until(|| rig.conn.stats().gauge(Gauge::Sessions) == 1).await;
     let newer = Held {
         epoch: Epoch::at_ms(2),
         ..held(1)

@@ -130,6 +130,7 @@ impl GateLoop {
             }
             let began_us = turns.begin(self.clock);
             let now = self.clock.now();
+            self.figures.round.begins(now.ms);
             self.turn(&events, now);
             turns.end(began_us, self.clock, &self.figures.turn_us);
             let left_work = self.inbox.has_more() || self.listeners.has_more();
@@ -139,7 +140,9 @@ impl GateLoop {
                 self.listeners.next_deadline(),
             ];
             sleep = super::sleep(left_work, now, deadlines);
+            self.figures.round.ends(super::wakes_ms(now, sleep));
         }
+        self.figures.round.ends(None);
     }
 
     fn turn(&mut self, events: &Events, now: Now) {

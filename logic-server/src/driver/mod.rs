@@ -109,6 +109,12 @@ fn sleep<const N: usize>(
     Some(Duration::from_millis(first.saturating_sub(now.ms)))
 }
 
+/// When a loop wakes by itself that sleeps so long.
+fn wakes_ms(now: Now, sleep: Option<Duration>) -> Option<u64> {
+    let ms = u64::try_from(sleep?.as_millis()).unwrap_or(u64::MAX);
+    Some(now.ms.saturating_add(ms))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +130,7 @@ mod tests {
         assert_eq!(sleep(false, now, [Some(1_500), Some(1_200)]), ms(200));
         assert_eq!(sleep(false, now, [Some(900)]), ms(0));
         assert_eq!(sleep(true, now, [Some(1_500)]), ms(0));
+        assert_eq!(wakes_ms(now, ms(200)), Some(1_200));
+        assert_eq!(wakes_ms(now, None), None);
     }
 }

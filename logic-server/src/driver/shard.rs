@@ -127,12 +127,15 @@ impl ShardLoop {
             }
             let began_us = turns.begin(self.clock);
             let now = self.clock.now();
+            self.figures.round.begins(now.ms);
             self.turn(&events, now);
             turns.end(began_us, self.clock, &self.figures.turn_us);
             let left_work = self.inbox.has_more() || !self.again.is_empty();
             let deadlines = [self.core.next_deadline(), self.lingering.next_deadline()];
             sleep = super::sleep(left_work, now, deadlines);
+            self.figures.round.ends(super::wakes_ms(now, sleep));
         }
+        self.figures.round.ends(None);
     }
 
     fn has_ended(&self) -> bool {
@@ -409,4 +412,72 @@ impl ShardLoop {
 /// Keys of a slab that holds at most as many sockets as there are descriptors.
 fn slot(key: usize) -> Slot {
     Slot(u32::try_from(key).expect("fewer sockets than descriptors"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use common::link::{HubSettings, Keys, Role};
+
+    use super::*;
+    use crate::driver::gate as gate_driver;
+    use crate::ids::ShardIndex;
+    use crate::settings::Settings;
+    use crate::stats::Figures;
+
+    /// What is stuck if it stays as it is for a minute.
+    fn would_be_stuck(figures: &Figures, clock: Clock) -> Vec<String> {
+        let stuck = figures.stuck(clock.now().ms + 60_000);
+        stuck.into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(25);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_loop_that_stands_still_in_a_turn_is_seen_and_one_that_sleeps_is_not() {
+        let settings = Settings::default();
+        let (figures, clock) = (Figures::new(&settings), Clock::new());
+        let (seat, mailbox) = Seat::new().unwrap();
+        let (_gate_seat, gate) = gate_driver::Seat::new().unwrap();
+        let (writer, _batches) = mpsc::channel(1);
+        let (events, _links) = mpsc::channel(1);
+        let hub = Hub::new(HubSettings {
+            role: Role::Logic,
+            node: "logic-1".parse().unwrap(),
+            keys: Keys::default(),
+            events,
+            listen_publicly: false,
+        });
+        let core = Shard::new(settings.shard(ShardIndex(0)), 1);
+        let peers = Peers {
+            gate,
+            writer,
+            hub,
+            overload_retry_ms: 1,
+        };
+        let shard = ShardLoop::new(seat, clock, core, peers, figures.shards[0].clone());
+        let running = thread::spawn(|| shard.run());
+
+        let held = mailbox.hold();
+        wait_until("the turn is seen", || {
+            would_be_stuck(&figures, clock) == ["shard-0"]
+        });
+        assert!(figures.stuck(clock.now().ms).is_empty(), "not so soon");
+        drop(held);
+        wait_until("it sleeps again", || {
+            would_be_stuck(&figures, clock).is_empty()
+        });
+        mailbox.post(ToShard::Stop);
+        running.join().unwrap();
+        assert!(would_be_stuck(&figures, clock).is_empty(), "it has ended");
+    }
 }

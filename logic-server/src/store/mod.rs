@@ -12,12 +12,13 @@ mod sorted;
 mod sqlite;
 
 use std::io::{self, ErrorKind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use common::codes::Code;
 use common::database::Database;
 use common::ids::NodeName;
+use common::logging::outage::Outage;
 use tokio::time::timeout;
 
 use crate::writer::{Work, WriteResult};
@@ -37,8 +38,9 @@ const REPAIR_DEADLINE: Duration = Duration::from_secs(60);
 pub struct Store {
     rows: Rows,
     write_deadline: Duration,
-    /// Since the last write that was committed one failed: said once, then counted.
-    failing: AtomicBool,
+    began: Instant,
+    /// Of the writes.
+    outage: Mutex<Outage>,
 }
 
 /// Where they go.
@@ -62,7 +64,8 @@ impl Store {
         Self {
             rows,
             write_deadline,
-            failing: AtomicBool::new(false),
+            began: Instant::now(),
+            outage: Mutex::default(),
         }
     }
 
@@ -86,9 +89,11 @@ impl Store {
     pub async fn write(&self, work: &Work) -> WriteResult {
         let error = match timeout(self.write_deadline, self.rows.write(work)).await {
             Ok(Ok(())) => {
-                if self.failing.swap(false, Ordering::Relaxed) {
+                let over = self.outage().worked(self.now_ms());
+                if let Some(failures) = over {
                     tracing::info!(
                         code = Code::BatchesTaken.number(),
+                        failures,
                         "the database takes batches again"
                     );
                 }
@@ -98,14 +103,24 @@ impl Store {
             Ok(Err(Failure::Database(error))) => error.to_string(),
             Err(_) => format!("no answer within {:?}", self.write_deadline),
         };
-        if !self.failing.swap(true, Ordering::Relaxed) {
+        let told = self.outage().failed(self.now_ms());
+        if let Some(failures) = told {
             tracing::warn!(
                 code = Code::BatchesNotTaken.number(),
                 error,
+                failures,
                 "the database does not take batches: they are kept and repeated"
             );
         }
         WriteResult::Failed
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Outage> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use common::codes::Code;
 use common::database::{Database, Postgres, UnixMs};
+use common::logging::outage::Outage;
 use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
@@ -65,26 +66,31 @@ impl Partitions {
 
     /// Does so until it is dropped.
     pub(crate) async fn keep(self, clock: Clock) {
+        let mut outage = Outage::default();
         loop {
             let ensured = timeout(DEADLINE, self.ensure(clock.now().unix_ms)).await;
             let silent = |_| Err(io::Error::from(ErrorKind::TimedOut).into());
             let wait = match ensured.unwrap_or_else(silent) {
                 Ok(made) => {
-                    if made > 0 {
+                    let over = outage.worked(clock.now().ms);
+                    if made > 0 || over.is_some() {
                         tracing::info!(
                             code = Code::PartitionsMade.number(),
                             made,
-                            "partitions were made"
+                            failures = over.unwrap_or(0),
+                            "every day to come has its partitions"
                         );
                     }
                     LOOKED_EVERY
                 }
                 Err(error) => {
-                    tracing::warn!(
-                        code = Code::PartitionsNotMade.number(),
-                        %error,
-                        "partitions cannot be made: days without one go to the default partition"
-                    );
+                    if let Some(failures) = outage.failed(clock.now().ms) {
+                        tracing::warn!(
+                            code = Code::PartitionsNotMade.number(),
+                            %error, failures,
+                            "partitions cannot be made: days without one go to the default partition"
+                        );
+                    }
                     AGAIN_AFTER
                 }
             };

@@ -121,9 +121,14 @@ impl Postgres {
         let mut written = self
             .write_in_transaction(&mut lease, &rows, work, Way::Straight)
             .await;
-        if written.as_ref().is_err_and(is_duplicate) {
+        let again = match &written {
+            Err(error) if is_duplicate(error) => Some(Way::Staged),
+            Err(error) if lost_its_partition(error) => Some(Way::Straight),
+            _ => None,
+        };
+        if let Some(way) = again {
             written = self
-                .write_in_transaction(&mut lease, &rows, work, Way::Staged)
+                .write_in_transaction(&mut lease, &rows, work, way)
                 .await;
         }
         if written
@@ -305,6 +310,11 @@ fn state(error: &sqlx::Error) -> Option<SqlState> {
 
 fn is_duplicate(error: &sqlx::Error) -> bool {
     state(error) == Some(SqlState::UNIQUE_VIOLATION)
+}
+
+/// The partition of its day was made while it was on its way into the default one.
+fn lost_its_partition(error: &sqlx::Error) -> bool {
+    state(error) == Some(SqlState::CHECK_VIOLATION) && refusal(error).is_none()
 }
 
 /// What the database said, where it is about a value that it will never take.

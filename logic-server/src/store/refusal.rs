@@ -40,7 +40,7 @@ impl SqlState {
     pub const UNIQUE_VIOLATION: Self = Self(*b"23505");
     /// A value is outside of its constraint; or, without the name of a constraint, a row belongs into
     /// no partition.
-    const CHECK_VIOLATION: Self = Self(*b"23514");
+    pub const CHECK_VIOLATION: Self = Self(*b"23514");
     /// COPY data that is not what the columns are: how it was sent is wrong, not what.
     const BINARY_REPRESENTATION: Self = Self(*b"22P03");
     const COPY_FILE_FORMAT: Self = Self(*b"22P04");

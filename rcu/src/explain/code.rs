@@ -1,24 +1,57 @@
 //! `rcu explain code 4007`: what a line of the log is about, and what to do.
 
+use std::error::Error;
+
 use common::codes::{self, Code};
+use serde::Serialize;
 
 /// What was asked for is no code.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is no code; `rcu explain code` lists them all")]
 pub(super) struct NoCode(String);
 
+/// For programs.
+#[derive(Serialize)]
+struct Object {
+    code: u16,
+    event: &'static str,
+    level: &'static str,
+    speaker: &'static str,
+    what: &'static str,
+    #[serde(rename = "do")]
+    action: &'static str,
+}
+
 /// The codes of these numbers, or all where none is named.
 pub(super) fn explain(numbers: &[String], markdown: bool) -> Result<String, NoCode> {
     if markdown {
         return Ok(codes::markdown());
     }
-    let named: Result<Vec<_>, _> = numbers.iter().map(|number| parse(number)).collect();
-    let named = named?;
-    let wanted = match named.as_slice() {
-        [] => Code::ALL,
-        named => named,
-    };
+    let wanted = wanted(numbers)?;
     Ok(wanted.iter().map(|code| format!("{code}\n")).collect())
+}
+
+/// The same, an object a line.
+pub(super) fn json(numbers: &[String]) -> Result<String, Box<dyn Error>> {
+    let objects = wanted(numbers)?.into_iter().map(|code| {
+        let object = Object {
+            code: code.number(),
+            event: code.name(),
+            level: code.level().name(),
+            speaker: code.speaker(),
+            what: code.text(),
+            action: code.action(),
+        };
+        Ok(serde_json::to_string(&object)? + "\n")
+    });
+    objects.collect()
+}
+
+fn wanted(numbers: &[String]) -> Result<Vec<Code>, NoCode> {
+    match numbers {
+        [] => Ok(Code::ALL.to_vec()),
+        numbers => numbers.iter().map(|number| parse(number)).collect(),
+    }
 }
 
 fn parse(number: &str) -> Result<Code, NoCode> {
@@ -44,6 +77,25 @@ mod tests {
             "{told}"
         );
         assert!(told.contains(Code::BatchesNotTaken.action()), "{told}");
+    }
+
+    #[test]
+    fn programs_get_an_object_a_line() {
+        let json = json(&["4007".into(), "1001".into()]).unwrap();
+        let lines: Vec<serde_json::Value> = json
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let expected = serde_json::json!({
+            "code": 4007,
+            "event": "BatchesNotTaken",
+            "level": "WARN",
+            "speaker": "logic server",
+            "what": Code::BatchesNotTaken.text(),
+            "do": Code::BatchesNotTaken.action(),
+        });
+        assert_eq!((lines.len(), &lines[0]), (2, &expected));
+        assert_eq!(lines[1]["event"], "ProcessStops");
     }
 
     #[test]

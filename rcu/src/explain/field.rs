@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use common::device::telemetry::RECORDED_AT_MS_MAX;
+use serde::Serialize;
 
 const BYTES_PER_LINE: usize = 8;
 const NOT_READ_BYTES_SHOWN_MAX: usize = 32;
@@ -248,6 +249,43 @@ impl<'a> Walk<'a> {
 /// The lines of a walk, to be shown.
 #[derive(Debug)]
 pub(super) struct Lines(Vec<Line>);
+
+/// For programs: a field, with the heading that it stands under.
+#[derive(Debug, Serialize)]
+pub(super) struct Field<'a> {
+    section: Option<&'a str>,
+    /// From the frame's first byte.
+    offset: usize,
+    bytes: String,
+    name: &'a str,
+    text: &'a str,
+    wrong: Option<&'a str>,
+}
+
+impl Lines {
+    pub(super) fn fields(&self) -> Vec<Field<'_>> {
+        let (mut fields, mut section) = (vec![], None);
+        for line in &self.0 {
+            match line {
+                Line::Heading(text) => section = Some(&**text),
+                Line::Field {
+                    offset,
+                    bytes,
+                    name,
+                    told,
+                } => fields.push(Field {
+                    section,
+                    offset: *offset,
+                    bytes: hex(bytes),
+                    name,
+                    text: &told.text,
+                    wrong: told.wrong.as_deref(),
+                }),
+            }
+        }
+        fields
+    }
+}
 
 impl fmt::Display for Lines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,9 +12,10 @@ use common::device::frame::{
 use common::device::kind;
 use common::device::message::{FromCluster, FromDevice};
 use common::device::telemetry::TelemetryAck;
+use serde::Serialize;
 
 use super::crc;
-use super::field::{Lines, Stop, Told, Walk, count, hex, text};
+use super::field::{Field, Lines, Stop, Told, Walk, count, hex, text};
 use super::message::{self, Direction};
 
 /// What was found at one place of the bytes.
@@ -82,6 +83,32 @@ impl Part {
             lines,
             wrong,
             then,
+        }
+    }
+}
+
+/// For programs.
+#[derive(Debug, Serialize)]
+pub(super) struct Object<'a> {
+    at: usize,
+    bytes: usize,
+    title: &'a str,
+    right: bool,
+    fields: Vec<Field<'a>>,
+    wrong: &'a [String],
+    then: &'a [String],
+}
+
+impl Part {
+    pub(super) fn object(&self) -> Object<'_> {
+        Object {
+            at: self.at,
+            bytes: self.next_at - self.at,
+            title: &self.title,
+            right: self.wrong.is_empty(),
+            fields: self.lines.fields(),
+            wrong: &self.wrong,
+            then: &self.then,
         }
     }
 }

@@ -253,3 +253,43 @@ fn common_mistakes_are_named() {
         assert!(text.contains(hint), "{hint}\n{text}");
     }
 }
+
+/// What programs get says the same: every byte in a field, and the verdict.
+#[test]
+fn programs_get_an_object_for_each_frame() {
+    for (name, frame, _) in vectors() {
+        let two = [&frame[..], &frame[..]].concat();
+        let explanation = explain(&hex(&two)).expect("hex digits");
+        let json = explanation.json().expect("JSON");
+        let objects: Vec<Value> = json
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let right = objects.iter().all(|object| object["right"] == true);
+        assert_eq!(right, explanation.is_right(), "{name}");
+        if !right {
+            continue;
+        }
+        let at: Vec<_> = objects.iter().map(|object| &object["at"]).collect();
+        assert_eq!(at, [&Value::from(0), &Value::from(frame.len())], "{name}");
+        for object in &objects {
+            assert_eq!(object["bytes"], frame.len(), "{name}");
+            let fields = object["fields"].as_array().expect("fields");
+            let bytes: String = fields
+                .iter()
+                .filter_map(|it| it["bytes"].as_str())
+                .collect();
+            assert_eq!(bytes, hex(&frame), "{name}");
+            assert_eq!(fields[1]["name"], "version", "{name}");
+            assert_eq!(fields[1]["offset"], 2, "{name}");
+        }
+    }
+    let wrong = explain("ff").expect("hex digits").json().expect("JSON");
+    let object: Value = serde_json::from_str(&wrong).expect("JSON");
+    assert_eq!(object["right"], false);
+    assert_eq!(
+        object["wrong"].as_array().map(Vec::len),
+        Some(1),
+        "{object}"
+    );
+}

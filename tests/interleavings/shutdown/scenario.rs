@@ -16,7 +16,7 @@ use shuttle::thread;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::counters::Counter;
+use crate::counters::{Counter, Gauge};
 use crate::device::{self, Heard, Manner};
 use crate::driver::ToGate;
 use crate::fake_mio::net::TcpListener;
@@ -213,7 +213,7 @@ impl Scenario {
             ..Settings::default()
         };
         let (listener, address) = TcpListener::new(self.unread_bytes_max);
-        let figures = Figures::new(settings.shards());
+        let figures = Figures::new(&settings);
         let parts = Parts {
             clock: Clock,
             store: Store { mood: self.mood },
@@ -331,7 +331,7 @@ impl Scenario {
             }
         }
         if in_time.is_some() {
-            assert_eq!(stats.sessions, 0);
+            assert_eq!(stats.gauge(Gauge::Sessions), 0);
         }
 
         let mark = |occurred: bool, mark| {

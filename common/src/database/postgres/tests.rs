@@ -72,6 +72,26 @@ async fn a_commit_is_durable_whatever_is_usual_on_the_server() {
 }
 
 #[tokio::test]
+async fn what_a_session_cannot_make_durable_is_named() {
+    for (settings, expected) in [
+        ("fsync = on\nfull_page_writes = on", &[][..]),
+        ("fsync = off\nfull_page_writes = on", &["fsync"]),
+        (
+            "fsync = off\nfull_page_writes = off",
+            &["fsync", "full_page_writes"],
+        ),
+    ] {
+        let server = PostgresServer::start(settings).unwrap();
+        let url = server.url("postgres");
+        Postgres::migrate(&url.parse().unwrap()).await.unwrap();
+        let Database::Postgres(postgres) = connect(&url).await.unwrap() else {
+            panic!("it is PostgreSQL");
+        };
+        assert_eq!(postgres.not_durable().await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_database_that_cannot_be_used_says_why_within_its_deadline() {
     let server =
         PostgresServer::start("max_connections = 5\nsuperuser_reserved_connections = 0").unwrap();
@@ -110,6 +130,59 @@ async fn a_database_that_cannot_be_used_says_why_within_its_deadline() {
     drop(server);
     let gone = told(&connect(&url).await.unwrap_err());
     assert!(gone.contains("refused"), "{gone}");
+}
+
+/// What a lease says that is asked for when the database worked at first.
+async fn no_lease(postgres: &Postgres) -> String {
+    let begun = std::time::Instant::now();
+    let error = postgres.lease().await.map(drop).unwrap_err();
+    assert!(begun.elapsed() < 2 * CLIENT.connect_deadline);
+    error.to_string()
+}
+
+#[tokio::test]
+async fn whoever_gets_no_connection_is_told_why_the_last_try_failed() {
+    let server =
+        PostgresServer::start("max_connections = 5\nsuperuser_reserved_connections = 0").unwrap();
+    let direct: DatabaseUrl = server.url("postgres").parse().unwrap();
+    Postgres::migrate(&direct).await.unwrap();
+    let url = server.tcp_url("postgres");
+    let Database::Postgres(postgres) = connect(&url).await.unwrap() else {
+        panic!("it is PostgreSQL");
+    };
+    let mut held = vec![];
+    while let Ok(connection) = options(&direct).connect().await {
+        held.push(connection);
+    }
+    let full = no_lease(&postgres).await;
+    assert!(full.contains("too many clients"), "{full}");
+
+    drop(held.split_off(1));
+    let first = lease_at_last(&postgres).await;
+    let second = lease_at_last(&postgres).await;
+    let used_up = no_lease(&postgres).await;
+    assert!(used_up.contains("pool timed out"), "its own cap: {used_up}");
+    drop((first, second));
+
+    let changed = "ALTER ROLE CURRENT_USER PASSWORD 'another'";
+    sqlx::query(changed).execute(&mut held[0]).await.unwrap();
+    let wrong = no_lease(&postgres).await;
+    assert!(wrong.contains("password authentication failed"), "{wrong}");
+
+    drop(held);
+    drop(server);
+    let gone = no_lease(&postgres).await;
+    assert!(gone.contains("refused"), "{gone}");
+}
+
+/// The server may still be busy with those that went.
+async fn lease_at_last(postgres: &Postgres) -> Lease {
+    for _ in 0..10 {
+        if let Ok(lease) = postgres.lease().await {
+            return lease;
+        }
+    }
+    panic!("there is room, and no connection");
 }
 
 #[tokio::test]

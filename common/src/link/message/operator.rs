@@ -223,6 +223,19 @@ pub enum NoSession {
     Unsupported,
 }
 
+impl NoSession {
+    /// As logs and JSON have it.
+    pub const fn outcome(self) -> &'static str {
+        match self {
+            Self::UnknownAccount => "unknown_account",
+            Self::NotAttached => "not_attached",
+            Self::Busy => "busy",
+            Self::NoAnswer => "no_answer",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
+
 /// Request, conn server → logic server: the account's current session here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionCheck {

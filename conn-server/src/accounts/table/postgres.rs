@@ -46,9 +46,8 @@ impl Postgres {
         let mut lease = self.0.lease().await?;
         let answer = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM account_changes")
             .fetch_one(&mut *lease)
-            .await?;
-        lease.give_back();
-        Ok(answer)
+            .await;
+        lease.answered(answer)
     }
 
     pub(super) async fn changes(
@@ -64,9 +63,8 @@ impl Postgres {
         .bind(after)
         .bind(max)
         .fetch_all(&mut *lease)
-        .await?;
-        lease.give_back();
-        Ok(answer)
+        .await;
+        lease.answered(answer)
     }
 
     pub(super) async fn accounts(
@@ -80,9 +78,8 @@ impl Postgres {
         )
         .bind(names)
         .fetch_all(&mut *lease)
-        .await?;
-        lease.give_back();
-        Ok(answer)
+        .await;
+        lease.answered(answer)
     }
 
     pub(super) async fn versions(&self, ids: &[AccountId]) -> Result<Vec<VersionRow>, sqlx::Error> {
@@ -91,9 +88,8 @@ impl Postgres {
         let answer = sqlx::query_as("SELECT id, version, enabled FROM accounts WHERE id = ANY($1)")
             .bind(ids)
             .fetch_all(&mut *lease)
-            .await?;
-        lease.give_back();
-        Ok(answer)
+            .await;
+        lease.answered(answer)
     }
 
     pub(super) async fn names(&self, ids: &[AccountId]) -> Result<Vec<(i64, String)>, sqlx::Error> {
@@ -102,9 +98,8 @@ impl Postgres {
         let answer = sqlx::query_as("SELECT id, name FROM accounts WHERE id = ANY($1)")
             .bind(ids)
             .fetch_all(&mut *lease)
-            .await?;
-        lease.give_back();
-        Ok(answer)
+            .await;
+        lease.answered(answer)
     }
 
     pub(super) async fn mark(&self, node_number: u16) -> Result<Option<i64>, sqlx::Error> {
@@ -112,9 +107,8 @@ impl Postgres {
         let answer = sqlx::query_scalar("SELECT mark FROM epoch_marks WHERE node_number = $1")
             .bind(i32::from(node_number))
             .fetch_optional(&mut *lease)
-            .await?;
-        lease.give_back();
-        Ok(answer)
+            .await;
+        lease.answered(answer)
     }
 
     pub(super) async fn store_mark(&self, node_number: u16, mark: i64) -> Result<(), sqlx::Error> {

@@ -7,6 +7,7 @@ use common::link::message::{
 };
 
 use super::*;
+use crate::audit::Act;
 
 const DEADLINE_MS: u32 = 5_000;
 
@@ -171,12 +172,86 @@ fn what_cannot_be_looked_at_or_kicked_is_answered_once_with_the_reason() {
         let id = world.asks_of_account(6, kick);
         world.apply(Input::Found { id, found });
         let unsupported = no(kick, NoSession::Unsupported);
-        let effects = world.take();
-        let [Effect::Answer { id: 6, message, .. }] = &effects[..] else {
-            panic!("{effects:?}");
-        };
-        assert_eq!(*message, unsupported);
+        assert_eq!(world.operator_hears(), [(6, unsupported)]);
     }
+}
+
+/// What was noted since: of each deed what it was, on which node, and what came of it.
+fn audited(world: &mut World) -> Vec<(Act, Option<String>, &'static str)> {
+    let noted = world.take().into_iter().filter_map(|effect| match effect {
+        Effect::Audit { deed, outcome } => {
+            assert_eq!(deed.account.as_str(), "rcu-000005");
+            let (operator, _) = deed.operator.unwrap();
+            assert_eq!(operator.as_str(), "operator");
+            Some((deed.act, deed.node.map(|it| it.to_string()), outcome))
+        }
+        _ => None,
+    });
+    noted.collect()
+}
+
+#[test]
+fn what_an_operator_does_is_noted_once_with_what_came_of_it_and_looking_is_not() {
+    let mut world = World::with_nodes(1);
+    let found = Found::Account(account(5));
+    let (kick, node) = (Act::Kick, Some("logic-0".to_owned()));
+    let id = world.asks_of_account(1, true);
+    world.apply(Input::Found {
+        id,
+        found: Found::Unknown,
+    });
+    assert_eq!(audited(&mut world), [(kick, None, "unknown_account")]);
+    world.attached(0, held(5, epoch(1)));
+    let id = world.asks_of_account(2, true);
+    world.apply(Input::Found { id, found });
+    let epoch = Some(epoch(1));
+    world.answers(0, id, Kicked { epoch });
+    assert_eq!(audited(&mut world), [(kick, node.clone(), "kicked")]);
+    let id = world.asks_of_account(6, true);
+    world.apply(Input::Found { id, found });
+    world.wait(DEADLINE_MS.into());
+    assert_eq!(audited(&mut world), [(kick, node.clone(), "no_answer")]);
+
+    let id = world.asks_of_account(3, false);
+    world.apply(Input::Found { id, found });
+    world.wait(DEADLINE_MS.into());
+    assert_eq!(audited(&mut world), [], "it only looked");
+
+    let command = AccountCommand {
+        account: "rcu-000005".parse().unwrap(),
+        order: Order {
+            command_id: 77,
+            deadline_ms: 0,
+            code: 5,
+            payload: vec![],
+        },
+    };
+    let act = Act::Command {
+        command_id: 77,
+        code: 5,
+    };
+    world.operator_asks(4, command.clone());
+    let id = world.look_up();
+    world.apply(Input::Found { id, found });
+    let asked = world.requests();
+    for (more, noted) in [(true, vec![]), (false, vec![(act, node.clone(), "failed")])] {
+        let replied = CommandAnswer::Replied {
+            status: 1,
+            more,
+            payload: vec![],
+        };
+        world.answers(0, asked[0].1, replied);
+        assert_eq!(audited(&mut world), noted);
+    }
+    world.operator_asks(5, command);
+    let id = world.look_up();
+    world.apply(Input::Found { id, found });
+    world.node_down(0);
+    assert_eq!(
+        audited(&mut world),
+        [(act, node, "lost")],
+        "of the node that is gone"
+    );
 }
 
 /// A page of sessions up to its names: what the node was asked, and what it lists.
