@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use common::link::message::Message;
 use common::link::{Hub, LinkEvent};
+use common::process::clock::unix_ms;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -194,10 +195,9 @@ impl Front {
     }
 
     fn read_clock(&mut self) {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         self.now = Now {
             ms: millis(self.started.elapsed()),
-            unix_ms: millis(since_epoch.unwrap_or_default()),
+            unix_ms: unix_ms(),
         };
     }
 

@@ -72,6 +72,10 @@ codes! {
     1007 DatabaseNotDurable Warn
         "PostgreSQL runs with `fsync` or `full_page_writes` off: what was acknowledged may be lost, or the database be damaged, when its machine goes down. The line comes once, at the start."
         "Switch both on in postgresql.conf and restart PostgreSQL, unless all of it may be lost.",
+    1008 ClocksDiffer Warn
+        "The clock of the database differs by more than 5 s from that of this machine; `ahead_s` says by how much, below 0: it is behind. Times that one writes and the other compares are off by as much: `received_at`, `last_login_at`, the days that get partitions. The line comes once, at the start."
+        "Have both machines follow a time server (`timedatectl`), then restart.",
+
     1101 LinkUp Info
         "A link to another process of the cluster stands."
         "Nothing.",

@@ -36,10 +36,10 @@ pub struct PublishedHistogram {
 }
 
 impl PublishedHistogram {
-    /// For a shell that has no histogram of its own.
-    pub fn record(&self, size: u64) {
-        self.buckets.0[histogram::bucket(size)].fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(size, Ordering::Relaxed);
+    /// For a shell that has no histogram of its own: this size, so many times.
+    pub fn record(&self, size: u64, times: u64) {
+        self.buckets.0[histogram::bucket(size)].fetch_add(times, Ordering::Relaxed);
+        self.sum.fetch_add(size * times, Ordering::Relaxed);
     }
 
     pub fn publish(&self, histogram: &Histogram) {
@@ -62,7 +62,7 @@ mod tests {
         let mut histogram = Histogram::default();
         for size in [0, 1, 2, 900, u64::MAX >> 8] {
             histogram.record(size);
-            recorded.record(size);
+            recorded.record(size, 1);
         }
         shown.publish(&histogram);
         assert_eq!(shown.read(), histogram);

@@ -3,12 +3,13 @@
 //! Many things that happened are taken in one turn, one after the other, and a login whose account
 //! is in the cache goes from its request to the grant's within that turn: nothing is spawned for it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use common::codes::Code;
 use common::ids::AccountName;
 use common::link::message::Message;
 use common::link::{Hub, LinkEvent, LinkId};
+use common::process::clock::unix_ms;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tracing::field::display;
@@ -71,9 +72,8 @@ impl Clock {
     }
 
     fn read(&mut self) {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         self.now_ms = millis(self.started.elapsed());
-        self.unix_ms = millis(since_epoch.unwrap_or_default());
+        self.unix_ms = unix_ms();
     }
 
     fn instant(&self, at_ms: u64) -> Instant {

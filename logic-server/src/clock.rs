@@ -1,6 +1,8 @@
 //! The time as all loops and tasks of a node see it.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use common::process::clock::unix_ms;
 
 use crate::ids::Now;
 
@@ -20,10 +22,7 @@ impl Clock {
     pub(crate) fn now(&self) -> Now {
         Now {
             ms: millis(self.start.elapsed()),
-            // A wall clock before 1970 is no time at all.
-            unix_ms: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, millis),
+            unix_ms: unix_ms(),
         }
     }
 

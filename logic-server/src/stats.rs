@@ -17,8 +17,8 @@ use crate::settings::Settings;
 /// A snapshot. The figures of different threads are not of the very same moment.
 #[derive(Clone, Debug)]
 pub struct Stats {
-    /// From a frame's arrival to its TelemetryAck `stored`.
-    pub ack_latency: Latencies,
+    /// Milliseconds from a frame's arrival to its TelemetryAck `stored`.
+    pub ack_ms: Histogram,
     /// Microseconds from a turn's begin to its end, of one turn in eight of every loop.
     pub turn_us: Histogram,
     /// Microseconds of each write of batches, whatever came of it.
@@ -58,78 +58,6 @@ impl Stats {
         let gauges = Gauge::ALL.iter().zip(self.gauges);
         gauges.map(|(it, figure)| (it.name(), it.help(), figure))
     }
-}
-
-/// How often which latency occurred, since the start.
-///
-/// Milliseconds up to 16 each have a bucket; above, each power of two has eight: a figure read
-/// from it is at most an eighth too high.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Latencies {
-    buckets: [u64; BUCKETS],
-}
-
-const EXACT_MS: u64 = 16;
-const BUCKETS_PER_OCTAVE: usize = 8;
-/// The last bucket holds everything from some two minutes on.
-const BUCKETS: usize = EXACT_MS as usize + 13 * BUCKETS_PER_OCTAVE;
-
-impl Latencies {
-    /// What occurred since `earlier`, a snapshot of the same node.
-    pub fn since(&self, earlier: &Self) -> Self {
-        let mut buckets = self.buckets;
-        for (now, before) in buckets.iter_mut().zip(earlier.buckets) {
-            *now = now.saturating_sub(before);
-        }
-        Self { buckets }
-    }
-
-    /// Adds another node's.
-    pub fn merge(&mut self, other: &Self) {
-        for (sum, more) in self.buckets.iter_mut().zip(other.buckets) {
-            *sum += more;
-        }
-    }
-
-    /// Milliseconds within which `share` (0.5: the median) of them stayed; `None`: there are none.
-    pub fn quantile_ms(&self, share: f64) -> Option<u64> {
-        let total: u64 = self.buckets.iter().sum();
-        let wanted = (total as f64 * share).ceil().max(1.0);
-        let mut seen = 0;
-        let bucket = self.buckets.iter().position(|&count| {
-            seen += count;
-            seen as f64 >= wanted
-        })?;
-        Some(highest_ms(bucket))
-    }
-}
-
-impl Default for Latencies {
-    fn default() -> Self {
-        Self {
-            buckets: [0; BUCKETS],
-        }
-    }
-}
-
-fn bucket(ms: u64) -> usize {
-    if ms < EXACT_MS {
-        return ms as usize;
-    }
-    // 16..32 is octave 0, cut into eighths by the three bits below the highest.
-    let octave = (ms.ilog2() - EXACT_MS.ilog2()) as usize;
-    let eighth = (ms >> (ms.ilog2() - 3)) as usize % BUCKETS_PER_OCTAVE;
-    (EXACT_MS as usize + octave * BUCKETS_PER_OCTAVE + eighth).min(BUCKETS - 1)
-}
-
-/// The highest latency that the bucket holds.
-fn highest_ms(bucket: usize) -> u64 {
-    let Some(above) = bucket.checked_sub(EXACT_MS as usize) else {
-        return bucket as u64;
-    };
-    let (octave, eighth) = (above / BUCKETS_PER_OCTAVE, above % BUCKETS_PER_OCTAVE);
-    let width = (EXACT_MS << octave) / BUCKETS_PER_OCTAVE as u64;
-    (EXACT_MS << octave) + (eighth as u64 + 1) * width - 1
 }
 
 /// A loop that is so late has lost its way: a turn takes milliseconds, and seconds at the very worst.
@@ -201,7 +129,7 @@ pub(crate) struct WriterFigures {
 }
 
 /// What a shard's loop publishes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ShardFigures {
     pub(crate) counters: PublishedCounters,
     pub(crate) sessions: AtomicU64,
@@ -209,20 +137,7 @@ pub(crate) struct ShardFigures {
     pub(crate) closed: AtomicU64,
     pub(crate) turn_us: PublishedHistogram,
     pub(crate) round: Round,
-    ack_latency: [AtomicU64; BUCKETS],
-}
-
-impl Default for ShardFigures {
-    fn default() -> Self {
-        Self {
-            counters: PublishedCounters::default(),
-            sessions: AtomicU64::new(0),
-            closed: AtomicU64::new(0),
-            turn_us: PublishedHistogram::default(),
-            round: Round::default(),
-            ack_latency: [const { AtomicU64::new(0) }; BUCKETS],
-        }
-    }
+    ack_ms: PublishedHistogram,
 }
 
 impl ShardFigures {
@@ -230,7 +145,7 @@ impl ShardFigures {
     /// longest; the others are counted as if they had come with it.
     pub(crate) fn stored(&self, batch: &Batch, now_ms: u64) {
         let waited_ms = now_ms.saturating_sub(batch.opened_at_ms);
-        self.ack_latency[bucket(waited_ms)].fetch_add(batch.acks.len() as u64, Ordering::Relaxed);
+        self.ack_ms.record(waited_ms, batch.acks.len() as u64);
     }
 }
 
@@ -260,6 +175,12 @@ impl Source for Metrics {
                 "Turns of the event loops, one in eight.",
                 stats.turn_us,
                 1e6,
+            ),
+            (
+                "ack_seconds",
+                "From a Telemetry frame to its TelemetryAck stored.",
+                stats.ack_ms,
+                1e3,
             ),
             (
                 "write_seconds",
@@ -351,8 +272,7 @@ impl Figures {
     }
 
     pub(crate) fn snapshot(&self) -> Stats {
-        let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
-        let mut ack_latency = Latencies::default();
+        let mut ack_ms = Histogram::default();
         let mut turn_us = self.gate.turn_us.read();
         let mut counters = [0; Counter::ALL.len()];
         let mut add = |published: &PublishedCounters| {
@@ -365,12 +285,10 @@ impl Figures {
         for shard in &self.shards {
             add(&shard.counters);
             turn_us.merge(&shard.turn_us.read());
-            for (sum, shown) in ack_latency.buckets.iter_mut().zip(&shard.ack_latency) {
-                *sum += read(shown);
-            }
+            ack_ms.merge(&shard.ack_ms.read());
         }
         Stats {
-            ack_latency,
+            ack_ms,
             turn_us,
             write_us: self.writer.write_us.read(),
             write_rows: self.writer.write_rows.read(),
@@ -385,22 +303,6 @@ impl Figures {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_latency_is_read_at_most_an_eighth_too_high() {
-        let mut last = 0;
-        for ms in (0..5_000).chain([60_000, 131_071]) {
-            let read = highest_ms(bucket(ms));
-            assert!(
-                read >= ms && read - ms <= ms / 8,
-                "{ms} ms is read as {read}"
-            );
-            assert!(bucket(ms) >= last);
-            last = bucket(ms);
-        }
-        assert_eq!(last, BUCKETS - 1);
-        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
-    }
 
     #[test]
     fn a_loop_is_stuck_in_a_turn_or_asleep_beyond_its_time_and_not_at_rest() {
@@ -428,19 +330,5 @@ mod tests {
         assert!(names(8_000 + STUCK_MS).is_empty());
         assert_eq!(names(8_001 + STUCK_MS), ["shard-1"]);
         assert_eq!(names(never), ["gate", "shard-1"]);
-    }
-
-    #[test]
-    fn quantiles_count_from_below() {
-        let mut latencies = Latencies::default();
-        assert_eq!(latencies.quantile_ms(0.5), None);
-        for ms in 0..10 {
-            latencies.buckets[bucket(ms)] += 1;
-        }
-        assert_eq!(latencies.quantile_ms(0.5), Some(4));
-        assert_eq!(latencies.quantile_ms(0.99), Some(9));
-        let earlier = latencies.clone();
-        latencies.buckets[bucket(100)] += 1;
-        assert_eq!(latencies.since(&earlier).quantile_ms(0.5), Some(103));
     }
 }

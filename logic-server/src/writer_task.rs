@@ -80,8 +80,8 @@ impl WriterTask {
                         attempt = Some(Box::pin(async move {
                             let (rows, began_us) = (work.rows_len(), clock.us());
                             let result = store.write(&work).await;
-                            figures.write_us.record(clock.us() - began_us);
-                            figures.write_rows.record(rows as u64);
+                            figures.write_us.record(clock.us() - began_us, 1);
+                            figures.write_rows.record(rows as u64, 1);
                             let failed = result == WriteResult::Failed;
                             figures.failing.store(failed, Ordering::Relaxed);
                             (work, result)

@@ -56,7 +56,7 @@ async fn a_granted_device_attaches_and_its_records_are_rows_before_they_are_ackn
     let stats = cluster.node.stats();
     assert_eq!(stats.count(Counter::RecordsStored), 3);
     assert_eq!(stats.gauge(Gauge::Sessions), 0);
-    assert!(stats.ack_latency.quantile_ms(0.5).is_some());
+    assert!(stats.ack_ms.count() > 0);
 }
 
 #[tokio::test]

@@ -249,6 +249,7 @@ fn the_figures_are_those_of_what_happened(exposed: &Exposed) {
         ("rcu_balancer_login_seconds_count", 1.0),
         ("rcu_conn_server_login_seconds_count", 1.0),
         ("rcu_logic_server_sessions", 1.0),
+        ("rcu_logic_server_ack_seconds_count", 1.0),
         ("rcu_logic_server_write_seconds_count", 1.0),
         ("rcu_logic_server_write_rows_sum", 1.0),
         ("rcu_logic_server_turn_seconds_count", 1.0),

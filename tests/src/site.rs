@@ -158,6 +158,28 @@ impl Site {
         self.ended(child, &log)
     }
 
+    /// A library that tells whoever is started with it (`LD_PRELOAD`) another wall clock than the kernel's:
+    /// `change`, in C, of the seconds `now->tv_sec`.
+    pub fn another_clock(&self, change: &str) -> PathBuf {
+        let source = self.write(
+            "clock.c",
+            &format!(
+                "#include <time.h>\n#include <unistd.h>\n#include <sys/syscall.h>\n\
+                 int clock_gettime(clockid_t id, struct timespec *now) {{\n\
+                 int done = syscall(SYS_clock_gettime, id, now);\n\
+                 if (id == CLOCK_REALTIME) {{ {change}; }}\n\
+                 return done;\n}}\n"
+            ),
+        );
+        let library = self.path("clock.so");
+        let mut compiler = Command::new("cc");
+        compiler
+            .args(["-shared", "-fPIC", "-o"])
+            .args([&library, &source]);
+        self.run_command(&mut compiler).expect_success();
+        library
+    }
+
     /// Starts a server, and waits until it says where it is reached.
     pub fn start(&self, tier: Tier, config: &Path) -> Server {
         self.start_command(config, &mut command(tier.program()))

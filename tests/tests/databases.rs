@@ -8,6 +8,7 @@ use servers::PostgresServer;
 use tests::site::{Said, Site, Tier, command, text};
 
 const PASSWORD: &str = "known-only-to-its-owner";
+const FREE: &str = "listen = \"127.0.0.1:0\"";
 const TIERS: [Tier; 2] = [Tier::ConnServer, Tier::LogicServer];
 
 /// An empty database `rcu` whose role `rcu_test` comes over TCP, with the password.
@@ -51,7 +52,7 @@ impl Fixture {
 /// Starts a server that will not start.
 fn start(site: &Site, tier: Tier, url: &str) -> Said {
     let table = match tier {
-        Tier::LogicServer => "listen = \"127.0.0.1:0\"",
+        Tier::LogicServer => FREE,
         _ => "logic_servers = \"127.0.0.1:1\"",
     };
     let config = site.config(tier, "node-1", table);
@@ -115,4 +116,31 @@ fn a_schema_of_another_version_is_told_with_what_to_run() {
         let older = fixture.start(tier, &fixture.right());
         older.expect_failure(&["has schema 0, this program needs"]);
     }
+}
+
+#[test]
+fn a_clock_that_is_not_the_databases_is_told_and_one_that_is_is_not() {
+    let fixture = Fixture::new();
+    fixture.migrate();
+    let url = fixture.right();
+    let said = |change: &str| {
+        let library = fixture.site.another_clock(change);
+        let config = fixture.site.config(Tier::LogicServer, "logic-1", FREE);
+        let mut server = command(Tier::LogicServer.program());
+        server
+            .env("RCU_DATABASE__URL", &url)
+            .env("LD_PRELOAD", library);
+        let server = fixture.site.start_command(&config, &mut server);
+        let said = fixture.site.stop(server);
+        said.expect_success();
+        said.text
+    };
+    let behind = said("now->tv_sec -= 600");
+    assert!(behind.contains(" 1008 "), "{behind}");
+    let ahead_s = behind.split_once("ahead_s=").unwrap().1;
+    let ahead_s: i64 = ahead_s.split_whitespace().next().unwrap().parse().unwrap();
+    assert!((594..=606).contains(&ahead_s), "{ahead_s}");
+
+    let right = said("now->tv_sec += 0");
+    assert!(!right.contains(" 1008 "), "{right}");
 }

@@ -48,6 +48,7 @@ const CORES: &[&str] = &[
     "common/src/codes.rs",
     "common/src/counters.rs",
     "common/src/device",
+    "common/src/database/clocks.rs",
     "common/src/epoch.rs",
     "common/src/histogram.rs",
     "common/src/fleet.rs",

@@ -228,20 +228,7 @@ fn a_full_disk_is_named() {
 #[test]
 fn a_clock_that_cannot_be_right_is_told_with_what_to_do() {
     let site = Site::new();
-    let source = site.write(
-        "clock.c",
-        "#include <time.h>\n#include <unistd.h>\n#include <sys/syscall.h>\n\
-         int clock_gettime(clockid_t id, struct timespec *now) {\n\
-         int done = syscall(SYS_clock_gettime, id, now);\n\
-         if (id == CLOCK_REALTIME) now->tv_sec = 12345;\n\
-         return done;\n}\n",
-    );
-    let library = site.path("clock.so");
-    let mut compiler = Command::new("cc");
-    compiler
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&library, &source]);
-    site.run_command(&mut compiler).expect_success();
+    let library = site.another_clock("now->tv_sec = 12345");
     for tier in Tier::ALL {
         let config = site.config(tier, "node-1", whole(tier));
         let mut server = command(tier.program());

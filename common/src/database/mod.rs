@@ -8,6 +8,7 @@
 //!
 //! What is asked of it stands with the tier that asks: each has its statements in both dialects.
 
+mod clocks;
 mod postgres;
 mod settings;
 mod sqlite;

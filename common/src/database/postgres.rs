@@ -18,9 +18,11 @@ use sqlx::postgres::{
 };
 use sqlx::{ConnectOptions as _, Connection, Decode, Encode, Type};
 
+use super::clocks;
 use super::sqlite::newest;
 use super::{Client, DatabaseError, DatabaseUrl};
 use crate::codes::Code;
+use crate::process::clock::unix_ms;
 
 const MIGRATOR: Migrator = sqlx::migrate!("../config/schema/postgres");
 
@@ -91,7 +93,17 @@ impl Postgres {
         let mut connection = connected.map_err(&open)?;
         let found = version(&mut connection).await.map_err(&open)?;
         let lacking = not_durable(&mut connection).await.map_err(&open)?;
+        let asked_ms = unix_ms();
+        let database_ms = clock_ms(&mut connection).await.map_err(&open)?;
+        let difference_s = clocks::difference_s(database_ms, [asked_ms, unix_ms()]);
         let _ = connection.close().await;
+        if let Some(ahead_s) = difference_s {
+            tracing::warn!(
+                code = Code::ClocksDiffer.number(),
+                ahead_s,
+                "the clock of the database is not that of this machine"
+            );
+        }
         if !lacking.is_empty() {
             tracing::warn!(
                 code = Code::DatabaseNotDurable.number(),
@@ -276,6 +288,11 @@ async fn not_durable(connection: &mut PgConnection) -> Result<Vec<String>, sqlx:
     let statement = "SELECT name FROM pg_settings \
                      WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off' ORDER BY name";
     sqlx::query_scalar(statement).fetch_all(connection).await
+}
+
+async fn clock_ms(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    let statement = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    sqlx::query_scalar(statement).fetch_one(connection).await
 }
 
 /// Of the schema; 0: there is none.

@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Map;
 use tracing_appender::non_blocking::ErrorCounter;
@@ -17,6 +16,7 @@ use super::line::{Format, Line};
 use super::retention::{DayFile, SECONDS_PER_DAY, day_of, superfluous};
 use crate::codes::Code;
 use crate::ids::NodeName;
+use crate::process::clock::unix_ms;
 
 /// Owned by the thread that writes; gets whole lines.
 #[derive(Debug)]
@@ -189,13 +189,6 @@ impl Write for DailyFiles {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
 
 fn today() -> u64 {

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tracing::field::{Field, Visit};
@@ -16,6 +15,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::line::{Format, Line};
 use crate::codes::Code;
+use crate::process::clock::unix_ms;
 
 /// Where lines go.
 #[derive(Debug)]
@@ -141,11 +141,4 @@ impl Visit for Fields<'_> {
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.put(field, value.into());
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }

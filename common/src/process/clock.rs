@@ -1,4 +1,4 @@
-//! Whether the machine's clock can be right. A server with a wrong one refuses every device for its
+//! The machine's wall clock, and whether it can be right. A server with a wrong one refuses every device for its
 //! clock (`clock_skew`), dates what it stores wrongly, and may move devices to epochs of the future.
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,10 +9,17 @@ const RELEASED_UNIX_S: u64 = 1_767_225_600;
 /// 2126-01-01: nobody runs this program so late.
 const LATEST_UNIX_S: u64 = 4_922_899_200;
 
+/// 0 before 1970.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
 /// What is wrong with the clock of this machine, as a mistake of a configuration is told.
 pub fn mistake() -> Option<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    mistake_at(now.map_or(0, |since| since.as_secs()))
+    mistake_at(unix_ms() / 1_000)
 }
 
 fn mistake_at(unix_s: u64) -> Option<String> {

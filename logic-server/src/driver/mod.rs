@@ -69,7 +69,7 @@ impl Turns {
 
     fn end(&self, began_us: Option<u64>, clock: Clock, turn_us: &PublishedHistogram) {
         if let Some(began_us) = began_us {
-            turn_us.record(clock.us().saturating_sub(began_us));
+            turn_us.record(clock.us().saturating_sub(began_us), 1);
         }
     }
 }
