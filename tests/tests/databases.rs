@@ -123,9 +123,9 @@ fn a_clock_that_is_not_the_databases_is_told_and_one_that_is_is_not() {
     let fixture = Fixture::new();
     fixture.migrate();
     let url = fixture.right();
-    let said = |change: &str| {
+    let said = |node: &str, change: &str| {
         let library = fixture.site.another_clock(change);
-        let config = fixture.site.config(Tier::LogicServer, "logic-1", FREE);
+        let config = fixture.site.config(Tier::LogicServer, node, FREE);
         let mut server = command(Tier::LogicServer.program());
         server
             .env("RCU_DATABASE__URL", &url)
@@ -135,12 +135,12 @@ fn a_clock_that_is_not_the_databases_is_told_and_one_that_is_is_not() {
         said.expect_success();
         said.text
     };
-    let behind = said("now->tv_sec -= 600");
+    let behind = said("behind", "now->tv_sec -= 600");
     assert!(behind.contains(" 1008 "), "{behind}");
     let ahead_s = behind.split_once("ahead_s=").unwrap().1;
     let ahead_s: i64 = ahead_s.split_whitespace().next().unwrap().parse().unwrap();
     assert!((594..=606).contains(&ahead_s), "{ahead_s}");
 
-    let right = said("now->tv_sec += 0");
+    let right = said("right", "now->tv_sec += 0");
     assert!(!right.contains(" 1008 "), "{right}");
 }

@@ -23,14 +23,15 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 /// Set in the process that the test starts of its own program.
 const CHILD: &str = "RCU_TEST_SHARD_PANICS";
 
-/// Panics in the thread of a shard, which enters the span that its node was started in.
+/// The thread that panics.
+const SHARD: &str = "shard-0";
+
+/// Panics in [`SHARD`], which enters the span that its node was started in.
 struct Trap;
 
 impl<S: Subscriber> Layer<S> for Trap {
     fn on_enter(&self, _: &Id, _: Context<'_, S>) {
-        let thread = thread::current();
-        let is_shard = thread.name().is_some_and(|name| name.starts_with("shard"));
-        assert!(!is_shard, "trapped");
+        assert_ne!(thread::current().name(), Some(SHARD), "trapped");
     }
 }
 
@@ -87,7 +88,7 @@ fn a_panic_in_a_shard_ends_the_process_with_a_coded_line() {
         .lines()
         .find(|line| line.contains("ERROR 1002 logic-1"));
     let coded = coded.unwrap_or_else(|| panic!("no coded line in:\n{said}"));
-    for part in ["trapped", "shard-0", "panicked: the process ends"] {
+    for part in ["trapped", SHARD, "panicked: the process ends"] {
         assert!(coded.contains(part), "{part:?} is not in {coded}");
     }
 }
