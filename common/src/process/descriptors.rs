@@ -53,7 +53,7 @@ impl Budget {
         match asked {
             Some(asked) if u64::from(asked) > share => Err(format!(
                 "{asked} for each logic server of the process do not fit: it may open {limit} files, \
-                 which leaves {share} connections for each; lower it, or raise the limit (ulimit -n, \
+                 which leaves {share} connections for each; lower it or `pending_max`, or raise the limit (ulimit -n, \
                  LimitNOFILE)"
             )),
             Some(asked) => Ok(asked),

@@ -31,6 +31,9 @@ use crate::ids::Now;
 use crate::shard as shard_core;
 use crate::shard::SessionSeed;
 
+/// What the socket of a session takes, but for what belongs to the kernel.
+pub(crate) const SOCKET_BYTES: usize = size_of::<socket::Socket>();
+
 /// Readiness that one turn looks at; the kernel keeps the rest.
 const EVENTS_PER_TURN: usize = 256;
 
