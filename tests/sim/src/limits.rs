@@ -21,6 +21,8 @@ pub struct Limits {
     pub guesses_max: usize,
     /// Sources that a balancer remembers, and a conn server.
     pub sources_max: usize,
+    /// Of a logic server: connections that are not attached, where that is fewer than may wait anyhow.
+    pub gate_connections_max: usize,
     /// Logins a second, from one source and in all, at each. 0: as many as come.
     pub front_per_source_per_s: u32,
     pub front_per_s: u32,
@@ -37,6 +39,7 @@ impl Default for Limits {
             logins_open_max: 10_000,
             guesses_max: 10_000,
             sources_max: 10_000,
+            gate_connections_max: 10_000,
             front_per_source_per_s: 0,
             front_per_s: 0,
             conn_per_source_per_s: 0,
@@ -46,8 +49,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What remembers by turns keeps two at least. One in three runs meets some: narrow for a fleet that comes at once, wide enough for it to come
-    /// back within its time.
+    /// What remembers by turns keeps two at least. One in three runs meets some: narrow for a fleet that
+    /// comes at once, wide enough for it to come back within its time.
     pub fn draw(rng: &mut SmallRng, devices: u32, hostiles: u32) -> Self {
         let wide = Self::default();
         if !rng.random_ratio(1, 3) {
@@ -56,17 +59,20 @@ impl Limits {
         // Who does not keep the contract does not wait until its turn comes either.
         let per_s = (2 + devices / 10 + 2 * hostiles) as usize;
         let devices = devices as usize;
+        // Of those that come at once.
+        let few = 2 + devices / 8;
         let mut narrow = |wide: usize, least: usize, most: usize| {
             let drawn = rng.random_range(least..=most.max(least));
             if rng.random_ratio(1, 3) { drawn } else { wide }
         };
         Self {
             connections_per_source_max: narrow(wide.connections_per_source_max, 1, 4),
-            front_logins_open_max: narrow(wide.front_logins_open_max, 2 + devices / 8, devices),
+            front_logins_open_max: narrow(wide.front_logins_open_max, few, 2 * few),
             logins_at_full_max: narrow(wide.logins_at_full_max, 1, 4),
-            logins_open_max: narrow(wide.logins_open_max, 2 + devices / 8, devices),
+            logins_open_max: narrow(wide.logins_open_max, few, 2 * few),
             guesses_max: narrow(wide.guesses_max, 2, devices),
             sources_max: narrow(wide.sources_max, 2, devices),
+            gate_connections_max: wide.gate_connections_max,
             front_per_source_per_s: narrow(0, 1, 2) as u32,
             front_per_s: narrow(0, per_s, per_s + devices / 4) as u32,
             conn_per_source_per_s: narrow(0, 1, 2) as u32,
@@ -110,6 +116,11 @@ impl fmt::Display for Limits {
             ),
             ("guesses", self.guesses_max, wide.guesses_max),
             ("sources", self.sources_max, wide.sources_max),
+            (
+                "connections at a logic server",
+                self.gate_connections_max,
+                wide.gate_connections_max,
+            ),
             (
                 "a second of a source at a balancer",
                 self.front_per_source_per_s as usize,

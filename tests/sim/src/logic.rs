@@ -152,7 +152,7 @@ impl LogicNode {
             gate::Settings {
                 shards: plan.shards,
                 places_max: plan.places_max,
-                pending_max: plan.pending_max,
+                pending_max: plan.gate_connections_max(),
                 first_frame_ms: 5_000,
                 heartbeat_s: plan.heartbeat_s,
                 advertise: vec![advertise],

@@ -336,6 +336,9 @@ impl Plan {
         if rng.random_ratio(1, 4) {
             self.network_ms = 1..=rng.random_range(2..=20);
         }
+        if rng.random_ratio(1, 8) {
+            self.limits.gate_connections_max = 2 + rng.random_range(0..=self.devices as usize / 8);
+        }
         self
     }
 }
@@ -371,8 +374,13 @@ impl Plan {
     /// Whether a connection that says nothing wrong may have to go because there are too many.
     pub fn sheds(&self) -> bool {
         let limits = Limits::default();
-        self.pending_max < PENDING_AMPLE
+        self.gate_connections_max() < PENDING_AMPLE
             || self.limits.connections_per_source_max < limits.connections_per_source_max
+    }
+
+    /// Connections that a logic server keeps that are not attached.
+    pub fn gate_connections_max(&self) -> usize {
+        self.pending_max.min(self.limits.gate_connections_max)
     }
 }
 

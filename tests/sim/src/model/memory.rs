@@ -40,6 +40,7 @@ pub(super) struct Memory {
     rows_max: usize,
     /// Connections of a balancer, and those of a gate that are not attached.
     pending: usize,
+    gate_pending: usize,
     limits: Limits,
 }
 
@@ -51,6 +52,7 @@ impl Memory {
             nodes: plan.logic_servers.into(),
             rows_max: plan.batch_rows_max,
             pending: plan.pending_max,
+            gate_pending: plan.gate_connections_max(),
             limits: plan.limits.clone(),
         }
     }
@@ -106,8 +108,8 @@ impl Memory {
             (Keeper::Conn, "guesses") => self.limits.guesses_max,
             (Keeper::Balancer | Keeper::Conn, "sources") => self.limits.sources_max,
 
-            (Keeper::Gate, "connections") => self.pending,
-            (Keeper::Gate, "connection_bytes") => self.pending * FIRST_FRAME_BYTES_MAX,
+            (Keeper::Gate, "connections") => self.gate_pending,
+            (Keeper::Gate, "connection_bytes") => self.gate_pending * FIRST_FRAME_BYTES_MAX,
             (Keeper::Gate, "grants") => self.places * GRANTS_PER_ACCOUNT_MAX,
             (Keeper::Gate, "places") => self.places,
             (Keeper::Gate, "links") => 2 * 16,
