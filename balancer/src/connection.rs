@@ -1,5 +1,6 @@
 //! The task of one device at the door: moves its bytes; what they come to says [`crate::visit`].
 
+use common::millis::millis;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ async fn converse(
     device: &Device,
     mut reply: oneshot::Receiver<Vec<u8>>,
 ) -> End {
-    let login_ms = u64::try_from(device.login_deadline.as_millis()).unwrap_or(u64::MAX);
+    let login_ms = millis(device.login_deadline);
     // What it reads lies beside the task, which stays small.
     let mut visit = Visit::new(login_ms);
     let mut is_asked = false;
@@ -111,7 +112,7 @@ async fn say(stream: &mut TcpStream, frame: &[u8]) -> std::io::Result<()> {
 impl Device {
     /// Milliseconds since it was accepted.
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.accepted.elapsed())
     }
 
     fn at(&self, ms: u64) -> Instant {

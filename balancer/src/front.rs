@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::link::message::Message;
 use common::link::{Hub, LinkEvent};
+use common::millis::millis;
 use common::process::clock::unix_ms;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -225,8 +226,4 @@ impl Front {
             }
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

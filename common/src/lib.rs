@@ -12,6 +12,7 @@
 //!   [`metrics`]: how they are shown.
 //! - [`database`]: the SQLite file of a process, or PostgreSQL.
 //! - [`link`]: messages between the tiers, and the encrypted connection that carries them.
+//! - [`millis`]: lengths of time in milliseconds.
 //! - [`pacing`]: how many logins are let through, per source and in all, and when the others come back.
 
 pub mod codes;
@@ -28,6 +29,7 @@ pub mod key_files;
 pub mod link;
 pub mod logging;
 pub mod metrics;
+pub mod millis;
 pub mod pacing;
 pub mod process;
 pub mod secret;

@@ -30,5 +30,5 @@ pub const CONNECTIONS_MAX: u32 = 3;
 
 /// For what is told of an outage.
 fn millis_since(began: tokio::time::Instant) -> u64 {
-    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    common::millis::millis(began.elapsed())
 }

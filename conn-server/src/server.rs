@@ -9,6 +9,7 @@ use common::codes::Code;
 use common::ids::AccountName;
 use common::link::message::Message;
 use common::link::{Hub, LinkEvent, LinkId};
+use common::millis::millis;
 use common::process::clock::unix_ms;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -79,10 +80,6 @@ impl Clock {
     fn instant(&self, at_ms: u64) -> Instant {
         self.started + Duration::from_millis(at_ms)
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whom the server speaks to.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use common::millis::millis;
 use common::process::clock::unix_ms;
 
 use crate::ids::Now;
@@ -44,8 +45,4 @@ impl Clock {
             () = self.sleep_until(at_ms) => None,
         }
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -14,8 +14,9 @@ use serde::Serialize;
 use crate::operator::{
     EXIT_NOT_ATTACHED, EXIT_NOT_OK, Failure, Operator, Target, json_line, unexpected,
 };
-use crate::time;
+use common::millis::millis;
 use common::process::EXIT_FAILED;
+use common::process::clock::unix_ms;
 
 /// The cluster waits no longer for a device.
 const WAIT_MAX: Duration = Duration::from_secs(600);
@@ -165,7 +166,7 @@ impl What {
 
     /// Not to be begun after this; 0: whenever it comes.
     fn deadline_ms(&self, unix_ms: u64, wait: Duration) -> u64 {
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let wait_ms = millis(wait);
         match self {
             Self::SetClock { .. } => 0,
             _ => unix_ms.saturating_add(wait_ms),
@@ -207,7 +208,7 @@ impl Command {
 
 impl Send {
     async fn run(self, operator: &mut Operator, json: bool) -> Result<ExitCode, Failure> {
-        let unix_ms = time::unix_ms();
+        let unix_ms = unix_ms();
         let command_id = self.id.unwrap_or_else(|| new_id(unix_ms));
         let command = AccountCommand {
             account: self.account.clone(),

@@ -13,6 +13,7 @@ use common::database::{Client, Database};
 use common::fleet::{self, FleetKey};
 use common::ids::{AccountName, NameError};
 use common::link::{read_secret, secret_from_hex};
+use common::process::clock::unix_ms;
 use common::secret::{DeviceKey, Secret};
 use conn_server::accounts::seal::MasterKey;
 use conn_server::accounts::store::{Accounts, Described, Online};
@@ -212,7 +213,7 @@ impl Device {
 
 impl Action {
     async fn run(self, accounts: &Accounts, json: bool) -> Result<ExitCode, Failure> {
-        let now_ms = i64::try_from(time::unix_ms()).unwrap_or(i64::MAX);
+        let now_ms = i64::try_from(unix_ms()).unwrap_or(i64::MAX);
         match self {
             Self::Add(add) => add.run(accounts, now_ms, json).await?,
             Self::Import(import) => return import.run(accounts, now_ms, json).await,

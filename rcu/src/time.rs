@@ -1,7 +1,7 @@
 //! Times as people read them, and the ends of lists that they do not read.
 
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The end of the year 9999, the last that can be written so.
 const UNIX_MS_MAX: u64 = 253_402_300_799_999;
@@ -10,11 +10,6 @@ const UNIX_MS_MAX: u64 = 253_402_300_799_999;
 pub(crate) fn date(unix_ms: u64) -> String {
     let since = Duration::from_millis(unix_ms.min(UNIX_MS_MAX));
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
-}
-
-pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whoever reads only the beginning of a list has what they wanted.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use common::process::clock::unix_ms;
 use common::process::signals::Stop;
 
 use self::picture::{Look, Picture};
@@ -96,6 +97,6 @@ async fn look(operator: &mut Operator, begun: Instant) -> Result<Look, Failure> 
     Ok(Look {
         nodes: operator.nodes().await?,
         at: begun.elapsed(),
-        unix_ms: time::unix_ms(),
+        unix_ms: unix_ms(),
     })
 }

@@ -22,6 +22,7 @@ use super::message::{Message, Ping};
 use super::peer::{Class, LinkEvent, LinkId, Role, may_send};
 use super::transport::Transport;
 use super::wire::{self, Envelope, WireError};
+use crate::millis::millis;
 
 /// What may wait for one link to take it. Adopting 100,000 sessions is 2 MB.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
@@ -184,7 +185,7 @@ struct Connection<'a> {
 impl Connection<'_> {
     async fn converse(&mut self, reader: &mut ReadHalf<'_>, writer: &WriteHalf<'_>) -> End {
         let started = Instant::now();
-        let now_ms = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now_ms = || millis(started.elapsed());
         let mut liveness = Liveness::new(0);
         let mut checks = interval(Duration::from_millis(liveness::CHECK_MS));
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);

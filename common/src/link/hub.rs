@@ -26,6 +26,7 @@ use crate::codes::Code;
 use crate::epoch::Epoch;
 use crate::ids::NodeName;
 use crate::logging::repeats::Repeats;
+use crate::millis::millis;
 
 /// Links at once; a further peer is turned away until one ends.
 pub const LINKS_MAX: usize = 1_024;
@@ -342,7 +343,7 @@ impl Shared {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.started.elapsed())
     }
 
     /// Of a target: why it cannot be linked to; `None`: it is linked.
@@ -443,7 +444,7 @@ async fn keep_dialling(shared: Arc<Shared>, target: String) {
                 repeats = Repeats::default();
                 shared.note_target(&target, None);
                 let lasted = shared.run(stream, transport, peer).await;
-                dialler.lost(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));
+                dialler.lost(millis(lasted));
             }
             Err(error) => {
                 let why = chain(&error);

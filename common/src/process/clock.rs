@@ -3,6 +3,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::millis::millis;
+
 /// 2026-01-01, before this was released: a machine that says less has lost its clock.
 const RELEASED_UNIX_S: u64 = 1_767_225_600;
 
@@ -12,9 +14,7 @@ const LATEST_UNIX_S: u64 = 4_922_899_200;
 /// 0 before 1970.
 pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
+    since.map_or(0, millis)
 }
 
 /// What is wrong with the clock of this machine, as a mistake of a configuration is told.

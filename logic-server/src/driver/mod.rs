@@ -9,19 +9,22 @@
 //! ```
 //!
 //! epoll is edge-triggered: what a turn leaves undone because its budget is used up is remembered
-//! here and done in the next turn, which then does not sleep. A loop reads the clock once a turn
+//! here and done in the next turn, which then does not sleep; what a device has sent beyond its own
+//! budget is left to the kernel for a moment ([`rounds`]). A loop reads the clock once a turn
 //! and makes no system call for a frame but to read and to write: what a turn has for one socket
 //! is one write.
 
 pub(crate) mod gate;
 mod linger;
 mod listen;
+mod rounds;
 pub(crate) mod shard;
 mod socket;
 
 use std::time::Duration;
 
 use common::figures::PublishedHistogram;
+use common::millis::millis;
 use mio::Token;
 use mio::net::TcpStream;
 
@@ -114,8 +117,7 @@ fn sleep<const N: usize>(
 
 /// When a loop wakes by itself that sleeps so long.
 fn wakes_ms(now: Now, sleep: Option<Duration>) -> Option<u64> {
-    let ms = u64::try_from(sleep?.as_millis()).unwrap_or(u64::MAX);
-    Some(now.ms.saturating_add(ms))
+    Some(now.ms.saturating_add(millis(sleep?)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! A shard's loop: the sockets of its sessions.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::linger::Lingering;
+use super::rounds::Rounds;
 use super::socket::{self, Socket};
 use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, Turns, WAKER};
 use crate::batch::{Batch, BatchOutcome};
@@ -28,8 +28,9 @@ use crate::shard::{Effects, Input, SessionSeed, Shard};
 use crate::stats::ShardFigures;
 use crate::wire::Reading;
 
-/// Bytes of one read, and one connection is read once a turn: a device that floods gets its share
-/// and no more. With the events of a turn, and as many sockets of turns before, that is 8 MiB.
+/// Bytes of one read, and one connection is read once a turn, or once a pause where it fills its reads:
+/// a device that floods gets its share and no more. With the events of a turn, and as many sockets of a
+/// round, that is 8 MiB.
 const READ_BYTES: usize = 16 * 1_024;
 
 /// Replies gathered before they are sent, also in the midst of a turn.
@@ -56,7 +57,7 @@ pub(crate) struct ShardLoop {
     slots: Slab<Socket>,
     lingering: Lingering,
     /// Sockets that have more to read than one turn allows.
-    again: VecDeque<Slot>,
+    again: Rounds,
     reading: reading::Reading,
     peers: Peers,
     buffer: Box<[u8]>,
@@ -101,7 +102,7 @@ impl ShardLoop {
             slots: Slab::new(),
             // All of them were sessions, which the gate counts until they are closed.
             lingering: Lingering::new(usize::MAX),
-            again: VecDeque::new(),
+            again: Rounds::default(),
             reading: reading::Reading::default(),
             peers,
             buffer: vec![0; READ_BYTES].into(),
@@ -130,9 +131,12 @@ impl ShardLoop {
             self.figures.round.begins(now.ms);
             self.turn(&events, now);
             turns.end(began_us, self.clock, &self.figures.turn_us);
-            let left_work = self.inbox.has_more() || !self.again.is_empty();
-            let deadlines = [self.core.next_deadline(), self.lingering.next_deadline()];
-            sleep = super::sleep(left_work, now, deadlines);
+            let deadlines = [
+                self.core.next_deadline(),
+                self.lingering.next_deadline(),
+                self.again.next_deadline(),
+            ];
+            sleep = super::sleep(self.inbox.has_more(), now, deadlines);
             self.figures.round.ends(super::wakes_ms(now, sleep));
         }
         self.figures.round.ends(None);
@@ -225,10 +229,11 @@ impl ShardLoop {
     }
 
     fn read_again(&mut self, now: Now) {
-        for _ in 0..self.again.len().min(EVENTS_PER_TURN) {
-            if let Some(slot) = self.again.pop_front()
-                && let Some(socket) = self.slots.get_mut(slot.index())
-            {
+        for _ in 0..EVENTS_PER_TURN {
+            let Some(slot) = self.again.next(now.ms) else {
+                return;
+            };
+            if let Some(socket) = self.slots.get_mut(slot.index()) {
                 socket.queued = false;
                 self.read(slot, now);
             }
@@ -236,23 +241,30 @@ impl ShardLoop {
     }
 
     fn read(&mut self, slot: Slot, now: Now) {
-        let Some(socket) = self.slots.get_mut(slot.index()) else {
-            return;
-        };
-        match socket::read(&mut socket.stream, &mut self.buffer) {
-            Reading::Bytes(count) => {
-                // The kernel may hold more, or the end: no further edge tells of that.
-                if socket.closed || count == self.buffer.len() {
-                    socket.queued = true;
-                    self.again.push_back(slot);
+        loop {
+            let Some(socket) = self.slots.get_mut(slot.index()) else {
+                return;
+            };
+            match socket::read(&mut socket.stream, &mut self.buffer) {
+                Reading::Bytes(count) => {
+                    let is_full = count == self.buffer.len();
+                    if is_full {
+                        socket.queued = true;
+                        self.again.push(slot, now.ms);
+                    }
+                    // Behind the last bytes is the end, and no further edge tells of it.
+                    let ends = socket.closed && !is_full;
+                    let bytes = &self.buffer[..count];
+                    let input = Input::Received { slot, bytes };
+                    self.core.apply(input, now, &mut self.effects);
+                    self.send_early(now);
+                    if !ends {
+                        return;
+                    }
                 }
-                let bytes = &self.buffer[..count];
-                let input = Input::Received { slot, bytes };
-                self.core.apply(input, now, &mut self.effects);
-                self.send_early(now);
+                Reading::Nothing => return,
+                Reading::Gone => return self.gone(slot, now),
             }
-            Reading::Nothing => {}
-            Reading::Gone => self.gone(slot, now),
         }
     }
 
@@ -417,16 +429,130 @@ fn slot(key: usize) -> Slot {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{self, IpAddr, Ipv4Addr};
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use common::link::{HubSettings, Keys, Role};
+    use common::device::frame::HEADER_BYTES;
+    use common::device::message::FromDevice;
+    use common::epoch::Epoch;
+    use common::ids::AccountId;
+    use common::link::{HubSettings, Keys, LinkEvent, Role};
+    use common::secret::Secret;
 
     use super::*;
+    use crate::counters::Counter;
     use crate::driver::gate as gate_driver;
-    use crate::ids::ShardIndex;
+    use crate::ids::{SessionId, ShardIndex};
     use crate::settings::Settings;
     use crate::stats::Figures;
+
+    /// A loop without the others, which take what it says and say nothing.
+    struct Alone {
+        shard: ShardLoop,
+        mailbox: Mailbox<ToShard>,
+        figures: Figures,
+        clock: Clock,
+        _others: (
+            gate_driver::Seat,
+            mpsc::Receiver<Batch>,
+            mpsc::Receiver<LinkEvent>,
+        ),
+    }
+
+    impl Alone {
+        fn new() -> Self {
+            let settings = Settings::default();
+            let (figures, clock) = (Figures::new(&settings), Clock::new());
+            let (seat, mailbox) = Seat::new().unwrap();
+            let (gate_seat, gate) = gate_driver::Seat::new().unwrap();
+            let (writer, batches) = mpsc::channel(1);
+            let (events, links) = mpsc::channel(1);
+            let hub = Hub::new(HubSettings {
+                role: Role::Logic,
+                node: "logic-1".parse().unwrap(),
+                keys: Keys::default(),
+                events,
+                listen_publicly: false,
+            });
+            let core = Shard::new(settings.shard(ShardIndex(0)), 1);
+            let peers = Peers {
+                gate,
+                writer,
+                hub,
+                overload_retry_ms: 1,
+            };
+            let shard = ShardLoop::new(seat, clock, core, peers, figures.shards[0].clone());
+            Self {
+                shard,
+                mailbox,
+                figures,
+                clock,
+                _others: (gate_seat, batches, links),
+            }
+        }
+
+        /// A session; returns the device's side, past AttachReply.
+        fn attach(&mut self, session: u64, now: Now) -> net::TcpStream {
+            let listener = net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let mut device = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (stream, _) = listener.accept().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let seed = SessionSeed {
+                session: SessionId(session),
+                account_id: AccountId(session as i64),
+                epoch: Epoch::at_ms(session),
+                session_key: Secret::new([7; 32]),
+                ticket: Secret::new([8; 16]),
+                source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                attach_frame_id: 1,
+                heartbeat_s: 60,
+                attached_unix_ms: 1,
+            };
+            let stream = TcpStream::from_std(stream);
+            self.shard.adopt(stream, seed, &[], now);
+            self.shard.carry_out(now);
+            let patience = Some(Duration::from_secs(25));
+            device.set_read_timeout(patience).unwrap();
+            let mut reply = [0; 512];
+            assert!(device.read(&mut reply).unwrap() > HEADER_BYTES);
+            device
+        }
+
+        /// One turn, with what the kernel has ready; returns how many heartbeats it took.
+        fn turn(&mut self, ms: u64) -> u64 {
+            let before = self.heartbeats();
+            let mut events = Events::with_capacity(EVENTS_PER_TURN);
+            let now = Duration::ZERO;
+            self.shard.poll.poll(&mut events, Some(now)).unwrap();
+            self.shard.turn(&events, at(ms));
+            self.heartbeats() - before
+        }
+
+        /// What its device sent is with the kernel: at least so many bytes.
+        fn wait_arrived(&self, slot: u32, bytes: usize) {
+            let mut seen = vec![0; bytes];
+            let stream = &self.shard.slots[slot as usize].stream;
+            wait_until("bytes arrive", || {
+                stream.peek(&mut seen).is_ok_and(|count| count == bytes)
+            });
+        }
+
+        fn heartbeats(&self) -> u64 {
+            self.shard.core.counters().of(Counter::Heartbeats)
+        }
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { ms, unix_ms: ms }
+    }
+
+    fn heartbeats(count: usize) -> Vec<u8> {
+        let mut frames = vec![];
+        (0..count).for_each(|_| FromDevice::Heartbeat.encode(1, &mut frames));
+        frames
+    }
 
     /// What is stuck if it stays as it is for a minute.
     fn would_be_stuck(figures: &Figures, clock: Clock) -> Vec<String> {
@@ -434,7 +560,7 @@ mod tests {
         stuck.into_iter().map(|(name, _)| name).collect()
     }
 
-    fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(25);
         while !is_so() {
             assert!(Instant::now() < deadline, "{what}");
@@ -443,28 +569,60 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_stands_still_in_a_turn_is_seen_and_one_that_sleeps_is_not() {
-        let settings = Settings::default();
-        let (figures, clock) = (Figures::new(&settings), Clock::new());
-        let (seat, mailbox) = Seat::new().unwrap();
-        let (_gate_seat, gate) = gate_driver::Seat::new().unwrap();
-        let (writer, _batches) = mpsc::channel(1);
-        let (events, _links) = mpsc::channel(1);
-        let hub = Hub::new(HubSettings {
-            role: Role::Logic,
-            node: "logic-1".parse().unwrap(),
-            keys: Keys::default(),
-            events,
-            listen_publicly: false,
-        });
-        let core = Shard::new(settings.shard(ShardIndex(0)), 1);
-        let peers = Peers {
-            gate,
-            writer,
-            hub,
-            overload_retry_ms: 1,
+    fn a_session_that_floods_is_read_once_in_a_pause_and_the_others_at_once() {
+        const READS: usize = 3;
+        let mut alone = Alone::new();
+        let mut flooder = alone.attach(1, at(1_000));
+        let mut other = alone.attach(2, at(1_000));
+        let of_one_read = READ_BYTES / HEADER_BYTES;
+        let flood = heartbeats(READS * of_one_read);
+        flooder.write_all(&flood).unwrap();
+        alone.wait_arrived(0, flood.len());
+        let mut others_turn = |alone: &mut Alone, ms| {
+            other.write_all(&heartbeats(1)).unwrap();
+            alone.wait_arrived(1, HEADER_BYTES);
+            alone.turn(ms)
         };
-        let shard = ShardLoop::new(seat, clock, core, peers, figures.shards[0].clone());
+
+        assert_eq!(alone.turn(1_000), of_one_read as u64);
+        for ms in 1_001..1_010 {
+            assert_eq!(others_turn(&mut alone, ms), 1, "at {ms}");
+        }
+        assert_eq!(alone.shard.again.next_deadline(), Some(1_010));
+        let of_both = others_turn(&mut alone, 1_010);
+        assert!(of_both <= 2 + of_one_read as u64, "{of_both}");
+        assert_eq!(others_turn(&mut alone, 1_011), 1);
+
+        // Frames lie across reads; none is lost.
+        for ms in 1_012..1_100 {
+            alone.turn(ms);
+        }
+        assert_eq!(alone.heartbeats(), (READS * of_one_read + 11) as u64);
+        assert!(alone.shard.again.is_empty());
+    }
+
+    #[test]
+    fn what_a_device_sent_before_it_closed_is_read_and_then_its_end() {
+        let mut alone = Alone::new();
+        let mut device = alone.attach(1, at(1_000));
+        device.write_all(&heartbeats(3)).unwrap();
+        drop(device);
+        wait_until("its end is read", || {
+            alone.turn(1_000);
+            alone.shard.core.sessions() == 0
+        });
+        assert_eq!(alone.heartbeats(), 3);
+    }
+
+    #[test]
+    fn a_loop_that_stands_still_in_a_turn_is_seen_and_one_that_sleeps_is_not() {
+        let Alone {
+            shard,
+            mailbox,
+            figures,
+            clock,
+            _others,
+        } = Alone::new();
         let running = thread::spawn(|| shard.run());
 
         let held = mailbox.hold();

@@ -19,6 +19,7 @@ use common::codes::Code;
 use common::database::Database;
 use common::ids::NodeName;
 use common::logging::outage::Outage;
+use common::millis::millis;
 use tokio::time::timeout;
 
 use crate::writer::{Work, WriteResult};
@@ -116,7 +117,7 @@ impl Store {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.began.elapsed())
     }
 
     fn outage(&self) -> MutexGuard<'_, Outage> {

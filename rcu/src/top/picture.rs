@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use common::link::Role;
 use common::link::message::NodeView;
+use common::millis::millis;
 use serde::Serialize;
 
 use crate::node::{role_name, state_name};
@@ -98,7 +99,7 @@ impl Picture {
         let places = |of: fn(&Line) -> Option<u32>| logic().filter_map(of).map(u64::from).sum();
         Self {
             at_ms: now.unix_ms,
-            over_ms: u64::try_from(over.as_millis()).unwrap_or(u64::MAX),
+            over_ms: millis(over),
             sessions: logic().filter_map(|line| line.sessions).sum(),
             places_used: places(|line| line.places_used),
             places_max: places(|line| line.places_max),

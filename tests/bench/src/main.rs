@@ -54,7 +54,7 @@ enum Command {
             long,
             value_delimiter = ',',
             ignore_case = true,
-            value_parser = ["G1", "G2", "G3", "G4", "G5", "G7", "G11"]
+            value_parser = ["G1", "G2", "G3", "G4", "G5", "G7", "G11", "P7"]
         )]
         only: Vec<String>,
     },
@@ -175,7 +175,7 @@ type Measurement = (
     fn(&Plan) -> Result<Vec<Line>>,
 );
 
-const MEASUREMENTS: [Measurement; 6] = [
+const MEASUREMENTS: [Measurement; 7] = [
     (&[""], "the machine", measure::machine::measure),
     (&["G1"], "full logins", measure::logins::measure),
     (
@@ -194,6 +194,11 @@ const MEASUREMENTS: [Measurement; 6] = [
         measure::crates::measure,
     ),
     (&["G11"], "CPU of idle sessions", measure::idle::measure),
+    (
+        &["P7"],
+        "what one peer costs the others",
+        measure::isolation::measure,
+    ),
 ];
 
 /// Others' work on the machine, in cores, from which figures are spoilt.

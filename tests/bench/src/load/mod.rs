@@ -9,6 +9,8 @@
 //! - [`storm`]: logins as fast as they go, and what each cost the servers.
 //! - [`idle`]: sessions that only heartbeat, in a process of their own.
 //! - [`frames`]: telemetry as fast as it is acknowledged.
+//! - [`quiet`]: sessions that heartbeat at an even pace, and how long each waits.
+//! - [`peers`]: those that cost a server as much as they can.
 
 pub(crate) mod attach;
 pub(crate) mod connect;
@@ -17,5 +19,7 @@ pub(crate) mod frames;
 pub(crate) mod grants;
 pub(crate) mod idle;
 pub(crate) mod logins;
+pub(crate) mod peers;
+pub(crate) mod quiet;
 pub(crate) mod sources;
 pub(crate) mod storm;

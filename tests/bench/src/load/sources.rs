@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 /// Addresses that a load uses: 127.B.0.1 and the 999 after it that end in 1..=250.
 const ADDRESSES: u64 = 1_000;
 /// Ports of an address; also the most connections from one address to one server.
-const PORTS: u64 = 9_000;
+pub(crate) const PORTS: u64 = 9_000;
 const PORT_FIRST: u16 = 33_000;
 const LAST_BYTES: u64 = 250;
 

@@ -2,10 +2,12 @@
 //!
 //! - [`machine`]: how fast the machine is at what servers do most.
 //! - [`logins`] G1 · [`memory`] G2 · [`frames`] G3, G4 · [`crates`] G3, G4, G5, G7 · [`idle`] G11
+//! - [`isolation`] P7
 
 pub(crate) mod crates;
 pub(crate) mod frames;
 pub(crate) mod idle;
+pub(crate) mod isolation;
 pub(crate) mod logins;
 pub(crate) mod machine;
 pub(crate) mod memory;
@@ -55,4 +57,6 @@ mod block {
     pub(super) const IDLE_CLUSTER: u8 = 103;
     pub(super) const IDLE_ALONE: u8 = 104;
     pub(super) const IDLE_BARE: u8 = 105;
+    pub(super) const QUIET: u8 = 106;
+    pub(super) const PEER: u8 = 107;
 }
