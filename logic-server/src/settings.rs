@@ -56,7 +56,7 @@ pub struct Settings {
     pub source_check: SourceCheck,
     /// From a connection's being accepted until its Attach is complete, milliseconds.
     pub attach_deadline_ms: u64,
-    /// Connections that are not attached yet; beyond it the oldest is dropped.
+    /// Connections that are not attached yet; beyond it the oldest of the address that has most is dropped.
     pub pending_max: usize,
     /// Output that a device does not read, bytes; beyond it the session is closed `slow_reader`.
     pub output_bytes_max: usize,

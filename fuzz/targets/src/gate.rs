@@ -458,11 +458,6 @@ impl Model {
         if !holds_grant {
             due.push(Due::Dropped(conn));
         } else {
-            if self.connections.len() >= self.settings.pending_max {
-                let oldest = self.arrivals[0];
-                self.forget(oldest);
-                due.push(Due::Dropped(oldest));
-            }
             let connection = Connection {
                 source,
                 bytes: vec![],
@@ -470,8 +465,25 @@ impl Model {
             };
             self.connections.insert(conn, connection);
             self.arrivals.push(conn);
+            if self.connections.len() > self.settings.pending_max {
+                let shed = self.oldest_of_the_most();
+                self.forget(shed);
+                due.push(Due::Dropped(shed));
+            }
         }
         self.apply(Input::Accepted { conn, source }, due);
+    }
+
+    /// Of the addresses that have the most connections, the oldest connection.
+    fn oldest_of_the_most(&self) -> ConnId {
+        let network = |conn: &ConnId| network(self.connections[conn].source);
+        let count = |of: &ConnId| {
+            let same = self.arrivals.iter().filter(|it| network(it) == network(of));
+            same.count()
+        };
+        let most = self.arrivals.iter().map(count).max();
+        let oldest = self.arrivals.iter().find(|it| Some(count(it)) == most);
+        *oldest.unwrap()
     }
 
     fn forget(&mut self, conn: ConnId) {

@@ -394,9 +394,9 @@ impl Core {
         }
         let late_at_ms = now.ms + self.settings.first_frame_ms;
         let source = source.to_canonical();
-        if let Some(oldest) = self.pending.accept(conn, source, late_at_ms) {
+        if let Some(shed) = self.pending.accept(conn, source, late_at_ms) {
             self.counters.count(Counter::PendingShed);
-            effects.push(drop_silently(oldest));
+            effects.push(drop_silently(shed));
         }
     }
 

@@ -1,8 +1,13 @@
 //! Pure. Connections that are not attached: a few bytes each, a few seconds, and not too many.
+//!
+//! Where there are too many, the oldest goes of the source that has the most: an address that opens one
+//! connection after the other pushes out its own, and no device that is about to attach.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::grants::Source;
 use crate::ids::ConnId;
 
 /// A connection that has not shown a whole first frame.
@@ -14,10 +19,14 @@ pub(super) struct Connection {
     arrival: u64,
 }
 
-/// All of them have the same time, so the oldest is the first to be late and the first to go.
+/// All of them have the same time, so the oldest is the first to be late.
 pub(super) struct Pending {
     connections: BTreeMap<ConnId, Connection>,
     by_arrival: BTreeMap<u64, (ConnId, u64)>,
+    /// Their arrivals; of no source that has none.
+    by_source: BTreeMap<Source, BTreeSet<u64>>,
+    /// How many a source has, and its oldest; the next to give way is the last.
+    by_count: BTreeSet<(usize, Reverse<u64>)>,
     arrivals: u64,
     max: usize,
 }
@@ -27,38 +36,65 @@ impl Pending {
         Self {
             connections: BTreeMap::new(),
             by_arrival: BTreeMap::new(),
+            by_source: BTreeMap::new(),
+            by_count: BTreeSet::new(),
             arrivals: 0,
             max,
         }
     }
 
-    /// Takes a connection; returns the oldest where there are too many.
+    /// Takes a connection; returns the one that gives way where there are too many.
     pub(super) fn accept(
         &mut self,
         conn: ConnId,
         source: IpAddr,
         late_at_ms: u64,
     ) -> Option<ConnId> {
-        let shed = if self.connections.len() >= self.max {
-            self.by_arrival
-                .first_key_value()
-                .map(|(_, &(oldest, _))| oldest)
-        } else {
-            None
-        };
-        if let Some(oldest) = shed {
-            self.forget(oldest);
-        }
         let connection = Connection {
             source,
             bytes: vec![],
             arrival: self.arrivals,
         };
         self.by_arrival.insert(self.arrivals, (conn, late_at_ms));
+        self.of_source(
+            source,
+            |arrivals, arrival| arrivals.insert(arrival),
+            self.arrivals,
+        );
         self.arrivals += 1;
         let double = self.connections.insert(conn, connection);
         assert!(double.is_none(), "{conn:?} is in use");
-        shed
+        (self.connections.len() > self.max).then(|| self.shed())
+    }
+
+    fn shed(&mut self) -> ConnId {
+        let most = self.by_count.last();
+        let oldest = most.and_then(|(_, Reverse(arrival))| self.by_arrival.get(arrival));
+        let &(conn, _) = oldest.expect("one was just accepted");
+        self.forget(conn);
+        conn
+    }
+
+    fn of_source(
+        &mut self,
+        source: IpAddr,
+        change: fn(&mut BTreeSet<u64>, u64) -> bool,
+        arrival: u64,
+    ) {
+        let source = Source::from(source);
+        let arrivals = self.by_source.entry(source).or_default();
+        let rank = |arrivals: &BTreeSet<u64>| {
+            let oldest = arrivals.first()?;
+            Some((arrivals.len(), Reverse(*oldest)))
+        };
+        let before = rank(arrivals);
+        change(arrivals, arrival);
+        let after = rank(arrivals);
+        if after.is_none() {
+            self.by_source.remove(&source);
+        }
+        before.map(|rank| self.by_count.remove(&rank));
+        self.by_count.extend(after);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -79,6 +115,11 @@ impl Pending {
             return false;
         };
         self.by_arrival.remove(&connection.arrival);
+        self.of_source(
+            connection.source,
+            |arrivals, arrival| arrivals.remove(&arrival),
+            connection.arrival,
+        );
         true
     }
 

@@ -235,7 +235,7 @@ fn an_attach_not_whole_within_its_time_is_too_late() {
 }
 
 #[test]
-fn when_too_many_wait_the_oldest_is_dropped() {
+fn when_too_many_wait_the_oldest_of_one_address_is_dropped() {
     let mut bench = Bench::new(Settings {
         pending_max: 2,
         ..settings()
@@ -257,6 +257,40 @@ fn when_too_many_wait_the_oldest_is_dropped() {
         bench.attach(&grant(1, 1)).map(|seed| seed.account_id),
         Ok(AccountId(1))
     );
+}
+
+#[test]
+fn an_address_that_opens_too_many_pushes_out_its_own() {
+    let mut bench = Bench::new(Settings {
+        pending_max: 3,
+        ..settings()
+    });
+    for number in 1..=4 {
+        bench.grant(&message::Grant {
+            source: Some(address(number)),
+            ..grant(number.into(), number.into())
+        });
+    }
+    let quiet = bench.connect(address(1)).unwrap();
+    let loud = [(); 2].map(|()| bench.connect(address(2)).unwrap());
+    for number in 0..5 {
+        let conn = ConnId(100 + number);
+        let source = address(2);
+        bench.apply(Input::Accepted { conn, source });
+        let gone = match number {
+            0 | 1 => loud[number as usize],
+            _ => ConnId(100 + number - 2),
+        };
+        assert_eq!(bench.refusals(), [(gone, Heard::Nothing)]);
+    }
+    assert_eq!(bench.counted(Counter::PendingShed), 5);
+    // As many of each address: the oldest of all.
+    bench.apply(Input::Disconnected { conn: ConnId(104) });
+    bench.connect(address(3)).unwrap();
+    let conn = ConnId(200);
+    let source = address(4);
+    bench.apply(Input::Accepted { conn, source });
+    assert_eq!(bench.refusals(), [(quiet, Heard::Nothing)]);
 }
 
 #[test]
