@@ -2,7 +2,9 @@
 //! server beside raw COPY BINARY, which has its bytes ready (LIMITS.md, G5). Same table, with its
 //! primary key and a partition for the day, one connection each.
 //!
-//! Both go to one private server with default settings, through its Unix socket.
+//! And the same rows in batches of 50 through the writer, 1.6 % of which the database refuses.
+//!
+//! All go to one private server with default settings, through its Unix socket.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ use tokio::runtime::Runtime;
 #[path = "samples/mod.rs"]
 mod samples;
 
-use samples::{ROWS, samples, work};
+use samples::{IS_REFUSED, ROWS, refused, samples, work, write_all};
 
 /// What the store sends at a time.
 const PIECE_BYTES: usize = 64 << 10;
@@ -85,9 +87,31 @@ impl Bench {
         let start = Instant::now();
         for work in &works {
             let result = self.runtime.block_on(self.store.write(work));
-            assert_eq!(result, WriteResult::Committed);
+            assert_eq!(result, WriteResult::Committed { refused: 0 });
         }
         start.elapsed()
+    }
+
+    /// Through the writer, small batches of which some rows are refused.
+    fn refused(&self, batches: u64) -> Duration {
+        let works: Vec<_> = (0..batches).map(refused).collect();
+        let constraint = format!("ADD CONSTRAINT refused CHECK (NOT {IS_REFUSED})");
+        self.alter(&constraint);
+        let start = Instant::now();
+        for batches in works {
+            write_all(batches, |work| {
+                self.runtime.block_on(self.store.write(work))
+            });
+        }
+        let time = start.elapsed();
+        self.alter("DROP CONSTRAINT refused");
+        time
+    }
+
+    fn alter(&self, how: &str) {
+        let alter = format!("ALTER TABLE telemetry_gps {how}");
+        let done = sqlx::raw_sql(&alter).execute(self.pool());
+        self.runtime.block_on(done).expect("altered");
     }
 
     fn raw(&self, batches: u64) -> Duration {
@@ -173,6 +197,7 @@ fn rows(criterion: &mut Criterion) {
     for (name, write) in [
         ("copy", Bench::raw as Write),
         ("store", Bench::store as Write),
+        ("refused", Bench::refused as Write),
     ] {
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|batches| {

@@ -97,7 +97,7 @@ common::counters! {
     BatchStored = "batch_stored",
     BatchOverloaded = "batch_overloaded",
     WriteFailed = "write_failed",
-    /// Writes that were split because the store refused a value in them.
+    /// Writes that were not carried out because the store refused a value in them.
     WriteRefused = "write_refused",
     /// Set aside in dead_letter because the store refused them.
     RecordsRefused = "records_refused",

@@ -4,7 +4,7 @@
 //!             ┌──────────── retry, with backoff ────────────┐
 //! Submit ─▶ queue ─▶ Write (one at a time) ─▶ Done ─ Failed ─┤
 //!             │                                ├─ Committed ─┼─▶ Finished(Stored)
-//!             │                                ╰─ Refused ───┼─▶ split, until the record is alone
+//!             │                                ╰─ Refused ───┼─▶ the first of it: written carefully
 //!             ╰─ too many bytes, too long ───────────────────┴─▶ Finished(Overloaded)
 //! ```
 //!
@@ -12,10 +12,15 @@
 //! larger transactions. A COMMIT of unknown outcome is a failure: rows are unique in the store,
 //! and are written again.
 //!
-//! What a store refuses for good is found by halving. Of several batches the later ones go back to
-//! the queue, until the refused record is in the only one; then each half of its rows is a
-//! transaction of its own, and the record that is refused alone goes to dead_letter. Its batch is
-//! stored like any other.
+//! Of a group that has something which the store refuses for good, the first batches are kept, and the
+//! others go back to the queue. Those kept are written carefully: within one transaction the store puts
+//! the records that it refuses into dead_letter, and the others where they belong. Their batches are
+//! stored like any other. To ask from here which records are refused would take a dozen transactions for
+//! each: a fleet of which one record in a hundred is refused would stall everybody.
+//!
+//! ```text
+//! a b c d e f   refused ─▶ a b c: lines of sessions, then rows, carefully     d e f: back to the queue
+//! ```
 
 use std::collections::VecDeque;
 use std::mem;
@@ -32,6 +37,9 @@ use crate::counters::{Counter, Counters};
 pub struct Settings {
     /// Records in one transaction; batches are grouped up to it, and never cut for it.
     pub group_rows_max: usize,
+    /// Records that are written carefully in one transaction; not 0. Each may cost the store a statement
+    /// and more.
+    pub careful_rows_max: usize,
     /// Bytes of batches that wait or are being written; what comes beyond is `overloaded`.
     pub queue_bytes_max: usize,
     /// From its submission a batch is tried this long, then it is `overloaded`.
@@ -50,6 +58,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             group_rows_max: 20_000,
+            careful_rows_max: 512,
             queue_bytes_max: 64 << 20,
             keep_ms_max: 20_000,
             retry_ms_min: 50,
@@ -76,12 +85,15 @@ pub enum Input {
 /// What became of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteResult {
-    Committed,
+    /// All of it is durable.
+    Committed {
+        /// Rows of a careful write that the database refused, and that are in dead_letter now. Those with
+        /// a flaw of their own are not counted.
+        refused: u64,
+    },
     /// The store found a value that it will never take (SQLSTATE classes 22 and 23, but for
     /// 23505); nothing of the work is stored. `why` is what the store said.
-    Refused {
-        why: String,
-    },
+    Refused { why: String },
     /// Anything else, also a COMMIT of unknown outcome: nothing is known of it.
     Failed,
 }
@@ -109,13 +121,14 @@ enum Part {
     /// Everything, as it is tried first.
     Whole,
     Presence,
-    /// Rows of the one batch that is left.
+    /// Rows that are written carefully.
     Rows(Range<usize>),
-    /// A row that was refused alone, and why.
-    SetAside {
-        row: usize,
-        reason: String,
-    },
+}
+
+impl Part {
+    fn is_divisible(&self) -> bool {
+        matches!(self, Self::Rows(rows) if rows.len() > 1)
+    }
 }
 
 /// What one transaction has to write.
@@ -134,20 +147,15 @@ impl Work {
         let rows = match self.parts.last() {
             Some(Part::Whole) => 0..usize::MAX,
             Some(Part::Rows(rows)) => rows.clone(),
-            Some(Part::Presence | Part::SetAside { .. }) | None => 0..0,
+            Some(Part::Presence) | None => 0..0,
         };
         self.all_rows().skip(rows.start).take(rows.len())
     }
 
-    /// A row that the store refused, to be put into dead_letter with this reason.
-    pub fn set_aside(&self) -> Option<(&Row, &[u8], &str)> {
-        match self.parts.last()? {
-            Part::SetAside { row, reason } => {
-                let (row, payload) = self.all_rows().nth(*row)?;
-                Some((row, payload, reason))
-            }
-            _ => None,
-        }
+    /// Whether the rows that the database refuses are to be put into dead_letter as well, with what it
+    /// said, and the others to be stored all the same.
+    pub fn is_careful(&self) -> bool {
+        matches!(self.parts.last(), Some(Part::Rows(_)))
     }
 
     /// How many rows [`Work::rows`] has.
@@ -155,7 +163,7 @@ impl Work {
         match self.parts.last() {
             Some(Part::Whole) => self.row_count(),
             Some(Part::Rows(rows)) => rows.len(),
-            Some(Part::Presence | Part::SetAside { .. }) | None => 0,
+            Some(Part::Presence) | None => 0,
         }
     }
 
@@ -197,40 +205,36 @@ impl Work {
         part
     }
 
-    /// Replaces the part that was refused by smaller ones. Returns the lines of `sessions` given
-    /// up, or an error where nothing is smaller.
-    fn split(&mut self, why: &str) -> Result<usize, NothingSmaller> {
-        let rows = match self.parts.last() {
-            Some(Part::Whole) => 0..self.row_count(),
-            Some(Part::Rows(rows)) => rows.clone(),
-            Some(Part::Presence) => 0..0,
-            Some(Part::SetAside { .. }) | None => return Err(NothingSmaller),
-        };
-        let presence = match self.parts.pop() {
-            Some(Part::Rows(_)) => 0,
-            _ => self.all_presence().count(),
-        };
-        match rows.len() {
-            0 => {
-                self.clear_presence();
-                return Ok(presence);
-            }
-            _ if presence > 0 => self.parts.extend([Part::Rows(rows), Part::Presence]),
-            1 => self.parts.push(Part::SetAside {
-                row: rows.start,
-                reason: format!("refused by the database: {why}"),
-            }),
-            length => {
-                let middle = rows.start + length / 2;
-                let halves = [middle..rows.end, rows.start..middle];
-                self.parts.extend(halves.map(Part::Rows));
-            }
+    /// How many of the first batches have no more rows than these together; one at least.
+    fn first_batches(&self, rows_max: usize) -> usize {
+        let mut rows = 0;
+        let fit = self.batches.iter().take_while(|it| {
+            rows += it.batch.rows.len();
+            rows <= rows_max
+        });
+        fit.count().max(1).min(self.batches.len())
+    }
+
+    /// What was refused as a whole is written in parts.
+    fn write_carefully(&mut self, rows_max: usize) {
+        let rows = self.row_count();
+        let starts = (0..rows).step_by(rows_max).rev();
+        let of_rows = starts.map(|start| Part::Rows(start..rows.min(start + rows_max)));
+        self.parts = of_rows.collect();
+        if self.all_presence().next().is_some() {
+            self.parts.push(Part::Presence);
         }
-        Ok(0)
+    }
+
+    /// Where the next part may have been too much for one transaction, it becomes two.
+    fn halve(&mut self) {
+        if let Some(Part::Rows(rows)) = self.parts.pop_if(|part| part.is_divisible()) {
+            let middle = rows.start + rows.len() / 2;
+            let halves = [middle..rows.end, rows.start..middle];
+            self.parts.extend(halves.map(Part::Rows));
+        }
     }
 }
-
-struct NothingSmaller;
 
 #[derive(Debug)]
 enum State {
@@ -257,10 +261,9 @@ pub struct Writer {
     presence: VecDeque<Presence>,
     /// Writes that failed, one after another.
     failures: u32,
-    /// Batches in one transaction. Halved when the store refuses a value in a group, doubled when a
-    /// group commits: the batches around a refused record are stored and answered at once, instead
-    /// of waiting until everything that was grouped with it is split.
-    group_batches_max: usize,
+    /// Rows of the next group: few after one that was refused, because of a large one most would have
+    /// been written in vain; doubled with each that commits.
+    group_rows: usize,
     counters: Counters,
     rng: SmallRng,
 }
@@ -268,14 +271,15 @@ pub struct Writer {
 impl Writer {
     /// `seed` governs the jitter of retries.
     pub fn new(settings: Settings, seed: u64) -> Self {
+        assert!(settings.careful_rows_max > 0, "a part has a row");
         Self {
+            group_rows: settings.group_rows_max,
             settings,
             state: State::Ready,
             queue: VecDeque::new(),
             bytes: 0,
             presence: VecDeque::new(),
             failures: 0,
-            group_batches_max: usize::MAX,
             counters: Counters::default(),
             rng: SmallRng::seed_from_u64(seed),
         }
@@ -366,45 +370,49 @@ impl Writer {
     ) {
         self.state = State::Ready;
         match result {
-            WriteResult::Committed => {
+            WriteResult::Committed { refused } => {
                 self.failures = 0;
-                match work.part_committed() {
-                    Some(Part::Whole) => {
-                        self.group_batches_max = self.group_batches_max.saturating_mul(2);
-                    }
-                    Some(Part::SetAside { .. }) => self.counters.count(Counter::RecordsRefused),
-                    Some(Part::Presence | Part::Rows(_)) | None => {}
+                self.counters.add(Counter::RecordsRefused, refused);
+                if let Some(Part::Whole) = work.part_committed() {
+                    let doubled = self.group_rows.saturating_mul(2);
+                    self.group_rows = doubled.min(self.settings.group_rows_max);
                 }
                 self.go_on(work, effects);
             }
-            WriteResult::Refused { why } => {
+            WriteResult::Refused { .. } => {
                 self.counters.count(Counter::WriteRefused);
-                if work.batches.len() > 1 {
-                    self.halve(&mut work);
-                    return self.go_on(work, effects);
-                }
-                match work.split(&why) {
-                    Ok(presence_dropped) => {
-                        let dropped = presence_dropped as u64;
+                match work.parts.last() {
+                    Some(Part::Whole) => self.keep_first(&mut work),
+                    Some(Part::Presence) => {
+                        let dropped = work.all_presence().count() as u64;
                         self.counters.add(Counter::PresenceDropped, dropped);
-                        self.go_on(work, effects);
+                        work.parts.pop();
+                        work.clear_presence();
                     }
-                    Err(NothingSmaller) => self.rest(work, now_ms),
+                    // Not even dead_letter takes it.
+                    Some(Part::Rows(_)) | None => return self.rest(work, now_ms),
                 }
+                self.go_on(work, effects);
             }
-            WriteResult::Failed => self.rest(work, now_ms),
+            WriteResult::Failed => {
+                // Where nearly all of it is refused, a part may take longer than a write may.
+                work.halve();
+                self.rest(work, now_ms);
+            }
         }
     }
 
-    /// Of a group that was refused, puts the later half of the batches back to the head of the
-    /// queue. A work of several batches is whole: only a single one is split.
-    fn halve(&mut self, work: &mut Work) {
-        let kept = work.batches.len() / 2;
-        self.group_batches_max = kept;
-        self.append_given_up(work);
-        for waiting in work.batches.drain(kept..).rev() {
-            self.queue.push_front(waiting);
-        }
+    /// Of a group that was refused, puts all but the first batches back to the head of the queue.
+    fn keep_first(&mut self, work: &mut Work) {
+        let Settings {
+            group_rows_max,
+            careful_rows_max,
+            ..
+        } = self.settings;
+        self.group_rows = careful_rows_max.min(group_rows_max);
+        let kept = work.first_batches(careful_rows_max);
+        self.put_back(work.batches.split_off(kept));
+        work.write_carefully(careful_rows_max);
     }
 
     /// Writes the next part of a work, or finishes it.
@@ -464,9 +472,7 @@ impl Writer {
         let mut rows = 0;
         while let Some(waiting) = self.queue.pop_front() {
             rows += waiting.batch.rows.len();
-            let is_full =
-                rows > self.settings.group_rows_max || work.batches.len() >= self.group_batches_max;
-            if is_full && !work.batches.is_empty() {
+            if rows > self.group_rows && !work.batches.is_empty() {
                 self.queue.push_front(waiting);
                 break;
             }
@@ -487,27 +493,36 @@ impl Writer {
         if let State::Resting { work, .. } = &mut self.state
             && let Some(stale) = work.take_if(|work| work.batches.first().is_some_and(is_overdue))
         {
-            self.take_apart(stale);
+            self.take_apart(stale, effects);
         }
         while let Some(waiting) = self.queue.pop_front_if(|it| is_overdue(it)) {
             self.give_up(waiting, effects);
         }
     }
 
-    /// Puts the batches of a work back at the head of the queue. The parts that it was split into
-    /// are forgotten: what is still worth it is tried as a whole again.
-    fn take_apart(&mut self, mut work: Work) {
-        self.append_given_up(&mut work);
+    /// Puts the batches of a work back at the head of the queue. Its parts are forgotten: what is still
+    /// worth it is tried as a whole again.
+    fn take_apart(&mut self, work: Work, effects: &mut Vec<Effect>) {
+        // Of a batch without rows, the lines of sessions may be written already, or given up.
+        let (left, done) = work
+            .batches
+            .into_iter()
+            .partition::<Vec<_>, _>(|it| !it.batch.is_empty());
+        self.put_back(left);
         self.presence.extend(work.presence);
-        for waiting in work.batches.into_iter().rev() {
-            self.queue.push_front(waiting);
+        for waiting in done {
+            self.counters.count(Counter::BatchStored);
+            self.finish(waiting, BatchOutcome::Stored, effects);
         }
     }
 
-    /// What was given up while this work was at the store came after it.
-    fn append_given_up(&mut self, work: &mut Work) {
-        if let Some(last) = work.batches.last_mut() {
+    /// Batches that were at the store wait again. What was given up meanwhile came after them.
+    fn put_back(&mut self, mut batches: Vec<Waiting>) {
+        if let Some(last) = batches.last_mut() {
             last.batch.presence.extend(self.presence.drain(..));
+        }
+        for waiting in batches.into_iter().rev() {
+            self.queue.push_front(waiting);
         }
     }
 

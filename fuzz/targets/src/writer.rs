@@ -2,8 +2,8 @@
 //! commit, and refuses poisoned records, time, and more batches than there is room for.
 //!
 //! The store is a set of rows. Held against it: a batch is finished once; `Stored` means that every
-//! row of it is there, or in dead_letter because the store refuses it (P1); nothing else is set
-//! aside; lines of `sessions` keep their order; what waits is bounded, in bytes and in time (P6).
+//! row of it is there, or in dead_letter because the store refuses it (P1); what is written carefully is
+//! bounded; lines of `sessions` keep their order; what waits is bounded, in bytes and in time (P6).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,6 +51,8 @@ struct Model {
     poison: BTreeSet<i64>,
     rows: BTreeSet<i64>,
     dead_letter: BTreeSet<i64>,
+    /// Rows that the writer was told to be refused.
+    refused: u64,
     /// Lines of `sessions` submitted, by number from 1 on, and those in the store.
     lines: i64,
     written: BTreeSet<i64>,
@@ -62,6 +64,7 @@ impl Model {
     fn new(choices: &mut Choices<'_>) -> Self {
         let settings = Settings {
             group_rows_max: choices.pick(&[8, 1, 100]),
+            careful_rows_max: choices.pick(&[4, 1, 100]),
             queue_bytes_max: choices.pick(&[2_000, 1, 100_000]),
             keep_ms_max: choices.pick(&[1_000, 0, 20_000]),
             retry_ms_min: choices.pick(&[50, 1]),
@@ -78,6 +81,7 @@ impl Model {
             poison: BTreeSet::new(),
             rows: BTreeSet::new(),
             dead_letter: BTreeSet::new(),
+            refused: 0,
             lines: 0,
             written: BTreeSet::new(),
             last_batch: 0,
@@ -92,12 +96,12 @@ impl Model {
                 0 => self.done(WriteResult::Failed),
                 // The COMMIT was sent, and nobody heard of it.
                 1 => {
-                    if self.judge() == WriteResult::Committed {
+                    if self.is_taken() {
                         self.store();
                     }
                     self.done(WriteResult::Failed);
                 }
-                // Whatever it is, even a dead letter.
+                // Whatever it is, even what is written carefully.
                 2 if choices.once_in(4) => self.done(refused()),
                 _ => self.work_off(),
             },
@@ -165,34 +169,35 @@ impl Model {
         self.apply(Input::Submit(batch));
     }
 
-    /// What a store that works would answer.
-    fn judge(&self) -> WriteResult {
+    /// Whether a store that works would commit it.
+    fn is_taken(&self) -> bool {
         let work = self.work.as_ref().unwrap();
-        match work.rows().any(|(row, _)| self.poison.contains(&row.seq)) {
-            true => refused(),
-            false => WriteResult::Committed,
-        }
+        work.is_careful() || !work.rows().any(|(row, _)| self.poison.contains(&row.seq))
     }
 
     fn work_off(&mut self) {
-        let result = self.judge();
-        if result == WriteResult::Committed {
-            self.store();
-        }
+        let result = match self.is_taken() {
+            true => WriteResult::Committed {
+                refused: self.store(),
+            },
+            false => refused(),
+        };
         self.done(result);
     }
 
-    /// Puts into the store what the work holds now.
-    fn store(&mut self) {
+    /// Puts into the store what the work holds now; returns how many rows it refuses.
+    fn store(&mut self) -> u64 {
         let work = self.work.as_ref().unwrap();
+        let mut refused = 0;
         for (row, payload) in work.rows() {
             assert_eq!(payload, row.seq.to_le_bytes());
-            self.rows.insert(row.seq);
-        }
-        if let Some((row, payload, reason)) = work.set_aside() {
-            assert_eq!(payload, row.seq.to_le_bytes());
-            assert!(reason.contains("poison"), "{reason}");
-            self.dead_letter.insert(row.seq);
+            if self.poison.contains(&row.seq) {
+                assert!(work.is_careful());
+                self.dead_letter.insert(row.seq);
+                refused += 1;
+            } else {
+                self.rows.insert(row.seq);
+            }
         }
         for line in work.presence() {
             let Presence::Ended { account_id, .. } = line else {
@@ -205,9 +210,13 @@ impl Model {
             );
             self.written.insert(account_id.0);
         }
+        refused
     }
 
     fn done(&mut self, result: WriteResult) {
+        if let WriteResult::Committed { refused } = result {
+            self.refused += refused;
+        }
         let work = self.work.take().unwrap();
         self.apply(Input::Done { work, result });
     }
@@ -219,11 +228,10 @@ impl Model {
             match effect {
                 Effect::Write(work) => {
                     let rows = work.rows().count();
-                    let aside = work.set_aside().map(|(row, ..)| row.seq);
-                    assert!(
-                        rows + usize::from(aside.is_some()) + work.presence().count() > 0,
-                        "nothing to write"
-                    );
+                    assert!(rows + work.presence().count() > 0, "nothing to write");
+                    assert_eq!(rows, work.rows_len());
+                    let careful_rows_max = self.settings.careful_rows_max;
+                    assert!(!work.is_careful() || (1..=careful_rows_max).contains(&rows));
                     assert!(self.work.replace(work).is_none(), "one at a time");
                 }
                 Effect::Finished { batch, outcome } => self.finished(&batch, outcome),
@@ -252,6 +260,8 @@ impl Model {
         assert_eq!(self.writer.queue_bytes(), bytes);
         let is_bounded = bytes <= self.settings.queue_bytes_max || self.unfinished.len() == 1;
         assert!(is_bounded, "{bytes} bytes wait");
+        let counters = self.writer.counters();
+        assert_eq!(counters.of(Counter::RecordsRefused), self.refused);
         let next = self.writer.next_deadline();
         if self.work.is_none() {
             let oldest = self.unfinished.values().map(|it| it.at_ms).min();

@@ -6,12 +6,19 @@ use common::device::record::{Gps, Record};
 use common::ids::AccountId;
 use logic_server::batch::{Batch, Row};
 use logic_server::ids::ShardIndex;
-use logic_server::writer::{Effect, Input, Settings, Work, Writer};
+use logic_server::writer::{Effect, Input, Settings, Work, WriteResult, Writer};
 
 pub(crate) const ROWS: usize = 5_000;
 const DEVICES: u64 = 10_000;
 const DAY_MS: i64 = 86_400_000;
 const RECORDS_PER_FRAME: usize = 16;
+
+/// Where a table refuses these, one row in 64 of [`refused`] is (1.6 %).
+pub(crate) const IS_REFUSED: &str = "satellites = 13";
+const REFUSED_EACH: usize = 64;
+
+/// Of small batches, as they gather while the store is busy.
+const SMALL_ROWS: usize = 50;
 
 /// A record as both writers get it, and as raw columns.
 pub(crate) struct Sample {
@@ -52,8 +59,53 @@ pub(crate) fn samples(batch: u64) -> Vec<Sample> {
 }
 
 pub(crate) fn work(batch: u64) -> Work {
+    let batch = of_samples(batch, samples(batch));
+    let mut effects = Vec::new();
+    Writer::new(Settings::default(), 0).apply(Input::Submit(batch), 0, &mut effects);
+    match effects.pop() {
+        Some(Effect::Write(work)) => work,
+        other => panic!("an idle writer writes, not {other:?}"),
+    }
+}
+
+/// The same rows in small batches, some of which are refused.
+pub(crate) fn refused(batch: u64) -> Vec<Batch> {
+    let mut samples = samples(batch);
+    for sample in samples.iter_mut().step_by(REFUSED_EACH) {
+        sample.gps.satellites = Some(13);
+    }
+    let mut batches = vec![];
+    while !samples.is_empty() {
+        let rest = samples.split_off(samples.len().min(SMALL_ROWS));
+        batches.push(of_samples(batches.len() as u64, samples));
+        samples = rest;
+    }
+    batches
+}
+
+/// Has a writer write all of it.
+pub(crate) fn write_all(batches: Vec<Batch>, mut write: impl FnMut(&Work) -> WriteResult) {
+    let mut writer = Writer::new(Settings::default(), 0);
+    let (submitted, mut finished) = (batches.len(), 0);
+    let mut effects = vec![];
+    for batch in batches {
+        writer.apply(Input::Submit(batch), 0, &mut effects);
+    }
+    while let Some(effect) = effects.pop() {
+        match effect {
+            Effect::Write(work) => {
+                let result = write(&work);
+                writer.apply(Input::Done { work, result }, 0, &mut effects);
+            }
+            Effect::Finished { .. } => finished += 1,
+        }
+    }
+    assert_eq!(finished, submitted);
+}
+
+fn of_samples(id: u64, samples: Vec<Sample>) -> Batch {
     let mut arena = Vec::new();
-    let rows = samples(batch)
+    let rows = samples
         .into_iter()
         .map(|sample| {
             let start = arena.len() as u32;
@@ -69,20 +121,14 @@ pub(crate) fn work(batch: u64) -> Work {
             }
         })
         .collect();
-    let batch = Batch {
-        id: batch,
+    Batch {
+        id,
         shard: ShardIndex(0),
         rows,
         arena,
         acks: Vec::new(),
         presence: Vec::new(),
         opened_at_ms: 0,
-    };
-    let mut effects = Vec::new();
-    Writer::new(Settings::default(), 0).apply(Input::Submit(batch), 0, &mut effects);
-    match effects.pop() {
-        Some(Effect::Write(work)) => work,
-        other => panic!("an idle writer writes, not {other:?}"),
     }
 }
 

@@ -7,6 +7,8 @@
 //! Sizes are powers of two, so that a few statement texts serve every number of rows and stay
 //! prepared. While SQLite works on one chunk, the values of the next are made.
 
+use std::slice;
+
 use common::device::record::Row;
 use sqlx::Arguments;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
@@ -60,6 +62,22 @@ impl Bulk {
             let (result, following) = tokio::join!(statement, async { next() });
             result?;
             chunk = following;
+        }
+        Ok(())
+    }
+
+    /// Runs it for each item alone; `failed` hears of those with which it fails, and ends it with an error.
+    pub(super) async fn run_one_by_one<T>(
+        &self,
+        connection: &mut SqliteConnection,
+        items: &[T],
+        put: impl Fn(&T, &mut Values),
+        mut failed: impl FnMut(&T, sqlx::Error) -> Result<(), sqlx::Error>,
+    ) -> Result<(), sqlx::Error> {
+        for item in items {
+            if let Err(error) = self.run(connection, slice::from_ref(item), &put).await {
+                failed(item, error)?;
+            }
         }
         Ok(())
     }

@@ -84,12 +84,12 @@ impl Store {
         in_time.map_err(RepairError)
     }
 
-    /// Writes all of it in one transaction, or nothing. Of a record that is there already the
-    /// first is kept. May be dropped at any time: then the outcome is unknown, as after
-    /// [`WriteResult::Failed`].
+    /// Writes all of it in one transaction, or nothing; where it is careful, what is refused into
+    /// dead_letter. Of a record that is there already the first is kept. May be dropped at any time: then
+    /// the outcome is unknown, as after [`WriteResult::Failed`].
     pub async fn write(&self, work: &Work) -> WriteResult {
         let error = match timeout(self.write_deadline, self.rows.write(work)).await {
-            Ok(Ok(())) => {
+            Ok(Ok(refused)) => {
                 let over = self.outage().worked(self.now_ms());
                 if let Some(failures) = over {
                     tracing::info!(
@@ -98,7 +98,7 @@ impl Store {
                         "the database takes batches again"
                     );
                 }
-                return WriteResult::Committed;
+                return WriteResult::Committed { refused };
             }
             Ok(Err(Failure::Refused(why))) => return WriteResult::Refused { why },
             Ok(Err(Failure::Database(error))) => error.to_string(),
@@ -134,7 +134,8 @@ enum Failure {
 }
 
 impl Rows {
-    async fn write(&self, work: &Work) -> Result<(), Failure> {
+    /// Returns how many rows of a careful write were refused.
+    async fn write(&self, work: &Work) -> Result<u64, Failure> {
         let (written, refusal) = match self {
             Self::Sqlite(sqlite) => {
                 let written = sqlite.write(work).await;

@@ -9,6 +9,13 @@
 //! COPY knows no ON CONFLICT, and a staging table costs twice as much. Duplicates are rare: a device
 //! that has lost its connection sends again what was not acknowledged, and a COMMIT whose answer was
 //! lost is repeated.
+//!
+//! In a careful write the rows that the database refuses are found by halving, each try behind a
+//! savepoint, and go to dead_letter:
+//!
+//! ```text
+//! SAVEPOINT ─▶ rows 0..8 ✗ ─▶ 0..4 ─▶ 4..8 ✗ ─▶ 4..6 ✗ ─▶ 4 ✗ ─▶ 5 ─▶ 6..8 ─▶ dead_letter: 4 ─▶ COMMIT
+//! ```
 
 use common::database::{self, UnixMs};
 use common::device::record::Table;
@@ -18,7 +25,7 @@ use sqlx::{Acquire, Executor};
 
 use super::copy::Copy;
 use super::refusal::SqlState;
-use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record};
+use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record, refused};
 use crate::batch::Presence;
 use crate::writer::Work;
 
@@ -60,7 +67,8 @@ struct Statements {
     copy: String,
     make_staging: String,
     copy_to_staging: String,
-    merge: String,
+    /// From whatever stands behind it.
+    insert: String,
 }
 
 impl Statements {
@@ -70,6 +78,7 @@ impl Statements {
         let columns: Vec<_> = KEY_COLUMNS.iter().copied().chain(own).collect();
         let columns = columns.join(", ");
         let copy = |into: &str| format!("COPY {into} ({columns}) FROM STDIN (FORMAT binary)");
+        let insert = format!("INSERT INTO {name} ({columns}) SELECT {columns} FROM");
         Self {
             table,
             copy: copy(name),
@@ -78,12 +87,30 @@ impl Statements {
                 "CREATE TEMPORARY TABLE IF NOT EXISTS staging_{name} (LIKE {name}) ON COMMIT DELETE ROWS"
             ),
             copy_to_staging: copy(&format!("staging_{name}")),
-            merge: format!(
-                "INSERT INTO {name} ({columns}) SELECT {columns} FROM staging_{name} ON CONFLICT DO NOTHING"
-            ),
+            insert,
         }
     }
+
+    fn merge(&self) -> String {
+        let Self { table, insert, .. } = self;
+        format!("{insert} staging_{} ON CONFLICT DO NOTHING", table.name())
+    }
+
+    /// The same, and empties the staging table for what comes next in this transaction.
+    fn merge_slice(&self) -> String {
+        let Self { table, insert, .. } = self;
+        format!(
+            "WITH slice AS (DELETE FROM staging_{} RETURNING *) {insert} slice ON CONFLICT DO NOTHING; \
+             {RELEASE}; {SAVEPOINT}",
+            table.name()
+        )
+    }
 }
+
+/// There is one at a time: what is rolled back to stays, and would become one more level each time.
+const SAVEPOINT: &str = "SAVEPOINT slice";
+const RELEASE: &str = "RELEASE SAVEPOINT slice";
+const ROLL_BACK: &str = "ROLLBACK TO SAVEPOINT slice";
 
 /// How rows get into their tables.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +118,8 @@ enum Way {
     Straight,
     /// Through a staging table: some are there already.
     Staged,
+    /// The same in slices: some are refused.
+    Careful,
 }
 
 impl Postgres {
@@ -115,15 +144,20 @@ impl Postgres {
         Ok(done.rows_affected())
     }
 
-    pub(super) async fn write(&self, work: &Work) -> Result<(), sqlx::Error> {
+    /// Returns how many rows were refused.
+    pub(super) async fn write(&self, work: &Work) -> Result<u64, sqlx::Error> {
         let rows = Sorted::new(work);
+        let way = match work.is_careful() {
+            true => Way::Careful,
+            false => Way::Straight,
+        };
         let mut lease = self.database.lease().await?;
         let mut written = self
-            .write_in_transaction(&mut lease, &rows, work, Way::Straight)
+            .write_in_transaction(&mut lease, &rows, work, way)
             .await;
         let again = match &written {
-            Err(error) if is_duplicate(error) => Some(Way::Staged),
-            Err(error) if lost_its_partition(error) => Some(Way::Straight),
+            Err(error) if is_duplicate(error) && !work.is_careful() => Some(Way::Staged),
+            Err(error) if lost_its_partition(error) => Some(way),
             _ => None,
         };
         if let Some(way) = again {
@@ -147,20 +181,22 @@ impl Postgres {
         rows: &Sorted<'_>,
         work: &Work,
         way: Way,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<u64, sqlx::Error> {
         let mut transaction = connection.begin().await?;
         let written = async {
+            let mut aside = rows.aside.clone();
             for (statements, items) in self.telemetry.iter().zip(&rows.tables) {
                 if !items.is_empty() {
-                    write_rows(&mut transaction, statements, items, way).await?;
+                    aside.extend(write_rows(&mut transaction, statements, items, way).await?);
                 }
             }
-            set_aside(&mut transaction, &rows.aside).await?;
-            self.write_presence(&mut transaction, work).await
+            set_aside(&mut transaction, &aside).await?;
+            self.write_presence(&mut transaction, work).await?;
+            Ok::<_, sqlx::Error>((aside.len() - rows.aside.len()) as u64)
         }
         .await;
         match written {
-            Ok(()) => transaction.commit().await,
+            Ok(refused) => transaction.commit().await.map(|()| refused),
             Err(error) => {
                 // Where the server has answered, it answers this too; else the connection is given up.
                 if error.as_database_error().is_some() {
@@ -234,27 +270,77 @@ type Begun = (Vec<i64>, Vec<i64>, Vec<String>, Vec<UnixMs>);
 /// Of those that ended: account, epoch, time, reason.
 type Over = (Vec<i64>, Vec<i64>, Vec<UnixMs>, Vec<&'static str>);
 
-async fn write_rows(
+/// Returns those that were refused.
+async fn write_rows<'w>(
+    connection: &mut PgConnection,
+    statements: &Statements,
+    items: &[Item<'w>],
+    way: Way,
+) -> Result<Vec<Aside<'w>>, sqlx::Error> {
+    let Statements {
+        table,
+        copy: straight,
+        make_staging,
+        ..
+    } = statements;
+    match way {
+        Way::Straight => copy(connection, straight, *table, items).await?,
+        Way::Staged => {
+            connection.execute(&**make_staging).await?;
+            stage(connection, statements, items, &statements.merge()).await?;
+        }
+        Way::Careful => {
+            connection.execute(&**make_staging).await?;
+            return write_carefully(connection, statements, items).await;
+        }
+    }
+    Ok(vec![])
+}
+
+/// The first half of a slice first: of two records with one key the first is kept.
+async fn write_carefully<'w>(
+    connection: &mut PgConnection,
+    statements: &Statements,
+    items: &[Item<'w>],
+) -> Result<Vec<Aside<'w>>, sqlx::Error> {
+    let mut aside = vec![];
+    connection.execute(SAVEPOINT).await?;
+    let merge = statements.merge_slice();
+    let mut slices = vec![items];
+    while let Some(slice) = slices.pop() {
+        let Err(error) = stage(connection, statements, slice, &merge).await else {
+            continue;
+        };
+        let Some(why) = refusal(&error) else {
+            return Err(error);
+        };
+        connection.execute(ROLL_BACK).await?;
+        match slice {
+            [item] => aside.push(refused(item, &why)),
+            _ => {
+                let (first, second) = slice.split_at(slice.len() / 2);
+                slices.extend([second, first]);
+            }
+        }
+    }
+    connection.execute(RELEASE).await?;
+    Ok(aside)
+}
+
+async fn stage(
     connection: &mut PgConnection,
     statements: &Statements,
     items: &[Item<'_>],
-    way: Way,
+    merge: &str,
 ) -> Result<(), sqlx::Error> {
-    match way {
-        Way::Straight => copy(connection, &statements.copy, statements.table, items).await,
-        Way::Staged => {
-            connection.execute(&*statements.make_staging).await?;
-            copy(
-                connection,
-                &statements.copy_to_staging,
-                statements.table,
-                items,
-            )
-            .await?;
-            connection.execute(&*statements.merge).await?;
-            Ok(())
-        }
-    }
+    let Statements {
+        table,
+        copy_to_staging,
+        ..
+    } = statements;
+    copy(connection, copy_to_staging, *table, items).await?;
+    connection.execute(merge).await?;
+    Ok(())
 }
 
 async fn copy(
@@ -290,7 +376,7 @@ async fn set_aside(connection: &mut PgConnection, aside: &[Aside<'_>]) -> Result
     };
     let kinds: Vec<_> = aside.iter().map(|(row, ..)| i16::from(row.kind)).collect();
     let payloads: Vec<_> = aside.iter().map(|&(_, payload, _)| payload).collect();
-    let reasons: Vec<_> = aside.iter().map(|&(.., reason)| reason).collect();
+    let reasons: Vec<_> = aside.iter().map(|(.., reason)| &**reason).collect();
     sqlx::query(DEAD_LETTER)
         .bind(integers(|(row, ..)| row.account_id.0))
         .bind(times(|(row, ..)| row.recorded_at_ms))

@@ -1,8 +1,8 @@
 //! Pure. What a database says when it does not take a batch, sorted by what helps.
 //!
-//! Only where it found a value that it will never take is the batch split, until the record is
-//! alone. Everything else, whatever it is, passes: the disk is full, another writes, it is read-only,
-//! too many are connected. To split for that would set good records aside.
+//! Only where it found a value that it will never take is the record set aside. Everything else, whatever
+//! it is, passes: the disk is full, another writes, it is read-only, too many are connected. To set
+//! records aside for that would be to lose good ones.
 
 /// An extended result code of SQLite; its lowest byte is the primary one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! The rows of a work by the table that they go to, each table in the order of its key.
 
+use std::borrow::Cow;
+
 use common::device::record::{Record, Table};
 
 use crate::batch::Row;
@@ -12,7 +14,7 @@ pub(super) const KEY_COLUMNS: &[&str] = &["account_id", "recorded_at", "seq", "r
 pub(super) type Item<'w> = (&'w Row, &'w [u8]);
 
 /// One on its way to dead_letter, with the reason.
-pub(super) type Aside<'w> = (&'w Row, &'w [u8], &'w str);
+pub(super) type Aside<'w> = (&'w Row, &'w [u8], Cow<'w, str>);
 
 #[derive(Debug)]
 pub(super) struct Sorted<'w> {
@@ -24,11 +26,13 @@ pub(super) struct Sorted<'w> {
 impl<'w> Sorted<'w> {
     pub(super) fn new(work: &'w Work) -> Self {
         let mut tables: [Vec<Item<'_>>; Table::ALL.len()] = Default::default();
-        let mut aside: Vec<Aside<'_>> = work.set_aside().into_iter().collect();
+        let mut aside: Vec<Aside<'_>> = vec![];
         for (row, payload) in work.rows() {
             match (row.flaw, Record::decode(row.kind, payload)) {
                 (None, Ok(record)) => tables[record.table() as usize].push((row, payload)),
-                (Some(flaw), _) | (None, Err(flaw)) => aside.push((row, payload, flaw.name())),
+                (Some(flaw), _) | (None, Err(flaw)) => {
+                    aside.push((row, payload, flaw.name().into()));
+                }
             }
         }
         for items in &mut tables {
@@ -39,6 +43,12 @@ impl<'w> Sorted<'w> {
         }
         Self { tables, aside }
     }
+}
+
+/// A record that the database refused, of which it said this.
+pub(super) fn refused<'w>(&(row, payload): &Item<'w>, why: &str) -> Aside<'w> {
+    let reason = format!("refused by the database: {why}");
+    (row, payload, reason.into())
 }
 
 /// Decoded a second time, which is cheaper than to keep what the first time gave.

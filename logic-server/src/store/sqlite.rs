@@ -1,4 +1,5 @@
-//! SQLite: multi-row inserts in one transaction, on the one writing connection of the process.
+//! SQLite: multi-row inserts in one transaction, on the one writing connection of the process. In a
+//! careful write each row is a statement of its own, and one that is refused goes to dead_letter.
 
 use common::device::record::{Row as _, Table};
 use common::ids::NodeName;
@@ -7,7 +8,7 @@ use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
 use super::bulk::{Bulk, RECORDS_MAX, SESSIONS_MAX, Values};
 use super::refusal::SqliteCode;
-use super::sorted::{Item, KEY_COLUMNS, Sorted, record};
+use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record, refused};
 use crate::batch::{Presence, Row};
 use crate::writer::Work;
 
@@ -68,7 +69,8 @@ impl Sqlite {
         Ok(done.rows_affected())
     }
 
-    pub(super) async fn write(&self, work: &Work) -> Result<(), sqlx::Error> {
+    /// Returns how many rows were refused.
+    pub(super) async fn write(&self, work: &Work) -> Result<u64, sqlx::Error> {
         let mut connection = self.writer.acquire().await?;
         let written = self.write_in_transaction(&mut connection, work).await;
         if let Err(error) = &written
@@ -85,29 +87,41 @@ impl Sqlite {
         &self,
         connection: &mut SqliteConnection,
         work: &Work,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<u64, sqlx::Error> {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        self.write_rows(&mut transaction, work).await?;
+        let refused = self.write_rows(&mut transaction, work).await?;
         self.write_presence(&mut transaction, work).await?;
-        transaction.commit().await
+        transaction.commit().await?;
+        Ok(refused)
     }
 
     async fn write_rows(
         &self,
         connection: &mut SqliteConnection,
         work: &Work,
-    ) -> Result<(), sqlx::Error> {
-        let rows = Sorted::new(work);
-        for (bulk, items) in self.telemetry.iter().zip(&rows.tables) {
-            bulk.run(connection, items, put_record).await?;
+    ) -> Result<u64, sqlx::Error> {
+        let Sorted { tables, mut aside } = Sorted::new(work);
+        let flawed = aside.len();
+        for (bulk, items) in self.telemetry.iter().zip(&tables) {
+            if !work.is_careful() {
+                bulk.run(connection, items, put_record).await?;
+                continue;
+            }
+            bulk.run_one_by_one(connection, items, put_record, |item, error| {
+                let why = refusal(&error).ok_or(error)?;
+                aside.push(refused(item, &why));
+                Ok(())
+            })
+            .await?;
         }
-        let put = |&(row, payload, reason): &(&Row, &[u8], &str), values: &mut Values| {
+        let put = |(row, payload, reason): &Aside<'_>, values: &mut Values| {
             put_key(row, values);
             values.integer(row.kind.into());
             values.bytes(payload);
             values.text(reason);
         };
-        self.dead_letter.run(connection, &rows.aside, put).await
+        self.dead_letter.run(connection, &aside, put).await?;
+        Ok((aside.len() - flawed) as u64)
     }
 
     /// All that attached, then all that ended: a session that did both in one batch is there when
@@ -152,8 +166,8 @@ impl Sqlite {
 
 /// Inserts rows; of a primary key that is there already the old row is kept. Unlike
 /// `INSERT OR IGNORE` this lets every other constraint speak. `OR FAIL` leaves what a refused
-/// statement did before it failed, which the transaction undoes anyhow: else SQLite would keep a
-/// journal for each statement, a fifth of the whole cost.
+/// statement did before it failed, which the transaction undoes anyhow, and which is nothing where it has
+/// one row: else SQLite would keep a journal for each statement, a fifth of the whole cost.
 fn insert<'a>(table: &str, columns: impl IntoIterator<Item = &'a str>, rows_max: usize) -> Bulk {
     let columns: Vec<_> = columns.into_iter().collect();
     let head = format!(

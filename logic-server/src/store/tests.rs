@@ -45,10 +45,42 @@ on_both!(
     sessions_of_every_number_begin_and_end,
     a_record_that_comes_again_is_stored_once_and_the_first_is_kept,
     a_value_that_the_database_never_takes_is_refused_and_nothing_is_stored,
+    of_a_careful_work_what_is_refused_is_set_aside_and_the_rest_is_stored,
+    of_a_careful_work_the_first_of_a_key_is_kept,
+    a_careful_work_may_be_refused_whole_and_come_again,
+    a_careful_work_with_nothing_to_refuse_is_stored,
+    what_dead_letter_refuses_too_is_refused_and_nothing_is_stored,
     sessions_begin_end_and_are_repaired_after_a_crash,
 );
 
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const COMMITTED: WriteResult = WriteResult::Committed { refused: 0 };
+
+/// Tables that take no 13, and a dead_letter that takes no payload of one byte, as SQLite has them.
+const REFUSES_13: &str = "
+    DROP TABLE telemetry_custom;
+    CREATE TABLE telemetry_custom (
+        account_id INTEGER NOT NULL, recorded_at INTEGER NOT NULL,
+        seq INTEGER NOT NULL, received_at INTEGER NOT NULL, kind INTEGER NOT NULL,
+        channel INTEGER CONSTRAINT unlucky CHECK (channel <> 13),
+        payload BLOB NOT NULL, PRIMARY KEY (account_id, recorded_at, seq)
+    ) STRICT, WITHOUT ROWID;
+    DROP TABLE telemetry_fuel;
+    CREATE TABLE telemetry_fuel (
+        account_id INTEGER NOT NULL, recorded_at INTEGER NOT NULL,
+        seq INTEGER NOT NULL, received_at INTEGER NOT NULL, level_percent REAL,
+        rate_ml_h INTEGER, used_ml INTEGER CONSTRAINT unlucky CHECK (used_ml <> 13),
+        PRIMARY KEY (account_id, recorded_at, seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER short BEFORE INSERT ON dead_letter WHEN length(NEW.payload) = 1
+    BEGIN SELECT RAISE(ABORT, 'short'); END";
+
+/// The same, as PostgreSQL has them.
+const ALTER_TO_REFUSE_13: &str = "
+    ALTER TABLE telemetry_custom ADD CONSTRAINT unlucky CHECK (channel <> 13);
+    ALTER TABLE telemetry_fuel ADD CONSTRAINT unlucky CHECK (used_ml <> 13);
+    ALTER TABLE dead_letter ADD CONSTRAINT short CHECK (length(payload) <> 1)";
 
 struct Bench {
     _held: Held,
@@ -99,6 +131,14 @@ impl Bench {
 
     async fn write(&self, batch: Batch) -> WriteResult {
         self.store.write(&work(batch)).await
+    }
+
+    async fn refuse_13(&self) {
+        self.run(match self.database {
+            Database::Sqlite(_) => REFUSES_13,
+            Database::Postgres(_) => ALTER_TO_REFUSE_13,
+        })
+        .await;
     }
 
     fn hurried(&self) -> Store {
@@ -159,6 +199,22 @@ fn work(batch: Batch) -> Work {
     match effects.pop() {
         Some(Effect::Write(work)) => work,
         other => panic!("an idle writer writes, not {other:?}"),
+    }
+}
+
+/// As it is written when it was refused as a whole.
+fn careful(batch: Batch) -> Work {
+    let mut writer = Writer::new(Settings::default(), 0);
+    let mut effects = Vec::new();
+    writer.apply(Input::Submit(batch), 0, &mut effects);
+    let Some(Effect::Write(work)) = effects.pop() else {
+        panic!("an idle writer writes");
+    };
+    let result = WriteResult::Refused { why: "no".into() };
+    writer.apply(Input::Done { work, result }, 0, &mut effects);
+    match effects.pop() {
+        Some(Effect::Write(work)) if work.is_careful() => work,
+        other => panic!("what was refused is written carefully, not {other:?}"),
     }
 }
 
@@ -239,7 +295,7 @@ async fn each_kind_goes_to_its_table_and_flawed_records_are_set_aside(bench: Ben
         }),
     );
     put(&mut batch, 3, 14, Gps::KIND, &[9; 3]);
-    assert_eq!(bench.write(batch).await, WriteResult::Committed);
+    assert_eq!(bench.write(batch).await, COMMITTED);
 
     let gps = "SELECT account_id || '|' || ms(recorded_at) || '|' || seq || '|' || ms(received_at) || '|' || \
                latitude || '|' || coalesce(CAST(longitude AS text), 'NULL') || '|' || altitude_m || '|' || \
@@ -286,7 +342,7 @@ async fn every_field_fits_its_column_at_its_limits(bench: Bench) {
         gps[16..].fill(byte);
         put(&mut batch, 1, seq + 50, Gps::KIND, &gps);
     }
-    assert_eq!(bench.write(batch).await, WriteResult::Committed);
+    assert_eq!(bench.write(batch).await, COMMITTED);
     let largest = "SELECT max(rate_ml_h) || '|' || (SELECT max(rpm) || '|' || max(odometer_m) || '|' || max(flags) \
                    FROM telemetry_diagnosis) || '|' || (SELECT max(channel) || '|' || max(kind) \
                    FROM telemetry_custom) || '|' || (SELECT max(satellites) FROM telemetry_gps) \
@@ -314,7 +370,7 @@ async fn batches_of_every_size_arrive_whole(bench: Bench) {
             put_record(&mut batch, rows, row, custom(1));
         }
         expected += rows;
-        assert_eq!(bench.write(batch).await, WriteResult::Committed);
+        assert_eq!(bench.write(batch).await, COMMITTED);
         assert_eq!(bench.count("telemetry_custom").await, expected);
     }
 }
@@ -341,9 +397,9 @@ async fn sessions_of_every_number_begin_and_end(bench: Bench) {
                 reason: EndReason::Closed(CloseReason::Idle),
             });
         }
-        assert_eq!(bench.write(begins).await, WriteResult::Committed);
+        assert_eq!(bench.write(begins).await, COMMITTED);
         assert_eq!(bench.count("sessions").await, account);
-        assert_eq!(bench.write(ends).await, WriteResult::Committed);
+        assert_eq!(bench.write(ends).await, COMMITTED);
         let ended = "sessions WHERE ms(ended_at) = 600 AND reason = 'idle'";
         assert_eq!(bench.count(ended).await, account);
     }
@@ -354,12 +410,12 @@ async fn a_record_that_comes_again_is_stored_once_and_the_first_is_kept(bench: B
     put_record(&mut batch, 1, 1, custom(1));
     put_record(&mut batch, 1, 1, custom(2));
     put(&mut batch, 1, 2, Gps::KIND, &[1]);
-    assert_eq!(bench.write(batch).await, WriteResult::Committed);
+    assert_eq!(bench.write(batch).await, COMMITTED);
     let mut again = empty();
     put_record(&mut again, 1, 1, custom(3));
     put(&mut again, 1, 2, Gps::KIND, &[2]);
     put_record(&mut again, 1, 3, custom(4));
-    assert_eq!(bench.write(again).await, WriteResult::Committed);
+    assert_eq!(bench.write(again).await, COMMITTED);
     let kept = "SELECT seq || '|' || channel FROM telemetry_custom ORDER BY seq";
     assert_eq!(bench.rows(kept).await, ["1|1", "3|4"]);
     let dead = "SELECT seq || '|' || hex(payload) FROM dead_letter";
@@ -367,22 +423,7 @@ async fn a_record_that_comes_again_is_stored_once_and_the_first_is_kept(bench: B
 }
 
 async fn a_value_that_the_database_never_takes_is_refused_and_nothing_is_stored(bench: Bench) {
-    bench
-        .run(match bench.database {
-            Database::Sqlite(_) => {
-                "DROP TABLE telemetry_custom;
-                 CREATE TABLE telemetry_custom (
-                     account_id INTEGER NOT NULL, recorded_at INTEGER NOT NULL,
-                     seq INTEGER NOT NULL, received_at INTEGER NOT NULL, kind INTEGER NOT NULL,
-                     channel INTEGER CONSTRAINT unlucky CHECK (channel <> 13),
-                     payload BLOB NOT NULL, PRIMARY KEY (account_id, recorded_at, seq)
-                 ) STRICT, WITHOUT ROWID"
-            }
-            Database::Postgres(_) => {
-                "ALTER TABLE telemetry_custom ADD CONSTRAINT unlucky CHECK (channel <> 13)"
-            }
-        })
-        .await;
+    bench.refuse_13().await;
     let mut batch = empty();
     put_record(&mut batch, 1, 1, custom(1));
     put_record(&mut batch, 1, 2, custom(13));
@@ -394,6 +435,114 @@ async fn a_value_that_the_database_never_takes_is_refused_and_nothing_is_stored(
         "{why}"
     );
     assert_eq!(bench.count("telemetry_custom").await, 0);
+}
+
+fn fuel(used_ml: u64) -> Record<'static> {
+    Record::Fuel(Fuel {
+        level: None,
+        rate_ml_h: None,
+        used_ml: Some(used_ml),
+    })
+}
+
+async fn of_a_careful_work_what_is_refused_is_set_aside_and_the_rest_is_stored(bench: Bench) {
+    bench.refuse_13().await;
+    let is_refused = |seq: i64| matches!(seq % 37, 0 | 1 | 20) || seq > 290;
+    let number = |seq| if is_refused(seq) { 13 } else { 1 };
+    let mut batch = empty();
+    // In no order of accounts, which is the one that they are written in.
+    for seq in 0..300 {
+        let account = 1 + seq % 7;
+        match seq % 2 {
+            0 => put_record(&mut batch, account, seq, custom(number(seq))),
+            _ => put_record(&mut batch, account, seq, fuel(number(seq).into())),
+        }
+    }
+    put(&mut batch, 8, 300, Gps::KIND, &[9; 3]);
+    put(&mut batch, 8, 301, Gps::KIND, &[0; 18]);
+    let refused: Vec<_> = (0..300).filter(|&seq| is_refused(seq)).collect();
+    let written = bench.store.write(&careful(batch)).await;
+    let count = refused.len() as u64;
+    assert_eq!(written, WriteResult::Committed { refused: count });
+
+    let stored = "SELECT seq || '' FROM (SELECT seq FROM telemetry_custom UNION ALL \
+                  SELECT seq FROM telemetry_fuel UNION ALL SELECT seq FROM telemetry_gps) AS stored ORDER BY seq";
+    let expected = (0..300).filter(|&seq| !is_refused(seq)).chain([301]);
+    let expected: Vec<_> = expected.map(|seq| seq.to_string()).collect();
+    assert_eq!(bench.rows(stored).await, expected);
+    let set_aside = "SELECT seq || '' FROM dead_letter WHERE reason LIKE 'refused by the database: %unlucky%' \
+                     ORDER BY seq";
+    let expected: Vec<_> = refused.iter().map(i64::to_string).collect();
+    assert_eq!(bench.rows(set_aside).await, expected);
+    let whole = "SELECT account_id || '|' || ms(recorded_at) || '|' || seq || '|' || ms(received_at) || '|' || \
+                 kind || '|' || hex(payload) FROM dead_letter WHERE seq = 20";
+    assert_eq!(bench.rows(whole).await, ["7|20000|20|77|5|0D00AB"]);
+    let flawed = "SELECT seq || '' FROM dead_letter WHERE reason = 'length'";
+    assert_eq!(bench.rows(flawed).await, ["300"]);
+    assert_eq!(bench.count("dead_letter").await, refused.len() as i64 + 1);
+}
+
+async fn of_a_careful_work_the_first_of_a_key_is_kept(bench: Bench) {
+    bench.refuse_13().await;
+    let mut before = empty();
+    put_record(&mut before, 1, 1, custom(1));
+    assert_eq!(bench.write(before).await, COMMITTED);
+    let mut batch = empty();
+    // There already; twice; refused and then taken; refused twice.
+    for (seq, channel) in [
+        (1, 2),
+        (2, 3),
+        (2, 4),
+        (3, 13),
+        (3, 5),
+        (4, 13),
+        (4, 13),
+        (5, 6),
+    ] {
+        put_record(&mut batch, 1, seq, custom(channel));
+    }
+    let written = bench.store.write(&careful(batch)).await;
+    assert_eq!(written, WriteResult::Committed { refused: 3 });
+    let kept = "SELECT seq || '|' || channel FROM telemetry_custom ORDER BY seq";
+    assert_eq!(bench.rows(kept).await, ["1|1", "2|3", "3|5", "5|6"]);
+    let dead = "SELECT seq || '' FROM dead_letter ORDER BY seq";
+    assert_eq!(bench.rows(dead).await, ["3", "4"]);
+}
+
+async fn a_careful_work_may_be_refused_whole_and_come_again(bench: Bench) {
+    bench.refuse_13().await;
+    let mut batch = empty();
+    (0..100).for_each(|seq| put_record(&mut batch, 1, seq, custom(13)));
+    let work = careful(batch);
+    // As after a COMMIT of unknown outcome.
+    for _ in 0..2 {
+        let written = bench.store.write(&work).await;
+        assert_eq!(written, WriteResult::Committed { refused: 100 });
+        assert_eq!(bench.count("telemetry_custom").await, 0);
+        assert_eq!(bench.count("dead_letter").await, 100);
+    }
+}
+
+async fn a_careful_work_with_nothing_to_refuse_is_stored(bench: Bench) {
+    let mut batch = empty();
+    (0..512).for_each(|seq| put_record(&mut batch, 1, seq, custom(1)));
+    assert_eq!(bench.store.write(&careful(batch)).await, COMMITTED);
+    assert_eq!(bench.count("telemetry_custom").await, 512);
+}
+
+async fn what_dead_letter_refuses_too_is_refused_and_nothing_is_stored(bench: Bench) {
+    bench.refuse_13().await;
+    let mut batch = empty();
+    put_record(&mut batch, 1, 1, custom(1));
+    put(&mut batch, 1, 2, Gps::KIND, &[1]);
+    let WriteResult::Refused { why } = bench.store.write(&careful(batch)).await else {
+        panic!("it was not refused");
+    };
+    assert!(why.contains("short"), "{why}");
+    assert_eq!(bench.count("telemetry_custom").await, 0);
+    let mut next = empty();
+    put_record(&mut next, 1, 3, custom(1));
+    assert_eq!(bench.write(next).await, COMMITTED);
 }
 
 async fn sessions_begin_end_and_are_repaired_after_a_crash(bench: Bench) {
@@ -418,11 +567,11 @@ async fn sessions_begin_end_and_are_repaired_after_a_crash(bench: Bench) {
         attached(1, 200),
         attached(2, 300),
     ];
-    assert_eq!(bench.write(batch).await, WriteResult::Committed);
+    assert_eq!(bench.write(batch).await, COMMITTED);
     // Of unknown outcome, so it is repeated; an end is not undone, nor moved.
     let mut again = empty();
     again.presence = vec![attached(1, 100), ended(2, 300), ended(9, 900)];
-    assert_eq!(bench.write(again).await, WriteResult::Committed);
+    assert_eq!(bench.write(again).await, COMMITTED);
 
     let other = Store::new(&bench.database, &"logic-2".parse().unwrap(), PATIENCE);
     assert_eq!(other.repair(5_000).await.unwrap(), 0, "not its sessions");

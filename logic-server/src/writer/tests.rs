@@ -55,7 +55,7 @@ fn ended(account: i64) -> Presence {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wrote {
     seqs: Vec<i64>,
-    set_aside: Option<(i64, String)>,
+    is_careful: bool,
     presence: Vec<Presence>,
 }
 
@@ -65,9 +65,7 @@ fn look(work: &Work) -> Wrote {
     }
     Wrote {
         seqs: work.rows().map(|(row, _)| row.seq).collect(),
-        set_aside: work
-            .set_aside()
-            .map(|(row, _, reason)| (row.seq, reason.into())),
+        is_careful: work.is_careful(),
         presence: work.presence().copied().collect(),
     }
 }
@@ -132,6 +130,8 @@ impl Bench {
     }
 }
 
+const COMMITTED: WriteResult = WriteResult::Committed { refused: 0 };
+
 const OVERLOADED: BatchOutcome = BatchOutcome::Overloaded {
     retry_after_ms: 2_000,
 };
@@ -142,8 +142,8 @@ fn what_comes_during_a_write_goes_into_the_next() {
     for id in 0..4 {
         bench.submit(batch(id, [id as i64]));
     }
-    assert_eq!(bench.done(WriteResult::Committed).seqs, [0]);
-    assert_eq!(bench.done(WriteResult::Committed).seqs, [1, 2, 3]);
+    assert_eq!(bench.done(COMMITTED).seqs, [0]);
+    assert_eq!(bench.done(COMMITTED).seqs, [1, 2, 3]);
     let stored = [0, 1, 2, 3].map(|id| (id, BatchOutcome::Stored));
     assert_eq!(bench.finished, stored);
     assert!(bench.writer.is_idle());
@@ -166,7 +166,7 @@ fn lines_of_sessions_that_wait_for_a_retry_keep_the_writer_from_being_idle() {
     assert_eq!((lines.seqs.len(), lines.presence), (0, vec![ended(1)]));
     assert!(!bench.writer.is_idle());
     bench.wait();
-    assert_eq!(bench.done(WriteResult::Committed).presence, [ended(1)]);
+    assert_eq!(bench.done(COMMITTED).presence, [ended(1)]);
     assert!(bench.writer.is_idle());
 }
 
@@ -182,7 +182,7 @@ fn a_group_ends_before_the_batch_that_is_too_much() {
     }
     bench.submit(batch(4, 0..9));
     for rows in [1, 3, 3, 3, 9] {
-        assert_eq!(bench.done(WriteResult::Committed).seqs.len(), rows);
+        assert_eq!(bench.done(COMMITTED).seqs.len(), rows);
     }
 }
 
@@ -197,34 +197,83 @@ fn a_failed_write_is_repeated_until_it_is_committed() {
         assert!(wait_ms.contains(&(bench.now_ms - last_ms)), "{wait_ms:?}");
         last_ms = bench.now_ms;
     }
-    bench.done(WriteResult::Committed);
+    bench.done(COMMITTED);
     assert_eq!(bench.finished, [(0, BatchOutcome::Stored)]);
 }
 
 #[test]
-fn a_refused_record_is_found_and_set_aside_and_the_rest_is_stored() {
+fn a_refused_work_is_written_carefully_and_the_refused_records_are_counted() {
     let mut bench = Bench::new(Settings::default());
     let mut first = batch(0, 0..4);
     first.presence.push(attached(1));
     bench.submit(first);
-    let (mut stored, mut set_aside, mut presence) = (vec![], vec![], vec![]);
-    while let Some(work) = &bench.at_store {
-        let wrote = look(work);
-        if wrote.seqs.contains(&2) {
-            bench.refuse();
-        } else {
-            stored.extend(wrote.seqs);
-            set_aside.extend(wrote.set_aside);
-            presence.extend(wrote.presence);
-            bench.done(WriteResult::Committed);
-        }
-    }
-    stored.sort_unstable();
-    assert_eq!(stored, [0, 1, 3]);
-    assert_eq!(set_aside, [(2, "refused by the database: no".to_owned())]);
-    assert_eq!(presence, [attached(1)]);
+    let whole = bench.refuse();
+    assert!(!whole.is_careful);
+    let lines = bench.done(COMMITTED);
+    assert!(!lines.is_careful && lines.seqs.is_empty());
+    assert_eq!(lines.presence, [attached(1)]);
+    assert_eq!(bench.finished, []);
+    let rows = bench.done(WriteResult::Committed { refused: 2 });
+    assert!(rows.is_careful && rows.presence.is_empty());
+    assert_eq!(rows.seqs, [0, 1, 2, 3]);
     assert_eq!(bench.finished, [(0, BatchOutcome::Stored)]);
-    assert_eq!(bench.writer.counters().of(Counter::RecordsRefused), 1);
+    assert_eq!(bench.writer.counters().of(Counter::RecordsRefused), 2);
+}
+
+#[test]
+fn a_careful_write_has_no_more_rows_than_the_limit() {
+    let mut bench = Bench::new(Settings {
+        careful_rows_max: 4,
+        ..Settings::default()
+    });
+    bench.submit(batch(0, 0..10));
+    bench.refuse();
+    for seqs in [0..4, 4..8, 8..10] {
+        assert_eq!(bench.finished, []);
+        let part = bench.done(WriteResult::Committed { refused: 1 });
+        assert!(part.is_careful);
+        assert_eq!(part.seqs, Vec::from_iter(seqs));
+    }
+    assert_eq!(bench.finished, [(0, BatchOutcome::Stored)]);
+    assert_eq!(bench.writer.counters().of(Counter::RecordsRefused), 3);
+}
+
+/// Its rows may be too many for the deadline of a write where nearly each is refused.
+#[test]
+fn a_careful_write_that_fails_is_halved_until_each_row_is_alone() {
+    let mut bench = Bench::new(Settings::default());
+    bench.submit(batch(0, 0..4));
+    bench.refuse();
+    let fail = |bench: &mut Bench| {
+        let wrote = bench.done(WriteResult::Failed);
+        bench.wait();
+        assert!(wrote.is_careful);
+        wrote.seqs
+    };
+    assert_eq!(fail(&mut bench), [0, 1, 2, 3]);
+    assert_eq!(fail(&mut bench), [0, 1]);
+    assert_eq!(fail(&mut bench), [0]);
+    for seqs in [vec![0], vec![1], vec![2, 3]] {
+        assert_eq!(bench.finished, []);
+        assert_eq!(bench.done(COMMITTED).seqs, seqs);
+    }
+    assert_eq!(bench.finished, [(0, BatchOutcome::Stored)]);
+}
+
+/// Neither lines of sessions nor a work that is tried as a whole are divided by a failure.
+#[test]
+fn nothing_but_a_careful_write_is_halved() {
+    let mut bench = Bench::new(Settings::default());
+    let mut first = batch(0, 0..4);
+    first.presence = vec![attached(1), ended(1)];
+    bench.submit(first);
+    let whole = bench.done(WriteResult::Failed);
+    bench.wait();
+    assert_eq!(bench.refuse(), whole);
+    let lines = bench.done(WriteResult::Failed);
+    bench.wait();
+    assert_eq!(bench.done(COMMITTED), lines);
+    assert_eq!(bench.done(COMMITTED).seqs, whole.seqs);
 }
 
 #[test]
@@ -235,7 +284,7 @@ fn lines_of_sessions_that_are_refused_are_given_up_and_the_records_are_not() {
     bench.submit(first);
     assert_eq!(bench.refuse().seqs, [5]);
     assert_eq!(bench.refuse().presence, [attached(1)]);
-    let last = bench.done(WriteResult::Committed);
+    let last = bench.done(COMMITTED);
     assert_eq!((last.seqs, last.presence), (vec![5], vec![]));
     assert_eq!(bench.finished, [(0, BatchOutcome::Stored)]);
     assert_eq!(bench.writer.counters().of(Counter::PresenceDropped), 1);
@@ -244,10 +293,11 @@ fn lines_of_sessions_that_are_refused_are_given_up_and_the_records_are_not() {
 #[test]
 fn what_cannot_even_be_set_aside_is_not_acknowledged() {
     let mut bench = Bench::new(Settings::default());
-    bench.submit(batch(0, [5]));
+    bench.submit(batch(0, [5, 6]));
     bench.refuse();
     while bench.finished.is_empty() {
-        assert_eq!(bench.refuse().seqs, [0; 0]);
+        assert!(bench.now_ms < 20_000);
+        assert!(bench.refuse().is_careful);
         bench.wait();
     }
     assert_eq!(bench.finished, [(0, OVERLOADED)]);
@@ -268,7 +318,7 @@ fn beyond_the_time_a_batch_is_given_up_and_its_sessions_are_written_later() {
     assert_eq!(bench.finished, [(0, OVERLOADED)]);
 
     bench.wait();
-    let wrote = bench.done(WriteResult::Committed);
+    let wrote = bench.done(COMMITTED);
     assert_eq!(wrote.seqs, [2]);
     assert_eq!(wrote.presence, [attached(1), ended(1)]);
     assert!(bench.writer.is_idle());
@@ -285,7 +335,7 @@ fn a_batch_waits_no_longer_though_the_store_hangs() {
     assert_eq!(bench.finished, [(1, OVERLOADED)]);
     // What is at the store may still be committed, and then it is.
     bench.now_ms = 60_000;
-    bench.done(WriteResult::Committed);
+    bench.done(COMMITTED);
     assert_eq!(bench.finished[1], (0, BatchOutcome::Stored));
 }
 
@@ -307,23 +357,132 @@ fn beyond_the_bytes_a_batch_is_given_up_at_once() {
         ..Settings::default()
     });
     large.submit(batch(0, 0..10));
-    large.done(WriteResult::Committed);
+    large.done(COMMITTED);
     assert_eq!(large.finished, [(0, BatchOutcome::Stored)]);
 }
 
-/// Found by the simulated cluster: a large group with some refused records took so long to split
-/// that no device waited for its answers any more.
+/// Found by the simulated cluster: a large group with some refused records took so long to be
+/// written that no device waited for its answers any more.
 #[test]
-fn of_a_refused_group_the_batches_around_the_record_are_answered_first() {
-    let mut bench = Bench::new(Settings::default());
-    for id in 0..=4 {
-        bench.submit(batch(id, [id as i64]));
+fn of_a_refused_group_the_first_batches_are_written_and_answered_before_the_others() {
+    let mut bench = Bench::new(Settings {
+        careful_rows_max: 4,
+        ..Settings::default()
+    });
+    bench.submit(batch(100, [100]));
+    for id in 0..10_u64 {
+        let first = 2 * id as i64;
+        bench.submit(batch(id, first..first + 2));
     }
-    bench.done(WriteResult::Committed);
-    bench.refuse();
-    bench.done(WriteResult::Committed);
+    bench.done(COMMITTED);
+    assert_eq!(bench.refuse().seqs.len(), 20);
+    assert_eq!(bench.done(COMMITTED).seqs, [0, 1, 2, 3]);
     let stored = |id| (id, BatchOutcome::Stored);
-    assert_eq!(bench.finished, [0, 1, 2].map(stored));
+    assert_eq!(bench.finished, [100, 0, 1].map(stored));
+
+    // The groups that follow are small, and grow with each that commits.
+    assert_eq!(bench.done(COMMITTED).seqs, [4, 5, 6, 7]);
+    assert_eq!(bench.done(COMMITTED).seqs, Vec::from_iter(8..16));
+    assert_eq!(bench.refuse().seqs, [16, 17, 18, 19]);
+    assert!(bench.done(COMMITTED).is_careful);
+    assert_eq!(bench.finished.len(), 11);
+    for id in 10..13_u64 {
+        bench.submit(batch(id, [0, 1, 2]));
+    }
+    for rows in [3, 6] {
+        let group = bench.done(COMMITTED);
+        assert_eq!((group.seqs.len(), group.is_careful), (rows, false));
+    }
+}
+
+#[test]
+fn a_batch_beyond_the_limit_is_kept_alone() {
+    let mut bench = Bench::new(Settings {
+        careful_rows_max: 2,
+        ..Settings::default()
+    });
+    bench.submit(batch(0, [0]));
+    bench.submit(batch(1, 1..4));
+    bench.submit(batch(2, [4]));
+    bench.done(COMMITTED);
+    assert_eq!(bench.refuse().seqs, [1, 2, 3, 4]);
+    assert_eq!(bench.done(COMMITTED).seqs, [1, 2]);
+    assert_eq!(bench.done(COMMITTED).seqs, [3]);
+    let stored = |id| (id, BatchOutcome::Stored);
+    assert_eq!(bench.finished, [0, 1].map(stored));
+    assert_eq!(bench.done(COMMITTED).seqs, [4]);
+}
+
+/// What is put back is older than what was given up while it was at the store.
+#[test]
+fn lines_of_sessions_stay_in_order_around_a_refused_group() {
+    let mut bench = Bench::new(Settings {
+        careful_rows_max: 1,
+        ..Settings::default()
+    });
+    bench.submit(batch(9, [9]));
+    for id in 0..2_u64 {
+        let mut batch = batch(id, [id as i64]);
+        batch.presence.push(attached(id as i64));
+        bench.submit(batch);
+    }
+    bench.done(COMMITTED);
+    let mut late = batch(2, [2]);
+    late.presence = vec![ended(0), ended(1)];
+    bench.submit(late);
+    bench.now_ms = 20_000;
+    bench.apply(Input::Tick);
+    assert_eq!(bench.finished.last(), Some(&(2, OVERLOADED)));
+
+    assert_eq!(bench.refuse().presence, [attached(0), attached(1)]);
+    assert_eq!(bench.finished.last(), Some(&(1, OVERLOADED)));
+    assert_eq!(bench.done(COMMITTED).presence, [attached(0)]);
+    assert_eq!(bench.done(COMMITTED).seqs, [0]);
+    let rest = bench.done(COMMITTED);
+    assert_eq!(rest.presence, [attached(1), ended(0), ended(1)]);
+    assert!(bench.writer.is_idle());
+}
+
+/// Its lines are written, and it has no rows: it is not tried once more.
+#[test]
+fn a_batch_of_lines_alone_is_done_when_they_are_written() {
+    let mut bench = Bench::new(Settings::default());
+    bench.submit(batch(9, [9]));
+    bench.submit(batch(0, [0, 1]));
+    bench.now_ms = 10_000;
+    let mut lines = batch(1, []);
+    lines.presence.push(attached(1));
+    bench.submit(lines);
+    bench.done(COMMITTED);
+    bench.refuse();
+    assert_eq!(bench.done(COMMITTED).presence, [attached(1)]);
+    bench.now_ms = 20_000;
+    bench.done(WriteResult::Failed);
+    let stored = |id| (id, BatchOutcome::Stored);
+    assert_eq!(bench.finished, [stored(9), stored(1), (0, OVERLOADED)]);
+    assert!(bench.writer.is_idle());
+}
+
+/// A fleet of which every record is refused, at a database that manages few of them in time.
+#[test]
+fn every_batch_is_stored_though_every_record_is_refused() {
+    let mut bench = Bench::new(Settings::default());
+    for id in 0..20 {
+        bench.submit(batch(id, 0..50));
+    }
+    while let Some(work) = &bench.at_store {
+        let refused = work.rows_len() as u64;
+        match (work.is_careful(), refused) {
+            (false, _) => bench.refuse(),
+            (true, 50..) => bench.done(WriteResult::Failed),
+            (true, _) => bench.done(WriteResult::Committed { refused }),
+        };
+        bench.wait();
+    }
+    assert_eq!(bench.finished.len(), 20);
+    let is_stored = |(_, outcome): &(u64, BatchOutcome)| *outcome == BatchOutcome::Stored;
+    assert!(bench.finished.iter().all(is_stored), "{:?}", bench.finished);
+    assert_eq!(bench.writer.counters().of(Counter::RecordsRefused), 1_000);
 }
 
 #[test]
@@ -341,8 +500,8 @@ fn lines_of_sessions_are_kept_within_bounds() {
     }
     bench.now_ms = 10;
     bench.apply(Input::Tick);
-    bench.done(WriteResult::Committed);
-    let kept = bench.done(WriteResult::Committed);
+    bench.done(COMMITTED);
+    let kept = bench.done(COMMITTED);
     assert_eq!(kept.presence, [attached(4), attached(5)]);
     assert_eq!(bench.writer.counters().of(Counter::PresenceDropped), 3);
 }
@@ -357,9 +516,19 @@ struct Store {
 }
 
 impl Store {
+    /// How many of the rows it refuses.
+    fn refused(&self, wrote: &Wrote) -> u64 {
+        let is_refused = |seq: &&i64| self.poison.contains(seq);
+        wrote.seqs.iter().filter(is_refused).count() as u64
+    }
+
     fn commit(&mut self, wrote: &Wrote) {
-        self.rows.extend(&wrote.seqs);
-        self.dead.extend(wrote.set_aside.iter().map(|(seq, _)| seq));
+        for seq in &wrote.seqs {
+            match self.poison.contains(seq) {
+                true => self.dead.insert(*seq),
+                false => self.rows.insert(*seq),
+            };
+        }
         self.presence.extend(&wrote.presence);
     }
 
@@ -376,7 +545,8 @@ impl Store {
     }
 }
 
-/// Random batches against a store that commits, fails, fails after the commit, refuses or hangs.
+/// Random batches against a store that commits, fails, fails after the commit, refuses, hangs, or
+/// manages few refused records in time.
 /// Whatever happens, a batch that is said to be stored is; every batch is finished once; when the
 /// faults stop, everything is.
 fn run(seed: u64) {
@@ -384,6 +554,7 @@ fn run(seed: u64) {
     let mut store = Store::default();
     let mut bench = Bench::new(Settings {
         group_rows_max: rng.random_range(1..40),
+        careful_rows_max: rng.random_range(1..20),
         queue_bytes_max: rng.random_range(100..20_000),
         keep_ms_max: rng.random_range(50..5_000),
         ..Settings::default()
@@ -392,6 +563,9 @@ fn run(seed: u64) {
     let (mut next_seq, mut account) = (0, 0);
     let (mut checked, mut largest) = (0, 0);
     let queue_bytes_max = bench.writer.settings.queue_bytes_max;
+    let careful_rows_max = bench.writer.settings.careful_rows_max;
+    let poison = if rng.random_bool(0.1) { 0.9 } else { 0.02 };
+    let (refused_in_time, mut told) = (rng.random_range(1..5), 0);
 
     for step in 0..400 {
         let faults_are_over = step >= 300;
@@ -401,7 +575,7 @@ fn run(seed: u64) {
             next_seq = seqs.end;
             store
                 .poison
-                .extend(seqs.clone().filter(|_| rng.random_bool(0.02)));
+                .extend(seqs.clone().filter(|_| rng.random_bool(poison)));
             let mut batch = batch(id, seqs.clone());
             account += 1;
             batch.presence.push(attached(account));
@@ -413,13 +587,15 @@ fn run(seed: u64) {
             bench.submit(batch);
         } else if bench.at_store.is_some() {
             let wrote = look(bench.at_store.as_ref().unwrap());
-            let is_poisoned = wrote.seqs.iter().any(|seq| store.poison.contains(seq));
+            assert!(!wrote.is_careful || wrote.seqs.len() <= careful_rows_max);
+            let refused = store.refused(&wrote);
             let fate = rng.random_range(0..10);
-            if is_poisoned {
+            if refused > 0 && !wrote.is_careful {
                 bench.refuse();
-            } else if faults_are_over || fate < 6 {
+            } else if refused <= refused_in_time && (faults_are_over || fate < 6) {
                 store.commit(&wrote);
-                bench.done(WriteResult::Committed);
+                told += refused;
+                bench.done(WriteResult::Committed { refused });
             } else {
                 // The outcome of a COMMIT may be unknown.
                 if fate == 6 {
@@ -446,11 +622,15 @@ fn run(seed: u64) {
     bench.wait();
     while bench.at_store.is_some() {
         let wrote = look(bench.at_store.as_ref().unwrap());
-        if wrote.seqs.iter().any(|seq| store.poison.contains(seq)) {
+        let refused = store.refused(&wrote);
+        if refused > 0 && !wrote.is_careful {
             bench.refuse();
+        } else if refused > refused_in_time {
+            bench.done(WriteResult::Failed);
         } else {
             store.commit(&wrote);
-            bench.done(WriteResult::Committed);
+            told += refused;
+            bench.done(WriteResult::Committed { refused });
         }
         bench.wait();
     }
@@ -467,7 +647,7 @@ fn run(seed: u64) {
         finished.iter().eq(seqs_of.keys()),
         "every batch is finished"
     );
-    assert!(store.dead.is_subset(&store.poison));
+    assert_eq!(bench.writer.counters().of(Counter::RecordsRefused), told);
     for account in 1..account {
         let expected = [attached(account), ended(account)];
         assert_eq!(store.lines(account), expected, "session of {account}");

@@ -55,7 +55,7 @@ impl Store {
             }
         }
         commit(&world, work);
-        WriteResult::Committed
+        WriteResult::Committed { refused: 0 }
     }
 }
 

@@ -66,9 +66,7 @@ impl Fingerprint {
                 for (row, payload) in work.rows() {
                     self.row(row, payload);
                 }
-                if let Some((row, payload, _)) = work.set_aside() {
-                    self.row(row, payload);
-                }
+                self.word(work.is_careful().into());
             }
             // The few, whatever they are.
             event => self.debug(event),

@@ -96,6 +96,13 @@ impl Unattached {
     }
 }
 
+/// Records that are written carefully at a time: fewer than usual in some runs, so that there are more
+/// than that at once although they are short.
+pub fn careful_rows_max(plan: &Plan) -> usize {
+    let usual = writer::Settings::default().careful_rows_max;
+    plan.batch_rows_max.clamp(usual / 4, usual)
+}
+
 #[derive(Debug)]
 pub struct ShardThread {
     pub core: Shard,
@@ -192,7 +199,13 @@ impl LogicNode {
             conns: Slab::new(),
             lingering: Lingering::new(LINGERING_MAX),
             shards,
-            writer: Writer::new(writer::Settings::default(), !seed),
+            writer: Writer::new(
+                writer::Settings {
+                    careful_rows_max: careful_rows_max(plan),
+                    ..writer::Settings::default()
+                },
+                !seed,
+            ),
             writer_timer: Timer::default(),
             places: BTreeMap::new(),
             unattached: BTreeMap::new(),

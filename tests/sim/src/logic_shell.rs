@@ -905,7 +905,7 @@ impl World {
         fate: Fate,
     ) -> Result<WriteResult, Broken> {
         let mut new = vec![];
-        let result = self.store.write(node, work, fate, &mut new)?;
+        let result = self.store.write(node, work, fate, &mut new);
         if let WriteResult::Refused { .. } = &result {
             self.model.store_refused(self.now_ms);
         }

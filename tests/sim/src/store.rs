@@ -6,14 +6,13 @@ use std::ops::RangeInclusive;
 
 use common::epoch::Epoch;
 use common::ids::AccountId;
-use logic_server::batch::Presence;
+use logic_server::batch::{Presence, Row};
 use logic_server::store::refusal::SqliteCode;
 use logic_server::writer::{Work, WriteResult};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use simulator::digest::digest;
 
-use crate::model::Broken;
 use crate::plan::{Class, Faults};
 
 /// The primary key of every telemetry table.
@@ -208,50 +207,33 @@ impl Store {
     }
 
     /// Carries out a transaction of a node. Rows that are new are appended to `new`.
-    ///
-    /// # Errors
-    /// P3: a record is set aside that was never refused.
     pub fn write(
         &mut self,
         node: usize,
         work: &Work,
         fate: Fate,
         new: &mut Vec<(Key, Stored)>,
-    ) -> Result<WriteResult, Broken> {
+    ) -> WriteResult {
         let mut outcome = fate.outcome;
         if fate.crashes != self.crashes && outcome == Outcome::Commit {
             outcome = self.unheard();
         }
-        let is_refused = |store: &Self, seq| store.refuses(millis(seq));
-        let poison = work
-            .rows()
-            .any(|(row, _)| row.flaw.is_none() && is_refused(self, row.seq));
-        if poison && !matches!(outcome, Outcome::Refuse(_)) {
-            outcome = Outcome::Refuse(SqliteCode::CONSTRAINT_CHECK);
+        let refused = work.rows().filter(|(row, _)| self.refuses(row)).count() as u64;
+        if refused > 0 && !matches!(outcome, Outcome::Refuse(_)) {
             self.came.insert(Class::Poison);
+            if !work.is_careful() {
+                outcome = Outcome::Refuse(SqliteCode::CONSTRAINT_CHECK);
+            }
         }
         if let Outcome::Refuse(code) = outcome {
-            return Ok(match code.refuses_the_value() {
+            return match code.refuses_the_value() {
                 true => WriteResult::Refused {
                     why: format!("{code:?}"),
                 },
                 false => WriteResult::Failed,
-            });
+            };
         }
-        if let Some((row, ..)) = work.set_aside()
-            && !is_refused(self, row.seq)
-        {
-            return Err(Broken(format!(
-                "P3: {row:?} is set aside, and nobody refused it"
-            )));
-        }
-        let rows = work
-            .rows()
-            .map(|(row, payload)| (row, payload, row.flaw.is_some()));
-        let aside = work
-            .set_aside()
-            .map(|(row, payload, _)| (row, payload, true));
-        for (row, payload, is_dead_letter) in rows.chain(aside) {
+        for (row, payload) in work.rows() {
             let key = Key {
                 account_id: row.account_id,
                 seq: millis(row.seq),
@@ -259,7 +241,7 @@ impl Store {
             };
             let stored = Stored {
                 digest: digest(key.recorded_at_ms, row.kind, payload),
-                is_dead_letter,
+                is_dead_letter: row.flaw.is_some() || self.refuses(row),
             };
             // ON CONFLICT DO NOTHING: the first is kept.
             if let Entry::Vacant(entry) = self.rows.entry(key) {
@@ -268,10 +250,10 @@ impl Store {
             }
         }
         self.write_sessions(node, work);
-        Ok(match outcome {
-            Outcome::Commit => WriteResult::Committed,
+        match outcome {
+            Outcome::Commit => WriteResult::Committed { refused },
             Outcome::Refuse(_) | Outcome::Unheard => WriteResult::Failed,
-        })
+        }
     }
 
     /// All that attached, then all that ended, as the statements have it: of a key that is there the
@@ -346,9 +328,10 @@ impl Store {
     }
 
     /// Which records it never takes as what they claim to be: always the same ones.
-    fn refuses(&self, seq: u64) -> bool {
-        let scattered = seq.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        scattered % 1_000 < u64::from(self.faults.of_1000(Class::Poison))
+    fn refuses(&self, row: &Row) -> bool {
+        let scattered = millis(row.seq).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let is_poison = scattered % 1_000 < u64::from(self.faults.of_1000(Class::Poison));
+        row.flaw.is_none() && is_poison
     }
 }
 

@@ -10,6 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::inquest;
+use crate::logic;
 use crate::marks::Marks;
 use crate::parallel::{self, Next};
 use crate::plan::{Class, Overrides, Plan};
@@ -328,20 +329,23 @@ fn large(seed: u64, overrides: &Overrides) -> Plan {
     plan
 }
 
-/// Transactions until a record that the store refuses is alone: halves of some thousand rows.
-const WRITES_PER_REFUSED: u64 = 12;
+/// Tried as a whole, then written carefully.
+const WRITES_PER_REFUSED_GROUP: u64 = 2;
 
 /// How long faults may last so that what they leave behind can be done within the heal: one writer
-/// of each logic server splits around every record that the store refuses, at the store's pace.
+/// of each logic server writes the records around those that the store refuses in small groups, at the
+/// store's pace.
 fn longest_ms(plan: &Plan) -> u64 {
     let records_per_ms = f64::from(plan.devices) / f64::from(plan.report_interval_ms.max(1));
     let write_ms = (plan.store_ms.start() + plan.store_ms.end()) / 2;
     let refused = f64::from(plan.faults.of_1000(Class::Poison)) / 1_000.0;
-    let splitting = records_per_ms * refused * (WRITES_PER_REFUSED * write_ms) as f64
+    let group_rows = logic::careful_rows_max(plan) as f64 / 2.0;
+    let groups_per_ms = records_per_ms * refused.min(1.0 / group_rows);
+    let writing = groups_per_ms * (WRITES_PER_REFUSED_GROUP * write_ms) as f64
         / f64::from(plan.logic_servers);
-    let by_splitting_ms = plan.heal_ms as f64 / 3.0 / splitting.max(1e-9);
+    let by_writing_ms = plan.heal_ms as f64 / 3.0 / writing.max(1e-9);
     let by_records_ms = RECORDS_MAX as f64 / records_per_ms;
-    (by_splitting_ms.min(by_records_ms) as u64).max(LARGE_FAULTS_MS_MIN)
+    (by_writing_ms.min(by_records_ms) as u64).max(LARGE_FAULTS_MS_MIN)
 }
 
 #[cfg(test)]
@@ -368,11 +372,13 @@ mod tests {
         plan.report_interval_ms = 1_000;
         plan.store_ms = 1..=199;
         plan.logic_servers = 1;
+        plan.batch_rows_max = 5_000;
         let refused = plan.faults.of_1000(Class::Poison);
-        // One record a ms, so many of 1,000 refused, each for 1.2 s at the store.
+        // One record a ms, so many of 1,000 refused, each group of 256 around one for 0.2 s at the store.
         let most_ms = longest_ms(&plan);
-        let splitting_ms = most_ms * u64::from(refused) * 1_200 / 1_000;
-        assert!(splitting_ms <= 300_000 || most_ms == LARGE_FAULTS_MS_MIN);
+        let groups = (most_ms * u64::from(refused) / 1_000).min(most_ms / 256);
+        assert!(groups * 200 <= 300_000 && most_ms > LARGE_FAULTS_MS_MIN);
+        assert!(most_ms < RECORDS_MAX || refused <= 3);
         plan.faults.keep(&[]);
         assert_eq!(longest_ms(&plan), RECORDS_MAX);
     }

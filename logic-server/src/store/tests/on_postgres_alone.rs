@@ -45,7 +45,7 @@ async fn a_day_gets_its_partition_before_it_comes_and_whoever_was_there_first_is
     ] {
         put_at(&mut batch, seq, at_ms);
     }
-    assert_eq!(bench.write(batch).await, WriteResult::Committed);
+    assert_eq!(bench.write(batch).await, COMMITTED);
     let early = [
         "1 _undated",
         "2 _default",
@@ -80,7 +80,7 @@ async fn a_day_gets_its_partition_before_it_comes_and_whoever_was_there_first_is
     let mut again = empty();
     put_at(&mut again, 3, in_days(0));
     put_at(&mut again, 6, in_days(5));
-    assert_eq!(bench.write(again).await, WriteResult::Committed);
+    assert_eq!(bench.write(again).await, COMMITTED);
     assert_eq!(places(&bench).await, moved);
     let later = now_ms + 3 * DAY_MS.cast_unsigned();
     assert_eq!(partitions.ensure(later).await.unwrap(), 15);
@@ -112,7 +112,7 @@ async fn partitions_are_made_once_while_others_write() {
             put_at(&mut batch, seq, now_ms.cast_signed() + (seq % 5) * DAY_MS);
             put(&mut batch, 1, 1_000 + seq, Fuel::KIND, &[0; 14]);
             // A deadlock would be one, and would be written again.
-            assert_eq!(other.write(batch).await, WriteResult::Committed);
+            assert_eq!(other.write(batch).await, COMMITTED);
         }
     };
     let (one, two, ()) = tokio::join!(partitions.ensure(now_ms), others.ensure(now_ms), writes);
@@ -136,14 +136,43 @@ async fn a_partition_that_is_missing_is_no_fault_of_the_record() {
     bench
         .run("ALTER TABLE telemetry_custom DETACH PARTITION telemetry_custom_default")
         .await;
-    let mut batch = empty();
-    put_at(&mut batch, 1, 1_700_000_000_000);
-    let work = work(batch);
-    assert_eq!(bench.store.write(&work).await, WriteResult::Failed);
+    let works = [work as fn(Batch) -> Work, careful].map(|work| {
+        let mut batch = empty();
+        put_at(&mut batch, 1, 1_700_000_000_000);
+        work(batch)
+    });
+    for work in &works {
+        assert_eq!(bench.store.write(work).await, WriteResult::Failed);
+    }
+    assert_eq!(bench.count("dead_letter").await, 0);
     bench
         .run("ALTER TABLE telemetry_custom ATTACH PARTITION telemetry_custom_default DEFAULT")
         .await;
-    assert_eq!(bench.store.write(&work).await, WriteResult::Committed);
+    for work in &works {
+        assert_eq!(bench.store.write(work).await, COMMITTED);
+    }
+}
+
+/// On its way into the staging table already, which is made like the table.
+#[tokio::test]
+async fn of_a_careful_work_what_copy_refuses_is_set_aside() {
+    let bench = Bench::postgres().await;
+    bench
+        .run("ALTER TABLE telemetry_custom ALTER COLUMN channel SET NOT NULL")
+        .await;
+    let mut batch = empty();
+    for seq in 0..40 {
+        match seq % 9 {
+            3 => put(&mut batch, 1, seq, 200, &[1]),
+            _ => put_record(&mut batch, 1, seq, custom(1)),
+        }
+    }
+    let written = bench.store.write(&careful(batch)).await;
+    assert_eq!(written, WriteResult::Committed { refused: 5 });
+    assert_eq!(bench.count("telemetry_custom").await, 35);
+    let set_aside = "SELECT seq || '' FROM dead_letter ORDER BY seq";
+    let set_aside = bench.rows(set_aside).await;
+    assert_eq!(set_aside, ["3", "12", "21", "30", "39"]);
 }
 
 #[tokio::test]
@@ -218,10 +247,13 @@ async fn a_write_that_is_given_up_leaves_nothing_behind() {
     let mut batch = empty();
     put_record(&mut batch, 1, 1, custom(1));
     put(&mut batch, 1, 2, Fuel::KIND, &[0; 14]);
-    let work = work(batch);
+    let mut again = empty();
+    put_record(&mut again, 1, 1, custom(1));
+    let (work, careful) = (work(batch), careful(again));
     let hurried = bench.hurried();
-    for _ in 0..10 {
+    for _ in 0..5 {
         assert_eq!(hurried.write(&work).await, WriteResult::Failed);
+        assert_eq!(hurried.write(&careful).await, WriteResult::Failed);
     }
     // The server notices within a second that nobody waits for them any more.
     let deadline = Instant::now() + PATIENCE;
@@ -238,7 +270,7 @@ async fn a_write_that_is_given_up_leaves_nothing_behind() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     lock.rollback().await.unwrap();
-    assert_eq!(bench.store.write(&work).await, WriteResult::Committed);
+    assert_eq!(bench.store.write(&work).await, COMMITTED);
     assert_eq!(bench.count("telemetry_custom").await, 1);
     assert_eq!(bench.count("telemetry_fuel").await, 1);
 }
@@ -252,7 +284,7 @@ async fn a_server_that_stands_still_fails_in_time_and_takes_it_later() {
     let mut batch = empty();
     (0..20_000).for_each(|seq| put_record(&mut batch, 1, seq, custom(1)));
     let work = work(batch);
-    assert_eq!(bench.write(empty()).await, WriteResult::Committed);
+    assert_eq!(bench.write(empty()).await, COMMITTED);
     server.freeze().unwrap();
     for _ in 0..3 {
         let begun = Instant::now();
@@ -260,7 +292,7 @@ async fn a_server_that_stands_still_fails_in_time_and_takes_it_later() {
         assert!(begun.elapsed() < PATIENCE);
     }
     server.thaw().unwrap();
-    assert_eq!(bench.store.write(&work).await, WriteResult::Committed);
+    assert_eq!(bench.store.write(&work).await, COMMITTED);
     assert_eq!(bench.count("telemetry_custom").await, 20_000);
 }
 
@@ -292,7 +324,7 @@ async fn a_crash_of_the_database_loses_nothing_and_doubles_nothing() {
             Some(result) => result,
             None => write.await,
         };
-        while result != WriteResult::Committed {
+        while result != COMMITTED {
             assert!(crashed && result == WriteResult::Failed, "{result:?}");
             assert!(Instant::now() < deadline);
             failed += 1;
@@ -327,7 +359,7 @@ async fn a_database_that_is_read_only_or_full_of_clients_fails_and_takes_it_late
     }
     read_only("off");
     let deadline = Instant::now() + PATIENCE;
-    while bench.store.write(&work).await != WriteResult::Committed {
+    while bench.store.write(&work).await != COMMITTED {
         assert!(Instant::now() < deadline, "it is still read-only");
     }
 
@@ -346,7 +378,7 @@ async fn a_database_that_is_read_only_or_full_of_clients_fails_and_takes_it_late
     assert_eq!(full.store.write(&work).await, WriteResult::Failed);
     drop(others);
     let deadline = Instant::now() + PATIENCE;
-    while full.store.write(&work).await != WriteResult::Committed {
+    while full.store.write(&work).await != COMMITTED {
         assert!(Instant::now() < deadline, "it is still full");
     }
     assert_eq!(full.count("telemetry_custom").await, 1);

@@ -17,7 +17,18 @@ async fn a_database_that_is_locked_or_full_fails_and_takes_it_later() {
     let mut large = empty();
     (0..5_000).for_each(|seq| put_record(&mut large, 2, seq, custom(1)));
     assert_eq!(bench.write(large).await, WriteResult::Failed, "disk full");
-    assert_eq!(bench.store.write(&work).await, WriteResult::Committed);
+    // Nothing of it is set aside for that.
+    sqlx::query("PRAGMA max_page_count = 1")
+        .execute(bench.database.sqlite().unwrap().writer())
+        .await
+        .unwrap();
+    let mut large = empty();
+    (0..500).for_each(|seq| put(&mut large, 2, seq, 200, &[0; 200]));
+    let result = bench.store.write(&careful(large)).await;
+    assert_eq!(result, WriteResult::Failed, "disk full");
+    assert_eq!(bench.count("dead_letter").await, 0);
+    assert_eq!(bench.count("telemetry_custom").await, 0);
+    assert_eq!(bench.store.write(&work).await, COMMITTED);
 
     // Given up at its deadline: the connection serves the next all the same.
     let hurried = bench.hurried();
@@ -31,7 +42,7 @@ async fn a_database_that_is_locked_or_full_fails_and_takes_it_later() {
         .unwrap();
     assert_eq!(hurried.write(&work).await, WriteResult::Failed);
     drop(held);
-    assert_eq!(bench.store.write(&work).await, WriteResult::Committed);
+    assert_eq!(bench.store.write(&work).await, COMMITTED);
     assert_eq!(bench.count("telemetry_custom").await, 1);
 }
 

@@ -111,10 +111,11 @@ pub(super) fn of_write(
     fate: Fate,
     result: &WriteResult,
 ) -> Line {
-    let (mut rows, concerns) = rows(work.rows().map(|(row, _)| row));
-    if let Some((row, _, reason)) = work.set_aside() {
-        rows = format!("account {} seq {} aside: {reason}", row.account_id, row.seq);
-    }
+    let (rows, concerns) = rows(work.rows().map(|(row, _)| row));
+    let carefully = match work.is_careful() {
+        true => "carefully, ",
+        false => "",
+    };
     let as_drawn = match fate.commits() {
         true => String::new(),
         false => format!(" ({fate:?})"),
@@ -123,7 +124,7 @@ pub(super) fn of_write(
         who: format!("{by}.writer"),
         sign: leg.sign(),
         whom: "store".into(),
-        what: format!("{result:?}{as_drawn}: {rows}"),
+        what: format!("{result:?}{as_drawn}: {carefully}{rows}"),
         concerns,
     }
 }
