@@ -10,7 +10,7 @@ use common::config::process::{
 };
 use common::database::DatabaseSettings;
 use common::key_files::{CLUSTER, MASTER, OPERATOR};
-use common::link::{HANDSHAKES_MAX, KeyError, Keys, LINKS_MAX, read_keys, read_secret};
+use common::link::{HANDSHAKES_MAX, KeyError, Keys, Role, links_max, read_keys, read_secret};
 use common::logging::LogSettings;
 use common::metrics::MetricsSettings;
 use common::process::clock;
@@ -22,7 +22,7 @@ use crate::settings::Settings;
 
 /// Descriptors for those who link to it: balancers, other conn servers, whoever operates. Those that it dials
 /// come on top.
-const LINKS: u64 = (LINKS_MAX + HANDSHAKES_MAX) as u64;
+const LINKS: u64 = (links_max(Role::Conn) + HANDSHAKES_MAX) as u64;
 
 /// What the file and the environment say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -142,8 +142,8 @@ mod tests {
     fn places_are_what_the_descriptors_allow() {
         let mut config = Config::default();
         assert_eq!(config.places(None), Ok(10_000));
-        // 64 for the process, 128 and 5,000 pending for the logic server.
-        assert_eq!(config.places(Some(8_192)), Ok(3_000));
+        // 64 for the process; 64, 192 for links and 5,000 pending for the logic server.
+        assert_eq!(config.places(Some(8_192)), Ok(2_872));
         config.logic_server.max_connections = Some(10_000);
         let told = config.places(Some(8_192)).unwrap_err();
         assert!(

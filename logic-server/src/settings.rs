@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use common::config::SourceCheck;
 use common::device::limit;
-use common::link::is_public;
+use common::link::{HANDSHAKES_MAX, Role, is_public, links_max};
 use serde::Deserialize;
 
 use crate::batch;
@@ -17,9 +17,9 @@ use crate::writer;
 /// Where nothing else is known of the machine, a logic server holds this many devices.
 const CONNECTIONS_DEFAULT: u32 = 10_000;
 
-/// Descriptors that it needs whatever its limits are: listeners, epoll and eventfd of each loop,
-/// the reserve of the gate, control links, the database's files.
-const DESCRIPTORS_FIXED: u64 = 128;
+/// Descriptors that it needs whatever its limits are: 64 for listeners, epoll and eventfd of each loop, the
+/// reserve of the gate and the database's files; and those for links.
+const DESCRIPTORS_FIXED: u64 = 64 + (links_max(Role::Logic) + HANDSHAKES_MAX) as u64;
 
 /// The longest that a device waits, whatever it is told.
 const WAIT_MS_MAX: u64 = 3_600_000;

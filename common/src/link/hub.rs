@@ -28,8 +28,14 @@ use crate::ids::NodeName;
 use crate::logging::repeats::Repeats;
 use crate::millis::millis;
 
-/// Links at once; a further peer is turned away until one ends.
-pub const LINKS_MAX: usize = 1_024;
+/// Links at once that a server of this role has; a further peer is turned away until one ends. Only conn
+/// servers dial a logic server.
+pub const fn links_max(role: Role) -> usize {
+    match role {
+        Role::Logic => 128,
+        _ => 1_024,
+    }
+}
 
 /// Peers in their handshake at once; a further one is turned away.
 pub const HANDSHAKES_MAX: usize = 64;
@@ -408,7 +414,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, roles: Arc<[Role]>) 
             shared.refused_peer(address, "too many handshakes at once");
             continue;
         };
-        if shared.read_table().links.len() >= LINKS_MAX {
+        if shared.read_table().links.len() >= links_max(shared.identity.role) {
             shared.refused_peer(address, "too many links");
             continue;
         }

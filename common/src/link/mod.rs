@@ -32,7 +32,7 @@ mod wire;
 
 pub use call::{CallError, Caller, call, node_name};
 pub use dialler::{ATTEMPT_MS_MAX, Dialler};
-pub use hub::{HANDSHAKES_MAX, Hub, HubSettings, LINKS_MAX};
+pub use hub::{HANDSHAKES_MAX, Hub, HubSettings, links_max};
 pub use keys::{Key, KeyError, KeyId, Keys, read_keys, read_secret, secret_from_hex, write_key};
 pub use liveness::{PAUSE_MS_MAX, SILENT_MS_MAX};
 pub use peer::{Class, LinkEvent, LinkId, Peer, Role, is_public};

@@ -289,6 +289,9 @@ impl Model {
                     version: granted.account_version,
                 };
                 self.current.insert(seed.account_id, current);
+                // By a grant that was repeated. The end of its first session was told, or it would not be
+                // the newest now.
+                self.old.retain(|it| *it != (seed.account_id, seed.epoch));
                 Due::Admitted(conn, seed.account_id, seed.epoch, unread)
             }
             Effect::EndSession {

@@ -31,6 +31,13 @@ impl Rounds {
         self.waiting.push_back(slot);
     }
 
+    /// One whose device has closed its side: what is left has an end, and is to be read before an answer
+    /// to it meets nobody, for then the kernel throws the rest away.
+    pub(super) fn push_closed(&mut self, slot: Slot) {
+        self.waiting.push_front(slot);
+        self.due += 1;
+    }
+
     /// The next one that is to be read now.
     pub(super) fn next(&mut self, now_ms: u64) -> Option<Slot> {
         if self.due == 0 && now_ms >= self.next_at_ms {
@@ -80,6 +87,17 @@ mod tests {
         assert_eq!(all_due(&mut rounds, 1_020), [1]);
         assert!(rounds.is_empty());
         assert_eq!(rounds.next_deadline(), None);
+    }
+
+    #[test]
+    fn whoever_has_closed_does_not_wait() {
+        let mut rounds = Rounds::default();
+        rounds.push(Slot(1), 1_000);
+        rounds.push_closed(Slot(2));
+        assert_eq!(rounds.next_deadline(), Some(0));
+        assert_eq!(all_due(&mut rounds, 1_000), [2]);
+        assert_eq!(rounds.next_deadline(), Some(1_010));
+        assert_eq!(all_due(&mut rounds, 1_010), [1]);
     }
 
     #[test]

@@ -160,7 +160,8 @@ impl ShardLoop {
             }
             if let Some(socket) = self.slots.get_mut(slot.index()) {
                 socket.closed |= event.is_read_closed();
-                if !socket.queued && socket::is_readable(event) {
+                let waits = socket.queued && !socket.closed;
+                if !waits && socket::is_readable(event) {
                     self.read(slot, now);
                 }
             }
@@ -250,7 +251,10 @@ impl ShardLoop {
                     let is_full = count == self.buffer.len();
                     if is_full {
                         socket.queued = true;
-                        self.again.push(slot, now.ms);
+                        match socket.closed {
+                            true => self.again.push_closed(slot),
+                            false => self.again.push(slot, now.ms),
+                        }
                     }
                     // Behind the last bytes is the end, and no further edge tells of it.
                     let ends = socket.closed && !is_full;

@@ -82,8 +82,8 @@ pub struct ConnNode {
     /// For the task that writes, and whether it is at one.
     errands: VecDeque<Request>,
     is_writing: bool,
-    /// Of each Login that is not answered, how far its clock was off from ours.
-    asked: BTreeMap<(LinkId, u64), u64>,
+    /// Of each Login that is not answered, when it was sent by its clock, and when it came by ours.
+    asked: BTreeMap<(LinkId, u64), (u64, u64)>,
 }
 
 impl ConnNode {
@@ -373,9 +373,9 @@ impl World {
         if let Message::Login(login) = message
             && let Ok(login) = Login::decode_body(&login.body)
         {
-            let unix_ms = self.now(Process::conn(index)).unix_ms;
-            let skew_ms = login.sent_at_ms.abs_diff(unix_ms);
-            self.conns[index].asked.insert((link, id), skew_ms);
+            let came_unix_ms = self.now(Process::conn(index)).unix_ms;
+            let asked = (login.sent_at_ms, came_unix_ms);
+            self.conns[index].asked.insert((link, id), asked);
         }
         if let Message::Login(_) = message {
             self.model.decision_asked(index, link, id, self.now_ms);
@@ -391,21 +391,25 @@ impl World {
         id: u64,
         body: &[u8],
     ) -> Result<(), Broken> {
-        let Some(skew_ms) = self.conns[index].asked.remove(&(link, id)) else {
+        let Some((sent_at_ms, came_unix_ms)) = self.conns[index].asked.remove(&(link, id)) else {
             return Ok(());
         };
         let Ok(reply) = LoginReply::decode_body(body) else {
             return Err(Broken("the cluster sent a wrong LoginReply".into()));
         };
+        // It is judged when the account was found, some time after it came, and before now.
+        let unix_ms = self.now(Process::conn(index)).unix_ms;
+        let skews_ms = [came_unix_ms, unix_ms].map(|at_ms| at_ms.abs_diff(sent_at_ms));
         let is_wrong = match reply.status() {
-            // It is judged when the account was found, up to a second after it came.
-            LoginStatus::Ok => skew_ms > SKEW_MS_MAX + 1_000,
-            LoginStatus::ClockSkew => skew_ms + 1_000 < SKEW_MS_MAX,
+            LoginStatus::Ok => skews_ms.iter().all(|skew_ms| *skew_ms > SKEW_MS_MAX),
+            LoginStatus::ClockSkew => skews_ms.iter().all(|skew_ms| *skew_ms <= SKEW_MS_MAX),
             _ => false,
         };
         match is_wrong {
             true => Err(Broken(format!(
-                "contract: a clock that is {skew_ms} ms off is answered {:?}",
+                "contract: a clock that was {} and is {} ms off is answered {:?}",
+                skews_ms[0],
+                skews_ms[1],
                 reply.status()
             ))),
             false => Ok(()),
