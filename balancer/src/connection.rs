@@ -1,9 +1,9 @@
 //! The task of one device at the door: moves its bytes; what they come to says [`crate::visit`].
 
-use common::millis::millis;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use common::millis::millis;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};

@@ -9,14 +9,14 @@ use common::device::code::CommandStatus;
 use common::device::command::cluster_code;
 use common::ids::AccountName;
 use common::link::message::{AccountCommand, CommandAnswer, Order};
+use common::millis::millis;
+use common::process::EXIT_FAILED;
+use common::process::clock::unix_ms;
 use serde::Serialize;
 
 use crate::operator::{
     EXIT_NOT_ATTACHED, EXIT_NOT_OK, Failure, Operator, Target, json_line, unexpected,
 };
-use common::millis::millis;
-use common::process::EXIT_FAILED;
-use common::process::clock::unix_ms;
 
 /// The cluster waits no longer for a device.
 const WAIT_MAX: Duration = Duration::from_secs(600);

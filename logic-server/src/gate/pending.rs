@@ -93,7 +93,9 @@ impl Pending {
         if after.is_none() {
             self.by_source.remove(&source);
         }
-        before.map(|rank| self.by_count.remove(&rank));
+        if let Some(rank) = before {
+            self.by_count.remove(&rank);
+        }
         self.by_count.extend(after);
     }
 

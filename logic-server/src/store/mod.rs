@@ -100,7 +100,11 @@ impl Store {
                 }
                 return WriteResult::Committed { refused };
             }
-            Ok(Err(Failure::Refused(why))) => return WriteResult::Refused { why },
+            Ok(Err(Failure::Refused(why))) => {
+                // Each record's own stands in dead_letter; that of lines of `sessions` nowhere else.
+                tracing::debug!(why, "the database refuses a value");
+                return WriteResult::Refused { why };
+            }
             Ok(Err(Failure::Database(error))) => error.to_string(),
             Err(_) => format!("no answer within {:?}", self.write_deadline),
         };

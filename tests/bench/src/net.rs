@@ -34,6 +34,16 @@ pub(crate) fn wait(poll: &mut Poll, events: &mut Events, timeout: Option<Duratio
     }
 }
 
+/// Has the poll tell of bytes for each of them, by its number.
+pub(crate) fn watch_each(registry: &Registry, streams: &mut [TcpStream]) -> Result<()> {
+    for (index, stream) in streams.iter_mut().enumerate() {
+        registry
+            .register(stream, Token(index), Interest::READABLE)
+            .tried("register a connection")?;
+    }
+    Ok(())
+}
+
 /// Hands over every connection that waits to be accepted.
 pub(crate) fn accept_each(
     listener: &TcpListener,

@@ -10,11 +10,11 @@ use common::device::message::FromCluster;
 use common::device::record::{Gps, Record};
 use common::device::telemetry::TelemetryWriter;
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
 use crate::clock;
 use crate::error::{BenchError, Result, Tried as _};
-use crate::net::{is_not_yet, wait};
+use crate::net::{is_not_yet, wait, watch_each};
 
 const TICK: Duration = Duration::from_millis(100);
 const BUFFER_BYTES: usize = 4_096;
@@ -51,20 +51,18 @@ struct Session {
 
 impl Bursts {
     /// Over these connections; `frames_in_burst` is not more than the window.
-    pub(crate) fn new(streams: Vec<TcpStream>, frames_in_burst: usize) -> Result<Self> {
+    pub(crate) fn new(mut streams: Vec<TcpStream>, frames_in_burst: usize) -> Result<Self> {
         let poll = Poll::new().tried("poll")?;
-        let mut sessions = Vec::with_capacity(streams.len());
-        for (index, mut stream) in streams.into_iter().enumerate() {
-            poll.registry()
-                .register(&mut stream, Token(index), Interest::READABLE)
-                .tried("register a connection")?;
-            sessions.push(Session {
+        watch_each(poll.registry(), &mut streams)?;
+        let sessions = streams
+            .into_iter()
+            .map(|stream| Session {
                 stream,
                 seq: 1,
                 open: 0,
                 received: Vec::new(),
-            });
-        }
+            })
+            .collect();
         Ok(Self {
             poll,
             sessions,

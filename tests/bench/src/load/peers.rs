@@ -81,7 +81,7 @@ fn flood(mut stream: TcpStream, reads: bool, ends: &Arc<AtomicBool>) -> Result<u
             replies.set_read_timeout(Some(LOOK)).tried("use a socket")?;
             let ends = ends.clone();
             Some(std::thread::spawn(move || {
-                // As the thread that made it.
+                // As nice as the thread that made it.
                 let mut buffer = vec![0; 1 << 16];
                 while !ends.load(Ordering::Relaxed) {
                     match replies.read(&mut buffer) {

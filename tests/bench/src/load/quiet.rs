@@ -8,10 +8,10 @@ use common::device::kind;
 use common::device::message::FromDevice;
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
 use crate::error::{BenchError, Result, Tried as _};
-use crate::net::{is_not_yet, wait};
+use crate::net::{is_not_yet, wait, watch_each};
 
 /// Between two heartbeats of the fleet.
 const PACE: Duration = Duration::from_millis(1);
@@ -35,20 +35,18 @@ struct Session {
 }
 
 impl Quiet {
-    pub(crate) fn new(streams: Vec<TcpStream>) -> Result<Self> {
+    pub(crate) fn new(mut streams: Vec<TcpStream>) -> Result<Self> {
         let poll = Poll::new().tried("poll")?;
-        let mut sessions = Vec::with_capacity(streams.len());
-        for (index, mut stream) in streams.into_iter().enumerate() {
-            poll.registry()
-                .register(&mut stream, Token(index), Interest::READABLE)
-                .tried("register a connection")?;
-            sessions.push(Session {
+        watch_each(poll.registry(), &mut streams)?;
+        let sessions = streams
+            .into_iter()
+            .map(|stream| Session {
                 stream,
                 id: 0,
                 asked: None,
                 received: Vec::new(),
-            });
-        }
+            })
+            .collect();
         Ok(Self {
             poll,
             sessions,
