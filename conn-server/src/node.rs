@@ -9,6 +9,7 @@ use common::database::Database;
 use common::epoch::NodeNumber;
 use common::ids::NodeName;
 use common::link::{Hub, HubSettings, Keys, Role};
+use futures_core::future::BoxFuture;
 use rand::rngs::{SmallRng, StdRng, SysError, SysRng};
 use rand::{RngExt, SeedableRng};
 use tokio::sync::{mpsc, oneshot};
@@ -75,7 +76,17 @@ pub enum StartError {
 impl ConnServer {
     /// Stores the mark of its epochs, binds its address and begins to dial its logic servers; it does
     /// not wait for them. Runs its tasks on the runtime that it is called on.
-    pub async fn start(
+    pub fn start(
+        settings: Settings,
+        node: NodeName,
+        keys: Keys,
+        database: Database,
+        master: MasterKey,
+    ) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(Self::run(settings, node, keys, database, master))
+    }
+
+    async fn run(
         settings: Settings,
         node: NodeName,
         keys: Keys,
@@ -178,19 +189,21 @@ impl ConnServer {
     }
 
     /// Answers those that wait `busy`, writes the last logins, and ends.
-    pub async fn shutdown(mut self) {
-        if let Some(stop) = self.stop.take() {
-            // A server that is gone has nothing left to stop.
-            let _ = stop.send(());
-        }
-        let _ = (&mut self.server).await;
-        self.hub.shutdown().await;
-        for task in &mut self.behind {
-            let _ = task.await;
-        }
-        self.span.in_scope(|| {
-            tracing::info!(code = Code::ConnServerEnded.number(), "conn server ended")
-        });
+    pub fn shutdown(mut self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if let Some(stop) = self.stop.take() {
+                // A server that is gone has nothing left to stop.
+                let _ = stop.send(());
+            }
+            let _ = (&mut self.server).await;
+            self.hub.shutdown().await;
+            for task in &mut self.behind {
+                let _ = task.await;
+            }
+            self.span.in_scope(|| {
+                tracing::info!(code = Code::ConnServerEnded.number(), "conn server ended")
+            });
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use common::codes::Code;
 use common::database::Database;
 use common::ids::NodeName;
 use common::link::{Hub, HubSettings, Keys, LinkEvent, Role};
+use futures_core::future::BoxFuture;
 use mio::net::TcpListener;
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
@@ -74,28 +75,27 @@ impl LogicServer {
     /// Binds its addresses, repairs what a crash left, starts its loops. Runs its tasks on the
     /// runtime that it is called on. Whether `max_connections` fits the descriptors of the process
     /// is for the caller to see to: there may be others in it.
-    pub async fn start(
+    pub fn start(
         settings: Settings,
         node: NodeName,
         keys: Keys,
         database: &Database,
-    ) -> Result<Self, StartError> {
-        let mistakes = settings.check();
-        if !mistakes.is_empty() {
-            return Err(StartError::Settings(mistakes));
-        }
+    ) -> BoxFuture<'_, Result<Self, StartError>> {
         let span = tracing::info_span!("logic_server", %node);
-        let starting = Self::start_checked(settings, node, keys, database, span.clone());
-        starting.instrument(span).await
+        Box::pin(Self::run(settings, node, keys, database, span.clone()).instrument(span))
     }
 
-    async fn start_checked(
+    async fn run(
         settings: Settings,
         node: NodeName,
         keys: Keys,
         database: &Database,
         span: Span,
     ) -> Result<Self, StartError> {
+        let mistakes = settings.check();
+        if !mistakes.is_empty() {
+            return Err(StartError::Settings(mistakes));
+        }
         let clock = Clock::new();
         let write_deadline = Duration::from_millis(settings.write_deadline_ms);
         let store = Store::new(database, &node, write_deadline);
@@ -178,9 +178,9 @@ impl LogicServer {
     /// Takes no grants any more, has what was taken stored and acknowledged, sends every device
     /// `Close(shutdown)`, and ends. What is not stored within `shutdown_deadline_ms` is left: it was
     /// not acknowledged, so the devices send it again.
-    pub async fn shutdown(mut self) {
+    pub fn shutdown(mut self) -> BoxFuture<'static, ()> {
         let span = self.span.clone();
-        self.shut_down().instrument(span).await;
+        Box::pin(async move { self.shut_down().await }.instrument(span))
     }
 
     async fn shut_down(&mut self) {

@@ -17,6 +17,8 @@ mod url;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
+
 pub use postgres::{Lease, Migrated, Postgres, UnixMs};
 pub use settings::DatabaseSettings;
 pub use sqlite::Sqlite;
@@ -77,26 +79,31 @@ impl Database {
     ///
     /// # Errors
     /// It cannot be opened, or has another schema than this program needs.
-    pub async fn connect(url: &DatabaseUrl, client: Client<'_>) -> Result<Self, DatabaseError> {
-        match url.sqlite_path() {
-            Some(path) => Self::open(path).await,
-            None => Postgres::connect(url, client).await.map(Self::Postgres),
-        }
+    pub fn connect<'a>(
+        url: &'a DatabaseUrl,
+        client: Client<'a>,
+    ) -> BoxFuture<'a, Result<Self, DatabaseError>> {
+        Box::pin(async move {
+            match url.sqlite_path() {
+                Some(path) => Self::open(path).await,
+                None => Postgres::connect(url, client).await.map(Self::Postgres),
+            }
+        })
     }
 
     /// Opens a SQLite file, makes it where it is missing, and brings its schema up to date.
     ///
     /// # Errors
     /// The file cannot be opened or written, or its schema is newer than this program.
-    pub async fn open(path: &Path) -> Result<Self, DatabaseError> {
-        Sqlite::open(path).await.map(Self::Sqlite)
+    pub fn open(path: &Path) -> BoxFuture<'_, Result<Self, DatabaseError>> {
+        Box::pin(async { Sqlite::open(path).await.map(Self::Sqlite) })
     }
 
     /// Waits until every statement is done, then closes the connections.
-    pub async fn close(&self) {
+    pub fn close(&self) -> BoxFuture<'_, ()> {
         match self {
-            Self::Sqlite(sqlite) => sqlite.close().await,
-            Self::Postgres(postgres) => postgres.close().await,
+            Self::Sqlite(sqlite) => Box::pin(sqlite.close()),
+            Self::Postgres(postgres) => Box::pin(postgres.close()),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -129,24 +130,26 @@ impl Hub {
 
     /// Accepts links of these roles; returns the address bound. Refuses a public address
     /// (`InvalidInput`) unless `listen_publicly` is set.
-    pub async fn listen(
-        &self,
+    pub fn listen<'a>(
+        &'a self,
         address: SocketAddr,
-        roles_admitted: &[Role],
-    ) -> io::Result<SocketAddr> {
-        if is_public(address.ip()) && !self.shared.listen_publicly {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(
-                    "{address} is a public address, and links are internal: choose a private one"
-                ),
-            ));
-        }
-        let listener = TcpListener::bind(address).await?;
-        let bound = listener.local_addr()?;
-        let roles = roles_admitted.into();
-        self.spawn(move |shared| accept(shared, listener, roles));
-        Ok(bound)
+        roles_admitted: &'a [Role],
+    ) -> BoxFuture<'a, io::Result<SocketAddr>> {
+        Box::pin(async move {
+            if is_public(address.ip()) && !self.shared.listen_publicly {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!(
+                        "{address} is a public address, and links are internal: choose a private one"
+                    ),
+                ));
+            }
+            let listener = TcpListener::bind(address).await?;
+            let bound = listener.local_addr()?;
+            let roles = roles_admitted.into();
+            self.spawn(move |shared| accept(shared, listener, roles));
+            Ok(bound)
+        })
     }
 
     /// Keeps a link to `target` (host:port) up for ever. A target is dialled once, however often it is named.
@@ -201,18 +204,20 @@ impl Hub {
 
     /// Stops listening and dialling, sends what is queued for at most a second, closes all links.
     /// No events follow.
-    pub async fn shutdown(&self) {
-        self.shared.stopping.send_replace(true);
-        if timeout(SHUTDOWN_MAX, self.shared.stopping.closed())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                code = Code::LinksOpenAtEnd.number(),
-                node = %self.shared.identity.node,
-                "links still open at shutdown"
-            );
-        }
+    pub fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.shared.stopping.send_replace(true);
+            if timeout(SHUTDOWN_MAX, self.shared.stopping.closed())
+                .await
+                .is_err()
+            {
+                tracing::warn!(
+                    code = Code::LinksOpenAtEnd.number(),
+                    node = %self.shared.identity.node,
+                    "links still open at shutdown"
+                );
+            }
+        })
     }
 
     fn send(&self, link: LinkId, class: Class, id: u64, deadline_ms: u32, message: Message) {

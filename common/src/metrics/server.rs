@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -53,22 +54,24 @@ impl Server {
     ///
     /// # Errors
     /// The address is in use, or none of this machine.
-    pub async fn start(
+    pub fn start(
         settings: &MetricsSettings,
         sources: Vec<Box<dyn Source>>,
-    ) -> Result<Option<Self>, ListenError> {
-        let Some(wanted) = settings.listen else {
-            return Ok(None);
-        };
-        let failed = |source| ListenError {
-            address: wanted,
-            source,
-        };
-        let listener = TcpListener::bind(wanted).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        tracing::info!(code = Code::MetricsShown.number(), %address, "metrics are shown");
-        let task = tokio::spawn(accept(listener, sources.into()));
-        Ok(Some(Self { address, task }))
+    ) -> BoxFuture<'_, Result<Option<Self>, ListenError>> {
+        Box::pin(async move {
+            let Some(wanted) = settings.listen else {
+                return Ok(None);
+            };
+            let failed = |source| ListenError {
+                address: wanted,
+                source,
+            };
+            let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            tracing::info!(code = Code::MetricsShown.number(), %address, "metrics are shown");
+            let task = tokio::spawn(accept(listener, sources.into()));
+            Ok(Some(Self { address, task }))
+        })
     }
 
     /// With the port that was bound.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use common::database::{Client, Database, DatabaseError, DatabaseUrl, Postgres, Sqlite};
 use common::ids::AccountName;
+use futures_core::future::BoxFuture;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqliteRow};
 use sqlx::{FromRow, PgPool, query_as};
@@ -65,7 +66,11 @@ impl From<&Postgres> for Source {
 ///
 /// # Errors
 /// There is no such database, or its schema is of another version.
-pub async fn open(url: &DatabaseUrl) -> Result<Source, CheckError> {
+pub fn open(url: &DatabaseUrl) -> BoxFuture<'_, Result<Source, CheckError>> {
+    Box::pin(open_source(url))
+}
+
+async fn open_source(url: &DatabaseUrl) -> Result<Source, CheckError> {
     if let Some(path) = url.sqlite_path() {
         let options = SqliteConnectOptions::new().filename(path).read_only(true);
         let opened = SqlitePool::connect_with(options).await;
@@ -89,21 +94,23 @@ pub async fn open(url: &DatabaseUrl) -> Result<Source, CheckError> {
 ///
 /// # Errors
 /// The database cannot be read. What is wrong with the rows is in the verdict.
-pub async fn check(
-    database: &Source,
-    histories: &[History],
+pub fn check<'a>(
+    database: &'a Source,
+    histories: &'a [History],
     kinds: &[u8],
-) -> Result<Verdict, CheckError> {
+) -> BoxFuture<'a, Result<Verdict, CheckError>> {
     let mut judge = Judge::new(kinds);
-    for history in histories {
-        judge_one(database, history, &mut judge)
-            .await
-            .map_err(|source| CheckError::Read {
-                account: history.account().clone(),
-                source,
-            })?;
-    }
-    Ok(judge.finish())
+    Box::pin(async move {
+        for history in histories {
+            judge_one(database, history, &mut judge)
+                .await
+                .map_err(|source| CheckError::Read {
+                    account: history.account().clone(),
+                    source,
+                })?;
+        }
+        Ok(judge.finish())
+    })
 }
 
 async fn judge_one(
