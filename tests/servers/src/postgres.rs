@@ -86,6 +86,8 @@ pub enum ServerError {
         what: &'static str,
         source: io::Error,
     },
+    #[error("cannot make a certificate")]
+    Certificate(#[from] rcgen::Error),
     #[error("{what} failed:\n{told}")]
     Failed { what: &'static str, told: String },
 }
@@ -172,6 +174,37 @@ impl PostgresServer {
     pub fn script(&self, name: &str, path: &Path) -> Result<String, ServerError> {
         let psql = Command::new(self.programs.join("psql"));
         run("psql", quiet(psql, &self.url(name)).arg("-f").arg(path))
+    }
+
+    /// From now on who comes over TCP must speak TLS. Returns the file with the server's certificate, which
+    /// nobody but itself has signed, and which is for `localhost` alone.
+    pub fn require_tls(&self) -> Result<PathBuf, ServerError> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let data = self.directory.path().join("data");
+        let owner = owner_of(&data)?;
+        let key = made.signing_key.serialize_pem();
+        let access = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+        for (name, text) in [
+            ("server.crt", made.cert.pem()),
+            ("server.key", key),
+            ("pg_hba.conf", access.to_owned()),
+        ] {
+            let path = data.join(name);
+            fs::write(&path, text)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o600)))
+                .and_then(|()| chown(&path, Some(owner), Some(owner)))
+                .map_err(|source| io_error("write a file", source))?;
+        }
+        self.sql("postgres", "ALTER SYSTEM SET ssl = on")?;
+        self.sql("postgres", "SELECT pg_reload_conf()")?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.sql("postgres", "SHOW ssl")?.trim() != "on" {
+            if Instant::now() > deadline {
+                return Err(self.failed("TLS"));
+            }
+            sleep(Duration::from_millis(10));
+        }
+        Ok(data.join("server.crt"))
     }
 
     /// Ends it as a crash does: nothing is written any more, every connection breaks.

@@ -132,6 +132,48 @@ async fn a_database_that_cannot_be_used_says_why_within_its_deadline() {
     assert!(gone.contains("refused"), "{gone}");
 }
 
+#[tokio::test]
+async fn over_tls_only_the_server_that_is_meant_is_spoken_to() {
+    let server = PostgresServer::start("").unwrap();
+    Postgres::migrate(&server.url("postgres").parse().unwrap())
+        .await
+        .unwrap();
+    let certificate = server.require_tls().unwrap();
+    let of = |host: &str, parameters: &str| {
+        let url = server.tcp_url("postgres").replace("127.0.0.1", host);
+        let trusted = certificate.display();
+        match parameters {
+            "" => url,
+            "trusted" => format!("{url}?sslmode=verify-full&sslrootcert={trusted}"),
+            _ => format!("{url}?{parameters}"),
+        }
+    };
+    for url in [of("localhost", "trusted"), of("127.0.0.1", "")] {
+        let database = connect(&url).await.unwrap();
+        let Database::Postgres(postgres) = database else {
+            panic!("it is PostgreSQL");
+        };
+        let encrypted: bool =
+            sqlx::query_scalar("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+                .fetch_one(postgres.pool())
+                .await
+                .unwrap();
+        assert!(encrypted, "{url}");
+    }
+    for (url, why) in [
+        (of("127.0.0.1", "trusted"), "certificate not valid for name"),
+        (of("localhost", "sslmode=verify-full"), "UnknownIssuer"),
+        (of("127.0.0.1", "sslmode=disable"), "no encryption"),
+        (
+            of("localhost", "sslmode=verify-full&sslrootcert=/nowhere.pem"),
+            "No such file",
+        ),
+    ] {
+        let refused = told(&connect(&url).await.unwrap_err());
+        assert!(refused.contains(why), "{url}: {refused}");
+    }
+}
+
 /// What a lease says that is asked for when the database worked at first.
 async fn no_lease(postgres: &Postgres) -> String {
     let begun = std::time::Instant::now();
