@@ -7,7 +7,6 @@ mod alone;
 mod bare;
 mod clock;
 mod cluster;
-mod cores;
 mod criterion;
 mod error;
 mod fleet;

@@ -1,12 +1,10 @@
 //! P7: what the heartbeats of a fleet wait for, while one peer costs the logic server as much as it
-//! can, beside the same fleet alone. The server has one half of the cores, fleet and peer the other: what a
-//! peer costs the machine that it runs on is no matter of the server's.
+//! can, beside the same fleet alone.
 
 use std::time::Duration;
 
 use super::{Plan, block};
 use crate::alone::Alone;
-use crate::cores::Halves;
 use crate::error::{Result, Tried as _};
 use crate::load::attach::{Session, attach_some};
 use crate::load::grants::Grants;
@@ -47,10 +45,7 @@ const PEERS: [(&str, Makes); 3] = [
 
 pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
     let window = Duration::from_secs(if plan.quick { 1 } else { 5 });
-    let cores = Halves::new()?;
-    cores.be_server()?;
     let server = Alone::start()?;
-    cores.be_load()?;
     let mut grants = Grants::dial(server.link)?;
     let mut sources = Sources::new(block::QUIET, rand::random());
     let mut streams = Vec::new();
