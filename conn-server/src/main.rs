@@ -51,9 +51,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let logging = logging::start(&config.log, &config.node.name())?;
     let (links, master) = (config.keys.links()?, config.keys.master()?);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = process::runtime()?;
     let done = runtime.block_on(serve(config, links, master, arguments, &logging));
     done.inspect_err(|error| logging::failed(error.as_ref()))
 }

@@ -51,11 +51,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let logging = logging::start(&config.log, &config.node.name())?;
     let keys = config.keys.read()?;
-    // The devices' sockets are never its own: they have loops.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
+    let runtime = process::runtime()?;
     let done = runtime.block_on(serve(config, keys, arguments, &logging));
     done.inspect_err(|error| logging::failed(error.as_ref()))
 }

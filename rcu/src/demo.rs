@@ -8,8 +8,8 @@ use clap::Args;
 use common::database::Database;
 use common::fleet::FleetKey;
 use common::logging::{self, LogSettings};
-use common::process::EXIT_FAILED;
 use common::process::signals::Stop;
+use common::process::{self, EXIT_FAILED};
 use conn_server::accounts::seal::MasterKey;
 use conn_server::accounts::store::Accounts;
 use hmac::{Hmac, KeyInit, Mac};
@@ -71,9 +71,7 @@ impl Demo {
         let path = self.data.as_deref().unwrap_or(temporary.path());
         let data = DataDir::open_or_make(path)?;
         let _lock = cluster::lock(&data)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
+        let runtime = process::runtime()?;
         let verdict = runtime.block_on(self.run_on(&data))?;
         Ok(if verdict.holds() {
             ExitCode::SUCCESS

@@ -9,7 +9,7 @@ use common::codes::Code;
 use common::logging;
 use common::metrics::Server;
 use common::process::signals::Stop;
-use common::process::write_atomically;
+use common::process::{self, write_atomically};
 
 use crate::cluster::{self, Addresses, Cluster};
 use crate::config::Config;
@@ -49,9 +49,7 @@ impl Up {
         let logging = logging::start(&config.log, &cluster::node(NODE))?;
         let data = DataDir::open_or_make(&self.data)?;
         let _lock = cluster::lock(&data)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
+        let runtime = process::runtime()?;
         let done = runtime.block_on(run(&data, config, &logging));
         done.inspect_err(|error| logging::failed(error.as_ref()))?;
         Ok(ExitCode::SUCCESS)

@@ -1,5 +1,5 @@
 //! What a process is beside the tiers in it: how a server is started and tells where it is reached
-//! (`arguments`, `supervisor`), how it is asked to end ([`signals`]), how many files it may open ([`descriptors`]),
+//! (`arguments`, `supervisor`), what its tasks run on, how it is asked to end ([`signals`]), how many files it may open ([`descriptors`]),
 //! whether it can trust its [`clock`], and what it says and returns when it fails.
 
 mod arguments;
@@ -11,7 +11,10 @@ mod supervisor;
 pub use arguments::{Addresses, AnnounceError, Announced, Arguments, write_atomically};
 
 use std::error::Error;
+use std::io;
 use std::process::ExitCode;
+
+use tokio::runtime::{Builder, Runtime};
 
 use crate::codes::Code;
 
@@ -39,6 +42,19 @@ pub fn run(program: &str, work: impl FnOnce() -> Result<ExitCode, Failure>) -> E
 /// stands in its log, once it has one.
 pub fn serve(program: &str, work: impl FnOnce() -> Result<ExitCode, Failure>) -> ExitCode {
     run(&format!("{program}: error {}", Code::Failed.number()), work)
+}
+
+/// What a server runs its tasks on: one thread. The sockets of its devices, where there are many, have loops
+/// of their own; the rest is few tasks that speak to one another with every login, and several threads wake
+/// each other for it more than they work (docs/performance.md, G1).
+///
+/// # Errors
+/// The system has no thread or no epoll to give.
+pub fn runtime() -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
 }
 
 /// A release build aborts by its profile, and also without this; the others would unwind, and tokio

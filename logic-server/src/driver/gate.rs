@@ -11,6 +11,7 @@ use slab::Slab;
 
 use super::linger::Lingering;
 use super::listen::{Accept, Listeners};
+use super::pace::Pace;
 use super::socket;
 use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, Turns, WAKER};
 use crate::clock::Clock;
@@ -22,7 +23,7 @@ use crate::stats::{Figures, GateFigures, ShardFigures};
 use crate::wire::Reading;
 
 /// Connections accepted in one turn: what is attached already is not to wait for a storm of logins.
-const ACCEPTS_PER_TURN: usize = 64;
+const ACCEPTS_PER_TURN: u64 = 64;
 
 /// Refused connections that linger; beyond it the oldest is closed at once. They cost nobody a
 /// session, so they may not take the descriptors of those that have one.
@@ -121,6 +122,7 @@ impl GateLoop {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut sleep = None;
         let mut turns = Turns::default();
+        let mut pace = Pace::default();
         while !(self.stopping && self.lingering.len() == 0) {
             match self.poll.poll(&mut events, sleep) {
                 Ok(()) => {}
@@ -131,7 +133,7 @@ impl GateLoop {
             let began_us = turns.begin(self.clock);
             let now = self.clock.now();
             self.figures.round.begins(now.ms);
-            self.turn(&events, now);
+            let inputs = self.turn(&events, now);
             turns.end(began_us, self.clock, &self.figures.turn_us);
             let left_work = self.inbox.has_more() || self.listeners.has_more();
             let deadlines = [
@@ -141,12 +143,14 @@ impl GateLoop {
             ];
             sleep = super::sleep(left_work, now, deadlines);
             self.figures.round.ends(super::wakes_ms(now, sleep));
+            super::rest(pace.turned(inputs, now.ms), sleep);
         }
         self.figures.round.ends(None);
     }
 
-    fn turn(&mut self, events: &Events, now: Now) {
-        self.work_off_messages(now);
+    /// Returns how many messages, events and connections there were.
+    fn turn(&mut self, events: &Events, now: Now) -> u64 {
+        let messages = self.work_off_messages(now);
         for event in events {
             let token = event.token();
             if token == WAKER
@@ -159,17 +163,19 @@ impl GateLoop {
                 self.read(token.0, event.is_read_closed(), now);
             }
         }
-        self.accept(now);
+        let accepted = self.accept(now);
         self.apply(Input::Tick, now);
         self.hand_over();
         self.lingering.expire(now.ms);
         self.publish();
+        messages + accepted + events.iter().count() as u64
     }
 
-    fn work_off_messages(&mut self, now: Now) {
-        for _ in 0..MESSAGES_PER_TURN {
+    /// Returns how many there were.
+    fn work_off_messages(&mut self, now: Now) -> u64 {
+        for taken in 0..MESSAGES_PER_TURN {
             let Some(message) = self.inbox.next() else {
-                return;
+                return taken;
             };
             let input = match message {
                 ToGate::Input(input) => input,
@@ -194,10 +200,12 @@ impl GateLoop {
                 }
             }
         }
+        MESSAGES_PER_TURN
     }
 
-    fn accept(&mut self, now: Now) {
-        for _ in 0..ACCEPTS_PER_TURN {
+    /// Returns how many connections there were.
+    fn accept(&mut self, now: Now) -> u64 {
+        for accepted in 0..ACCEPTS_PER_TURN {
             match self.listeners.accept(now.ms) {
                 Accept::Connection(..) if self.sockets() >= self.sockets_max => {
                     count(&self.figures.dropped_at_limit);
@@ -215,9 +223,10 @@ impl GateLoop {
                     self.watch(key, now);
                 }
                 Accept::Dropped => count(&self.figures.dropped_without_descriptor),
-                Accept::Nothing => return,
+                Accept::Nothing => return accepted,
             }
         }
+        ACCEPTS_PER_TURN
     }
 
     /// Waits for bytes of a connection that the core has neither refused nor admitted.

@@ -12,15 +12,17 @@
 //! here and done in the next turn, which then does not sleep; what a device has sent beyond its own
 //! budget is left to the kernel for a moment ([`rounds`]). A loop reads the clock once a turn
 //! and makes no system call for a frame but to read and to write: what a turn has for one socket
-//! is one write.
+//! is one write. Where much comes it turns about once a millisecond ([`pace`]).
 
 pub(crate) mod gate;
 mod linger;
 mod listen;
+mod pace;
 mod rounds;
 pub(crate) mod shard;
 mod socket;
 
+use std::thread;
 use std::time::Duration;
 
 use common::figures::PublishedHistogram;
@@ -41,7 +43,7 @@ pub(crate) const SOCKET_BYTES: usize = size_of::<socket::Socket>();
 const EVENTS_PER_TURN: usize = 256;
 
 /// Messages that one turn takes from the loop's mailbox.
-const MESSAGES_PER_TURN: usize = 1_024;
+const MESSAGES_PER_TURN: u64 = 1_024;
 
 /// Two looks at the clock took 300 ns where this was measured, the twentieth part of a turn with one
 /// frame: only one turn in so many is timed.
@@ -113,6 +115,15 @@ fn sleep<const N: usize>(
     }
     let first = deadlines.into_iter().flatten().min()?;
     Some(Duration::from_millis(first.saturating_sub(now.ms)))
+}
+
+/// Rests as [`pace`] says, unless the loop left work and so does not sleep at all.
+fn rest(rest: Option<Duration>, sleep: Option<Duration>) {
+    if let Some(rest) = rest
+        && sleep != Some(Duration::ZERO)
+    {
+        thread::sleep(rest);
+    }
 }
 
 /// When a loop wakes by itself that sleeps so long.

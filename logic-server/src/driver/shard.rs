@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::linger::Lingering;
+use super::pace::Pace;
 use super::rounds::Rounds;
 use super::socket::{self, Socket};
 use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, Turns, WAKER};
@@ -119,6 +120,7 @@ impl ShardLoop {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut sleep = None;
         let mut turns = Turns::default();
+        let mut pace = Pace::default();
         while !self.has_ended() {
             match self.poll.poll(&mut events, sleep) {
                 Ok(()) => {}
@@ -129,7 +131,7 @@ impl ShardLoop {
             let began_us = turns.begin(self.clock);
             let now = self.clock.now();
             self.figures.round.begins(now.ms);
-            self.turn(&events, now);
+            let inputs = self.turn(&events, now);
             turns.end(began_us, self.clock, &self.figures.turn_us);
             let deadlines = [
                 self.core.next_deadline(),
@@ -138,6 +140,7 @@ impl ShardLoop {
             ];
             sleep = super::sleep(self.inbox.has_more(), now, deadlines);
             self.figures.round.ends(super::wakes_ms(now, sleep));
+            super::rest(pace.turned(inputs, now.ms), sleep);
         }
         self.figures.round.ends(None);
     }
@@ -146,8 +149,9 @@ impl ShardLoop {
         self.stopping || (self.done && self.lingering.len() == 0)
     }
 
-    fn turn(&mut self, events: &Events, now: Now) {
-        self.work_off_messages(now);
+    /// Returns how many messages and events there were.
+    fn turn(&mut self, events: &Events, now: Now) -> u64 {
+        let messages = self.work_off_messages(now);
         self.read_again(now);
         for event in events {
             let token = event.token();
@@ -166,10 +170,12 @@ impl ShardLoop {
                 }
             }
         }
-        self.tick(events.iter().count(), now);
+        let events = events.iter().count();
+        self.tick(events, now);
         self.carry_out(now);
         self.lingering.expire(now.ms);
         self.publish();
+        messages + events as u64
     }
 
     fn tick(&mut self, events: usize, now: Now) {
@@ -182,10 +188,11 @@ impl ShardLoop {
         self.core.apply(tick, now, &mut self.effects);
     }
 
-    fn work_off_messages(&mut self, now: Now) {
-        for _ in 0..MESSAGES_PER_TURN {
+    /// Returns how many there were.
+    fn work_off_messages(&mut self, now: Now) -> u64 {
+        for taken in 0..MESSAGES_PER_TURN {
             let Some(message) = self.inbox.next() else {
-                return;
+                return taken;
             };
             match message {
                 ToShard::Adopt {
@@ -204,6 +211,7 @@ impl ShardLoop {
                 ToShard::Stop => self.stopping = true,
             }
         }
+        MESSAGES_PER_TURN
     }
 
     fn adopt(&mut self, stream: TcpStream, seed: SessionSeed, unread: &[u8], now: Now) {

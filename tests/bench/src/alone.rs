@@ -57,12 +57,7 @@ impl Alone {
 /// that link to it.
 pub(crate) fn serve(database: &Path) -> Result<()> {
     process::end_with_parent();
-    // As in a process of its own: one worker, and the server's loops beside it.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .tried("make a runtime")?;
+    let runtime = common::process::runtime().tried("make a runtime")?;
     runtime.block_on(async {
         let database = Database::open(database).await.map_err(BenchError::failed)?;
         let server = LogicServer::start(settings(), name("alone"), keys(), &database)

@@ -36,11 +36,7 @@ pub(crate) struct Grants {
 impl Grants {
     /// Returns when the logic server has said where it takes devices.
     pub(crate) fn dial(target: SocketAddr) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .tried("make a runtime")?;
+        let runtime = common::process::runtime().tried("make a runtime")?;
         let (to_us, mut events) = mpsc::channel(EVENTS_WAITING_MAX);
         let entered = runtime.enter();
         let hub = Hub::new(HubSettings {
