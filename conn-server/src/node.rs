@@ -83,10 +83,10 @@ impl ConnServer {
         database: Database,
         master: MasterKey,
     ) -> BoxFuture<'static, Result<Self, StartError>> {
-        Box::pin(Self::run(settings, node, keys, database, master))
+        Box::pin(Self::launch(settings, node, keys, database, master))
     }
 
-    async fn run(
+    async fn launch(
         settings: Settings,
         node: NodeName,
         keys: Keys,

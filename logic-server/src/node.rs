@@ -82,10 +82,10 @@ impl LogicServer {
         database: &Database,
     ) -> BoxFuture<'_, Result<Self, StartError>> {
         let span = tracing::info_span!("logic_server", %node);
-        Box::pin(Self::run(settings, node, keys, database, span.clone()).instrument(span))
+        Box::pin(Self::launch(settings, node, keys, database, span.clone()).instrument(span))
     }
 
-    async fn run(
+    async fn launch(
         settings: Settings,
         node: NodeName,
         keys: Keys,
