@@ -66,7 +66,7 @@ pub(crate) struct GateLoop {
 #[derive(Debug)]
 struct Pending {
     stream: TcpStream,
-    /// In the poll; not while it may still be over without a wait.
+    /// In the poll; not yet while the core judges the address alone.
     registered: bool,
     read_bytes: usize,
 }
@@ -218,8 +218,6 @@ impl GateLoop {
                     });
                     let conn = conn_id(key);
                     self.apply(Input::Accepted { conn, source }, now);
-                    // Its Attach is there as a rule: then it is never watched here.
-                    self.read(key, false, now);
                     self.watch(key, now);
                 }
                 Accept::Dropped => count(&self.figures.dropped_without_descriptor),
@@ -229,7 +227,7 @@ impl GateLoop {
         ACCEPTS_PER_TURN
     }
 
-    /// Waits for bytes of a connection that the core has neither refused nor admitted.
+    /// Waits for bytes of a connection that the core did not refuse at once.
     fn watch(&mut self, key: usize, now: Now) {
         let Some(pending) = self.pending.get_mut(key) else {
             return;
@@ -379,9 +377,7 @@ impl GateLoop {
     fn release(&mut self, conn: ConnId) -> TcpStream {
         let mut pending = self.pending.remove(conn.0 as usize);
         let registry = self.poll.registry();
-        if pending.registered
-            && let Err(error) = registry.deregister(&mut pending.stream)
-        {
+        if let Err(error) = registry.deregister(&mut pending.stream) {
             panic!("a socket of the gate's is not in its poll: {error}");
         }
         pending.stream
