@@ -60,7 +60,7 @@ async fn serve(
 ) -> Result<ExitCode, Failure> {
     let mut stop = Stop::listen()?;
     let node = config.node.name();
-    let balancer = Balancer::start(config.balancer, node.clone(), keys).await?;
+    let balancer = Balancer::start(config.balancer, node.clone(), keys)?;
     let sources: Vec<Box<dyn Source>> = vec![
         Box::new(balancer.metrics()),
         Box::new(logging.metrics(&node)),

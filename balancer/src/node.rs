@@ -52,65 +52,59 @@ fn list(failures: &[(SocketAddr, io::Error)]) -> String {
 impl Balancer {
     /// Binds its addresses and begins to dial its conn servers; it does not wait for them. Runs its
     /// tasks on the runtime that it is called on.
-    pub fn start(
-        settings: Settings,
-        node: NodeName,
-        keys: Keys,
-    ) -> BoxFuture<'static, Result<Self, StartError>> {
-        Box::pin(async move {
-            let mut mistakes = settings.check();
-            if settings.conn_servers.is_empty() {
-                mistakes.push("conn_servers: at least one".into());
-            }
-            if !mistakes.is_empty() {
-                return Err(StartError::Settings(mistakes));
-            }
-            let (listeners, addresses) = bind_all(&settings.listen)?;
+    pub fn start(settings: Settings, node: NodeName, keys: Keys) -> Result<Self, StartError> {
+        let mut mistakes = settings.check();
+        if settings.conn_servers.is_empty() {
+            mistakes.push("conn_servers: at least one".into());
+        }
+        if !mistakes.is_empty() {
+            return Err(StartError::Settings(mistakes));
+        }
+        let (listeners, addresses) = bind_all(&settings.listen)?;
 
-            let span = tracing::info_span!("balancer", %node);
-            let (events, links) = mpsc::channel(WAITING_MAX);
-            let hub = Hub::new(HubSettings {
-                role: Role::Balancer,
-                node: node.clone(),
-                keys,
-                events,
-                listen_publicly: false,
-            });
-            for target in &settings.conn_servers {
-                hub.dial(target.clone());
-            }
+        let span = tracing::info_span!("balancer", %node);
+        let (events, links) = mpsc::channel(WAITING_MAX);
+        let hub = Hub::new(HubSettings {
+            role: Role::Balancer,
+            node: node.clone(),
+            keys,
+            events,
+            listen_publicly: false,
+        });
+        for target in &settings.conn_servers {
+            hub.dial(target.clone());
+        }
 
-            let (door, happened) = mpsc::channel(WAITING_MAX);
-            let board = Board::default();
-            let front = Front::new(
-                Core::new(settings.route(), rand::random()),
-                hub.clone(),
-                board.clone(),
-                Report {
-                    addresses: addresses.clone(),
-                },
-                Duration::from_millis(settings.login_deadline_ms),
-                door.clone(),
-            );
-            let (stop, stopped) = oneshot::channel();
-            let front = spawn(front.run(happened, links, stopped), &span);
-            let acceptors = listeners
-                .into_iter()
-                .map(|listener| spawn(accept::run(listener, door.clone()), &span))
-                .collect();
-            span.in_scope(|| {
-                tracing::info!(code = Code::BalancerRuns.number(), devices = ?addresses, "balancer runs");
-            });
-            Ok(Self {
-                addresses,
-                node,
-                board,
-                hub,
-                acceptors,
-                front,
-                stop: Some(stop),
-                span,
-            })
+        let (door, happened) = mpsc::channel(WAITING_MAX);
+        let board = Board::default();
+        let front = Front::new(
+            Core::new(settings.route(), rand::random()),
+            hub.clone(),
+            board.clone(),
+            Report {
+                addresses: addresses.clone(),
+            },
+            Duration::from_millis(settings.login_deadline_ms),
+            door.clone(),
+        );
+        let (stop, stopped) = oneshot::channel();
+        let front = spawn(front.run(happened, links, stopped), &span);
+        let acceptors = listeners
+            .into_iter()
+            .map(|listener| spawn(accept::run(listener, door.clone()), &span))
+            .collect();
+        span.in_scope(|| {
+            tracing::info!(code = Code::BalancerRuns.number(), devices = ?addresses, "balancer runs");
+        });
+        Ok(Self {
+            addresses,
+            node,
+            board,
+            hub,
+            acceptors,
+            front,
+            stop: Some(stop),
+            span,
         })
     }
 

@@ -34,9 +34,7 @@ async fn without_descriptors_devices_are_turned_away_counted_and_let_in_afterwar
         operator: vec![],
     };
     let node = "balancer-1".parse().expect("a name");
-    let balancer = Balancer::start(settings, node, keys)
-        .await
-        .expect("started");
+    let balancer = Balancer::start(settings, node, keys).expect("started");
     let address = balancer.addresses()[0];
     // The acceptor's task must have its reserve before the descriptors are gone.
     let first = TcpStream::connect(address).await.expect("connected");

@@ -6,6 +6,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task;
@@ -76,6 +77,11 @@ impl Task {
     pub(crate) fn abort(&self) {
         self.handle.abort();
     }
+}
+
+/// Keeps the calling thread from its work for so long.
+pub(crate) fn rest(duration: Duration) {
+    thread::sleep(duration);
 }
 
 /// Ends the process where `work` panics: a node with a dead loop would answer some devices and be

@@ -125,7 +125,7 @@ impl Cluster {
         balancer
             .conn_servers
             .push(conn_server.address().to_string());
-        let balancer = Balancer::start(balancer, node("balancer-1"), keys).await?;
+        let balancer = Balancer::start(balancer, node("balancer-1"), keys)?;
 
         let cluster = Self {
             balancer,

@@ -146,8 +146,7 @@ async fn a_cluster_under_its_roles_stores_what_devices_send_once_and_as_it_was_s
         conn_servers: vec![conn.address().to_string()],
         ..balancer::Settings::default()
     };
-    let balancer = Balancer::start(settings, node("balancer-1"), keys());
-    let balancer = balancer.await.unwrap();
+    let balancer = Balancer::start(settings, node("balancer-1"), keys()).unwrap();
     wait_until("ready", || balancer.stats().gauge(Gauge::PlacesFree) > 0).await;
 
     let simulator = Simulator::start(driver::Settings {

@@ -29,14 +29,14 @@ fn settings(conn_servers: &[&ConnServer]) -> Settings {
     }
 }
 
-async fn start(settings: Settings, keys: Keys) -> Result<Balancer, StartError> {
-    Balancer::start(settings, "balancer-1".parse().expect("a name"), keys).await
+fn start(settings: Settings, keys: Keys) -> Result<Balancer, StartError> {
+    Balancer::start(settings, "balancer-1".parse().expect("a name"), keys)
 }
 
 /// A balancer whose conn servers are all linked and have reported.
 async fn ready(settings: Settings) -> Balancer {
     let conn_servers = settings.conn_servers.len() as u64;
-    let balancer = start(settings, keys()).await.expect("started");
+    let balancer = start(settings, keys()).expect("started");
     wait_for("the links", || {
         balancer.stats().gauge(Gauge::ConnServers) == conn_servers
             && balancer.stats().gauge(Gauge::PlacesFree) > 0
@@ -212,7 +212,7 @@ async fn with_no_conn_server_it_is_busy() {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         ..Settings::default()
     };
-    let balancer = start(unlinked, keys()).await.expect("started");
+    let balancer = start(unlinked, keys()).expect("started");
     let mut device = Device::connect(balancer.addresses()[0]).await;
     device.say(&login_frame(1)).await;
     assert_eq!(device.hear().await, Heard::Reply(1, LoginStatus::Busy));
@@ -308,7 +308,7 @@ async fn what_keeps_it_from_starting_is_told_all_at_once() {
         conn_servers: vec!["127.0.0.1:1".into()],
         ..Settings::default()
     };
-    let error = start(wrong, keys()).await.expect_err("refused").to_string();
+    let error = start(wrong, keys()).expect_err("refused").to_string();
     assert!(error.contains(&taken.to_string()), "{error}");
     assert!(error.contains(&other.to_string()), "{error}");
     drop(holder);
@@ -317,7 +317,7 @@ async fn what_keeps_it_from_starting_is_told_all_at_once() {
         listen: vec![],
         ..Settings::default()
     };
-    let error = start(nothing, keys()).await.expect_err("refused");
+    let error = start(nothing, keys()).expect_err("refused");
     assert_eq!(
         error.to_string(),
         "wrong settings: listen: at least one address; conn_servers: at least one"

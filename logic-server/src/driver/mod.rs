@@ -22,7 +22,6 @@ mod rounds;
 pub(crate) mod shard;
 mod socket;
 
-use std::thread;
 use std::time::Duration;
 
 use common::figures::PublishedHistogram;
@@ -35,6 +34,7 @@ use crate::gate as gate_core;
 use crate::ids::Now;
 use crate::shard as shard_core;
 use crate::shard::SessionSeed;
+use crate::threads;
 
 /// What the socket of a session takes, but for what belongs to the kernel.
 pub(crate) const SOCKET_BYTES: usize = size_of::<socket::Socket>();
@@ -122,7 +122,7 @@ fn rest(rest: Option<Duration>, sleep: Option<Duration>) {
     if let Some(rest) = rest
         && sleep != Some(Duration::ZERO)
     {
-        thread::sleep(rest);
+        threads::rest(rest);
     }
 }
 

@@ -58,8 +58,10 @@ pub(crate) use product::{driver, loops, mailbox, writer_task};
 
 pub use fake_mio::{Events, Interest, Poll, Registry, Token, Waker, event, net};
 
+use std::panic::resume_unwind;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use clap::Parser;
@@ -133,7 +135,11 @@ fn explore(scenario: &'static Scenario, seed: u64, arguments: &Arguments) {
             let count = arguments.schedules;
             let random = RandomScheduler::new_from_seed(seed, count);
             let pct = PctScheduler::new_from_seed(seed, PCT_CHANGES, count);
-            run(scenario, &marks, random) + run(scenario, &marks, pct)
+            thread::scope(|both| {
+                let random = both.spawn(|| run(scenario, &marks, random));
+                let pct = run(scenario, &marks, pct);
+                pct + random.join().unwrap_or_else(|panic| resume_unwind(panic))
+            })
         }
     };
     println!(

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use shuttle::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
@@ -91,6 +92,11 @@ impl Task {
             waker.wake();
         }
     }
+}
+
+/// How long does not matter to an order: whoever can go on may go first.
+pub(crate) fn rest(_duration: Duration) {
+    shuttle::thread::yield_now();
 }
 
 async fn wait(ended: &mut Option<oneshot::Receiver<()>>) {

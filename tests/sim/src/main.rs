@@ -63,7 +63,7 @@ struct Arguments {
     #[arg(long, requires = "from_seed")]
     seeds: Option<u64>,
     /// How long --suite tries fresh seeds, in real time.
-    #[arg(long, default_value_t = 20, requires = "suite")]
+    #[arg(long, default_value_t = 60, requires = "suite")]
     seconds: u64,
     /// How long --nightly goes on, in real time.
     #[arg(long, value_name = "TIME", default_value = "1h", requires = "nightly", value_parser = humantime::parse_duration)]

@@ -432,7 +432,7 @@ async fn control_goes_before_bulk() {
         last: false,
     };
     // More than the sockets hold, then a control message and the end of the bulk.
-    let pages = 300;
+    let pages = 600;
     (0..pages).for_each(|_| logic.hub.notice(link, page.clone()));
     logic.hub.notice(link, LogicLoad::default());
     logic.hub.notice(
