@@ -175,9 +175,16 @@ impl Simulate {
         let verdict = match &self.database {
             Some(database) => {
                 let database = database.as_ref().map_err(|mistake| *mistake)?;
+                if !self.json {
+                    println!("Each device's rows are compared with what it sent.");
+                }
                 let rows = rows::open(database).await?;
                 // A short run need not have sent every kind.
-                Some(rows::check(&rows, &outcome.histories, &[]).await?)
+                let check = rows::check(&rows, &outcome.histories, &[]);
+                Some(tokio::select! {
+                    verdict = check => verdict?,
+                    () = stop.wait() => return Err("interrupted before every row was compared".into()),
+                })
             }
             None => None,
         };
