@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-/// One benchmark of this run.
+/// One run of a benchmark.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Estimate {
     /// `group/function/value`, as the benchmark names itself.
@@ -46,7 +46,8 @@ struct Point {
     point_estimate: f64,
 }
 
-/// Every benchmark below `directory`, by name. A directory that is not there holds none.
+/// Every benchmark below `directory`, by name: several of a name where it ran several times, with
+/// directories of its own. A directory that is not there holds none.
 pub(crate) fn estimates(directory: &Path) -> Vec<Estimate> {
     let mut found = Vec::new();
     collect(directory, &mut found);
@@ -88,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_estimate_of_each_benchmark_is_found() {
+    fn the_newest_estimate_of_each_run_of_a_benchmark_is_found() {
         let directory = tempfile::tempdir().expect("a directory");
         let leave = |place: &str, benchmark: &str, estimates: &str| {
             let place = directory.path().join(place);
@@ -99,10 +100,11 @@ mod tests {
         let median = r#"{"mean": {"point_estimate": 9.0}, "median": {"point_estimate": 80.5}}"#;
         let burst = r#"{"full_id": "shard/burst", "throughput": {"Elements": 16}}"#;
         let plain = r#"{"full_id": "crc", "throughput": null}"#;
-        leave("shard/burst/new", burst, median);
-        leave("shard/burst/base", burst, median);
-        leave("crc/new", plain, median);
-        leave("broken/new", "{", median);
+        leave("1/shard/burst/new", burst, median);
+        leave("2/shard/burst/new", burst, median);
+        leave("1/shard/burst/base", burst, median);
+        leave("1/crc/new", plain, median);
+        leave("1/broken/new", "{", median);
         let estimate = |id: &str, elements| Estimate {
             id: id.into(),
             iteration_ns: 80.5,
@@ -110,7 +112,11 @@ mod tests {
         };
         assert_eq!(
             estimates(directory.path()),
-            [estimate("crc", None), estimate("shard/burst", Some(16.0))]
+            [
+                estimate("crc", None),
+                estimate("shard/burst", Some(16.0)),
+                estimate("shard/burst", Some(16.0))
+            ]
         );
         assert_eq!(estimates(&directory.path().join("nowhere")), []);
     }

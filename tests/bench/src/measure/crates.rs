@@ -62,42 +62,47 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
     let estimates = criterion::estimates(&plan.criterion);
     let mut lines: Vec<_> = PAIRS.iter().map(|pair| pair.line(&estimates)).collect();
     let paired = |id: &str| PAIRS.iter().any(|pair| pair.ours == id || pair.limit == id);
-    let others = estimates.iter().filter(|estimate| !paired(&estimate.id));
+    let benchmarks = estimates.chunk_by(|a, b| a.id == b.id);
+    let others = benchmarks.filter(|runs| !paired(&runs[0].id));
     lines.extend(others.map(told));
     Ok(lines)
 }
 
 impl Pair {
     fn line(&self, estimates: &[Estimate]) -> Line {
-        let find = |id| estimates.iter().find(|estimate| estimate.id == id);
-        let (Some(ours), Some(limit)) = (find(self.ours), find(self.limit)) else {
+        let per_s = |id| -> Vec<f64> {
+            let runs = estimates.iter().filter(|estimate| estimate.id == id);
+            runs.map(|run| 1e9 / run.element_ns()).collect()
+        };
+        let (ours, limit) = (per_s(self.ours), per_s(self.limit));
+        if ours.is_empty() || limit.is_empty() {
             return Line::Missing {
                 goal: self.goal,
                 what: self.what,
                 why: format!("criterion left no estimate of {} and its limit", self.ours),
             };
-        };
-        let per_s = |estimate: &Estimate| vec![1e9 / estimate.element_ns()];
+        }
         Line::Figure(Figure {
             goal: self.goal,
             what: self.what.into(),
             unit: "/s",
-            runs: per_s(ours),
+            runs: ours,
             beside: Some(Beside {
                 name: self.limit_name,
-                runs: per_s(limit),
+                runs: limit,
             }),
             standard: self.standard,
         })
     }
 }
 
-fn told(estimate: &Estimate) -> Line {
+/// Runs of one benchmark.
+fn told(runs: &[Estimate]) -> Line {
     Line::Figure(Figure {
         goal: "",
-        what: format!("criterion: {}", estimate.id),
+        what: format!("criterion: {}", runs[0].id),
         unit: "ns per element",
-        runs: vec![estimate.element_ns()],
+        runs: runs.iter().map(Estimate::element_ns).collect(),
         beside: None,
         standard: Standard::Told,
     })
