@@ -1,6 +1,7 @@
 //! What a process is beside the tiers in it: how a server is started and tells where it is reached
-//! (`arguments`, `supervisor`), what its tasks run on, how it is asked to end ([`signals`]), how many files it may open ([`descriptors`]),
-//! whether it can trust its [`clock`], and what it says and returns when it fails.
+//! (`arguments`, `supervisor`), what its tasks run on ([`runtime`]), how it is asked to end ([`signals`]), how many
+//! files it may open ([`descriptors`]), whether it can trust its [`clock`], and what it says and returns when it
+//! fails.
 
 mod arguments;
 pub mod clock;
