@@ -10,6 +10,7 @@ mod field;
 mod hex;
 mod message;
 mod part;
+mod proofs;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -19,8 +20,12 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
+use common::secret::DeviceKey;
+use simulator::keys::key_from_hex;
+
 pub use self::hex::HexError;
 use self::part::Part;
+use self::proofs::Proofs;
 
 /// Standard input is read up to here: far more than anybody reads.
 const STDIN_BYTES_MAX: u64 = 16 << 20;
@@ -33,6 +38,9 @@ Examples:
   rcu explain 0x52 0x43 0x01 0x05 0x03 0x00 0x00 0x00 0x5c 0xcb 0xd2 0x17
   rcu explain - < capture.hex
   rcu explain --json - < capture.hex | jq .wrong
+  rcu explain --key KEY LOGIN LOGINREPLY ATTACH
+                                        whether the proofs are right; the Login goes first, for its
+                                        nonce is in all that follow
   rcu explain code 4007                 what a line of the log with this code means, and what to do
   rcu explain code                      all of them
 
@@ -42,6 +50,10 @@ pub struct Explain {
     /// colons and 0x are allowed; - reads them from standard input. Or: code NUMBER.
     #[arg(required = true)]
     hex: Vec<String>,
+    /// The device's key, 64 hex digits: checks the proofs, and names common mistakes.
+    // Read later: clap would print a key with a wrong digit.
+    #[arg(long, env = "RCU_DEVICE_KEY", hide_env_values = true)]
+    key: Option<String>,
     /// JSON: an object for each frame, or each code.
     #[arg(long)]
     json: bool,
@@ -73,7 +85,8 @@ impl Explain {
         } else {
             self.hex.join(" ")
         };
-        let explanation = explain(&hex)?;
+        let key = self.key.as_deref().map(key_from_hex).transpose()?;
+        let explanation = explain(&hex, key)?;
         let told = match self.json {
             true => explanation.json()?,
             false => explanation.to_string(),
@@ -93,16 +106,18 @@ pub struct Explanation {
     parts: Vec<Part>,
 }
 
-/// Explains the frames in a text of hex digits; an error only where it is no such text.
+/// Explains the frames in a text of hex digits; with the device's key their proofs, too, each by what
+/// the frames before it said.
 ///
 /// # Errors
 /// The first place that is no hex digit, or half a byte.
-pub fn explain(hex: &str) -> Result<Explanation, HexError> {
+pub fn explain(hex: &str, key: Option<DeviceKey>) -> Result<Explanation, HexError> {
     let bytes = hex::parse(hex)?;
+    let mut proofs = key.map(Proofs::new);
     let mut parts = Vec::new();
     let mut at = 0;
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        let part = Part::of(rest, at);
+        let part = Part::of(rest, at, proofs.as_mut());
         at = part.next_at;
         parts.push(part);
     }

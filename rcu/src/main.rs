@@ -55,6 +55,7 @@ Environment:
   RCU_LOGIC_SERVER__WINDOW=16  overrides a key of the configuration, and so on for every key
   RCU_DATABASE_URL             the database of `rcu db`, `rcu device` and `rcu simulate`
   RCU_MASTER_KEY_FILE          the file of the key that opens its accounts
+  RCU_DEVICE_KEY               a device's key, for explain
 
 Exit codes: 0 done, 1 failed, 2 wrong usage; session and command have more, see their --help."
 )]

@@ -8,10 +8,14 @@
 
 use std::fmt::Write;
 
+use common::secret::{DeviceKey, Secret};
+
 use crate::contract::{self, Body, Direction};
 
 /// Longer texts take long and find nothing that these do not.
 const BYTES_MAX: usize = 2_048;
+
+const KEY: DeviceKey = Secret::new([7; 32]);
 
 pub fn explain(data: &[u8]) {
     let [mode, rest @ ..] = data else {
@@ -20,7 +24,7 @@ pub fn explain(data: &[u8]) {
     let rest = &rest[..rest.len().min(BYTES_MAX)];
     match (mode % 3, rest) {
         (0, text) => {
-            if let Ok(explanation) = rcu::explain::explain(&String::from_utf8_lossy(text)) {
+            if let Ok(explanation) = rcu::explain::explain(&String::from_utf8_lossy(text), None) {
                 let told = explanation.to_string();
                 assert_eq!(told.ends_with("\nok\n"), explanation.is_right());
             }
@@ -38,10 +42,14 @@ fn check(bytes: &[u8], style: u8) {
     if bytes.is_empty() {
         return;
     }
-    let explanation = rcu::explain::explain(&written(bytes, style)).expect("hex digits");
+    let text = written(bytes, style);
+    let explanation = rcu::explain::explain(&text, None).expect("hex digits");
     let told = explanation.to_string();
     assert_eq!(explanation.is_right(), is_right(bytes), "{told}");
     assert_eq!(told.ends_with("\nok\n"), explanation.is_right());
+    // A key finds wrong proofs, and nothing right that was wrong without it.
+    let judged = rcu::explain::explain(&text, Some(KEY)).expect("hex digits");
+    assert!(explanation.is_right() || !judged.is_right(), "{judged}");
 }
 
 fn written(bytes: &[u8], style: u8) -> String {

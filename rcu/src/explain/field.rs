@@ -6,6 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use common::device::telemetry::RECORDED_AT_MS_MAX;
 use serde::Serialize;
 
+use super::proofs::Verdict;
+
 const BYTES_PER_LINE: usize = 8;
 const NOT_READ_BYTES_SHOWN_MAX: usize = 32;
 const NAME_WIDTH: usize = 15;
@@ -62,18 +64,21 @@ pub(super) struct Walk<'a> {
     end: usize,
     /// Bytes of the frame that have not come yet.
     to_come: usize,
+    /// Of the frame's proof; `None`: nobody gave a key.
+    pub(super) proof: Option<Verdict>,
     lines: Vec<Line>,
     wrong: Vec<String>,
 }
 
 impl<'a> Walk<'a> {
     /// From the first of these bytes; they may hold more than the frame, or less.
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8], proof: Option<Verdict>) -> Self {
         Self {
             bytes,
             at: 0,
             end: bytes.len(),
             to_come: 0,
+            proof,
             lines: Vec::new(),
             wrong: Vec::new(),
         }

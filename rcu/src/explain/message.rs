@@ -12,6 +12,7 @@ use common::device::login::FIRMWARE_BYTES_MAX;
 use common::ids::AccountName;
 
 use super::field::{Stop, Told, Walk, count, hex, number, text, time};
+use super::proofs::Verdict;
 use super::record;
 
 /// Who sends a kind.
@@ -356,13 +357,23 @@ fn signed(walk: &mut Walk<'_>, what: &str) -> Result<(), Stop> {
     )
 }
 
-/// The proof itself is not checked: that takes a key.
+/// Checked where the device's key is at hand.
 fn proof(walk: &mut Walk<'_>, over: &str) -> Result<(), Stop> {
-    walk.array::<32>("proof", |bytes| {
-        Told::right(format!(
-            "{}\n= HMAC-SHA256({over})\nnot checked here: that takes the key",
-            hex(&bytes)
-        ))
+    let (judged, wrong) = match walk.proof {
+        None => ("not checked: that takes the key (--key)".to_owned(), None),
+        Some(Verdict::Right) => ("right, by this key".to_owned(), None),
+        Some(Verdict::Lacks(what)) => (format!("not checked: give {what} before it"), None),
+        Some(Verdict::Wrong(mistake)) => {
+            let hint = mistake.map_or_else(String::new, |mistake| format!(": it is {mistake}"));
+            (
+                String::new(),
+                Some(format!("not what this key gives{hint}")),
+            )
+        }
+    };
+    walk.array::<32>("proof", |bytes| Told {
+        text: format!("{}\n= HMAC-SHA256({over})\n{judged}", hex(&bytes)),
+        wrong,
     })?;
     Ok(())
 }

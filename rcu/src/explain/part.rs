@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::crc;
 use super::field::{Field, Lines, Stop, Told, Walk, count, hex, text};
 use super::message::{self, Direction};
+use super::proofs::{Proofs, Verdict};
 
 /// What was found at one place of the bytes.
 #[derive(Debug)]
@@ -42,8 +43,12 @@ struct Header {
 
 impl Part {
     /// The part at the front of `bytes`, which begin at `at`.
-    pub(super) fn of(bytes: &[u8], at: usize) -> Self {
-        let mut walk = Walk::new(bytes);
+    pub(super) fn of(bytes: &[u8], at: usize, proofs: Option<&mut Proofs>) -> Self {
+        let proof = proofs.and_then(|proofs| match frame::parse(bytes, FRAME_BYTES_MAX) {
+            Ok(Parsed::Frame { frame, .. }) => proofs.hear(&frame),
+            _ => None,
+        });
+        let mut walk = Walk::new(bytes, proof);
         let header = walk_header(&mut walk, bytes).ok();
         let lost = !MAGIC.starts_with(&bytes[..bytes.len().min(2)]);
         let (title, length, then) = match header {
@@ -65,7 +70,7 @@ impl Part {
                 }
                 let title = format!("{}, {} bytes", title(header.kind), header.frame_bytes);
                 match bytes.get(..header.frame_bytes) {
-                    Some(whole) => (title, whole.len(), outcome(whole, header.kind)),
+                    Some(whole) => (title, whole.len(), outcome(whole, header.kind, proof)),
                     None => (title, bytes.len(), incomplete(&mut walk, bytes)),
                 }
             }
@@ -211,11 +216,11 @@ fn crc_of(whole: &[u8], found: u32) -> Told {
 }
 
 /// What comes of a whole frame.
-fn outcome(whole: &[u8], kind: u8) -> Vec<String> {
+fn outcome(whole: &[u8], kind: u8, proof: Option<Verdict>) -> Vec<String> {
     let to_device = message::name(kind).is_some_and(|(_, to)| to == Direction::ToDevice);
     match frame::parse(whole, frame_bytes_max(kind)) {
         Ok(Parsed::Frame { frame, .. }) if to_device => at_device(&frame),
-        Ok(Parsed::Frame { frame, .. }) => at_cluster(&frame),
+        Ok(Parsed::Frame { frame, .. }) => at_cluster(&frame, proof),
         _ if to_device => vec![DEVICE_DISCONNECTS.to_owned()],
         _ => vec![protocol_error()],
     }
@@ -253,7 +258,7 @@ fn at_device(frame: &Frame<'_>) -> Vec<String> {
     }
 }
 
-fn at_cluster(frame: &Frame<'_>) -> Vec<String> {
+fn at_cluster(frame: &Frame<'_>, proof: Option<Verdict>) -> Vec<String> {
     let id = frame.id;
     let answers = |what: &str| vec![format!("the cluster answers {what} with id {id}")];
     let ack = |base_seq, count, status| {
@@ -265,7 +270,12 @@ fn at_cluster(frame: &Frame<'_>) -> Vec<String> {
         };
         encoded(|out| ack.encode(id, out))
     };
+    let is_wrong = matches!(proof, Some(Verdict::Wrong(_)));
     match FromDevice::decode(frame) {
+        Ok(FromDevice::Login(_)) if is_wrong => answers("LoginReply(refused)"),
+        Ok(FromDevice::Attach(_) | FromDevice::ResumeProof(_)) if is_wrong => {
+            answers("AttachReply(not_admitted)")
+        }
         Ok(FromDevice::Login(_)) => answers("LoginReply"),
         Ok(FromDevice::Attach(_) | FromDevice::ResumeProof(_)) => answers("AttachReply"),
         Ok(FromDevice::Heartbeat) => answers("HeartbeatReply"),

@@ -5,6 +5,7 @@ use common::device::error::MessageError;
 use common::device::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, Parsed};
 use common::device::message::{FromCluster, FromDevice};
 use common::device::record::Record;
+use common::secret::{DeviceKey, Secret};
 use serde_json::Value;
 
 use super::explain;
@@ -32,7 +33,7 @@ fn frame_of(name: &str) -> Vec<u8> {
 }
 
 fn explained(bytes: &[u8]) -> (bool, String) {
-    let explanation = explain(&hex(bytes)).expect("hex digits");
+    let explanation = explain(&hex(bytes), None).expect("hex digits");
     (explanation.is_right(), explanation.to_string())
 }
 
@@ -259,7 +260,7 @@ fn common_mistakes_are_named() {
 fn programs_get_an_object_for_each_frame() {
     for (name, frame, _) in vectors() {
         let two = [&frame[..], &frame[..]].concat();
-        let explanation = explain(&hex(&two)).expect("hex digits");
+        let explanation = explain(&hex(&two), None).expect("hex digits");
         let json = explanation.json().expect("JSON");
         let objects: Vec<Value> = json
             .lines()
@@ -284,12 +285,115 @@ fn programs_get_an_object_for_each_frame() {
             assert_eq!(fields[1]["offset"], 2, "{name}");
         }
     }
-    let wrong = explain("ff").expect("hex digits").json().expect("JSON");
+    let wrong = explain("ff", None)
+        .expect("hex digits")
+        .json()
+        .expect("JSON");
     let object: Value = serde_json::from_str(&wrong).expect("JSON");
     assert_eq!(object["right"], false);
     assert_eq!(
         object["wrong"].as_array().map(Vec::len),
         Some(1),
         "{object}"
+    );
+}
+
+fn key() -> DeviceKey {
+    let file: Value = serde_json::from_str(VECTORS).expect("JSON");
+    let digits = file["key"].as_str().expect("a key");
+    let bytes = super::hex::parse(digits).expect("hex");
+    Secret::new(bytes.try_into().expect("32 bytes"))
+}
+
+fn judged(frames: &[Vec<u8>], key: DeviceKey) -> (bool, String) {
+    let explanation = explain(&hex(&frames.concat()), Some(key)).expect("hex digits");
+    (explanation.is_right(), explanation.to_string())
+}
+
+/// A device's whole life, as somebody captured it: with its key every proof is right, with another's
+/// every one is wrong, and alone each says what it lacks.
+#[test]
+fn proofs_are_checked_by_what_came_before_them() {
+    let life = [
+        "login",
+        "login reply, ok",
+        "attach",
+        "attach reply, ok",
+        "redirect to a target",
+        "attach at the target",
+        "resume",
+        "resume challenge",
+        "resume proof",
+        "attach reply to a resumption",
+    ];
+    let frames: Vec<_> = life.iter().map(|name| frame_of(name)).collect();
+    let proofs = 8;
+    let (right, text) = judged(&frames, key());
+    assert!(right, "{text}");
+    assert_eq!(text.matches("right, by this key").count(), proofs, "{text}");
+    let (right, text) = judged(&frames, Secret::new([7; 32]));
+    assert!(!right);
+    let wrong = "<-- wrong: not what this key gives";
+    assert_eq!(text.matches(wrong).count(), proofs, "{text}");
+    for (frame, name) in frames.iter().zip(life).skip(1) {
+        let (right, text) = judged(std::slice::from_ref(frame), key());
+        let has_proof = !matches!(name, "resume" | "resume challenge");
+        assert_eq!(
+            text.contains("not checked: give the "),
+            has_proof,
+            "{name}\n{text}"
+        );
+        assert!(right, "{name}: what is not known is not wrong\n{text}");
+    }
+}
+
+#[test]
+fn common_mistakes_with_a_key_are_named() {
+    use hmac::{Hmac, KeyInit, Mac};
+    use sha2::{Digest, Sha256};
+    let login = frame_of("login");
+    let (signed, _) = login.split_last_chunk::<32>().expect("a proof");
+    let body = &signed[HEADER_BYTES..];
+    let key = key();
+    let bytes = &key.expose()[..];
+    let digits = hex(bytes);
+    let mac = |key: &[u8], parts: &[&[u8]]| -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key");
+        parts.iter().for_each(|part| mac.update(part));
+        mac.finalize().into_bytes().into()
+    };
+    let label: &[u8] = b"rcu1 login\0";
+    let before_crc = [&signed[..8], &[0; 4]].concat();
+    for (proof, hint) in [
+        (
+            mac(bytes, &[b"rcu1 login", body]),
+            "it is made without the zero byte",
+        ),
+        (mac(bytes, &[body]), "it is made without the label"),
+        (mac(digits.as_bytes(), &[label, body]), "hex digits as text"),
+        (
+            mac(bytes, &[label, &before_crc, body]),
+            "over the header too",
+        ),
+        (
+            Sha256::digest([bytes, label, body].concat()).into(),
+            "a plain SHA-256",
+        ),
+        ([0; 32], "not what this key gives\n"),
+    ] {
+        let frame = sealed([signed, &proof].concat());
+        let (right, text) = judged(&[frame], key);
+        assert!(!right && text.contains(hint), "{hint}\n{text}");
+        let answer = "the cluster answers LoginReply(refused) with id 1";
+        assert!(text.contains(answer), "{text}");
+    }
+    let attach = frame_of("attach");
+    let (signed, _) = attach.split_last_chunk::<32>().expect("a proof");
+    let proof = mac(bytes, &[b"rcu1 attach\0", &signed[HEADER_BYTES..]]);
+    let attach = sealed([signed, &proof].concat());
+    let (_, text) = judged(&[login, attach], key);
+    assert!(
+        text.contains("account's key instead of the session key"),
+        "{text}"
     );
 }
