@@ -7,7 +7,8 @@
 //! row:   | columns (i16) | length (i32) | value … | length | value … |      length -1: NULL
 //! ```
 //!
-//! All of it in big-endian; a `timestamptz` is microseconds since 2000.
+//! All of it in big-endian; a `timestamptz` is microseconds since 2000. Values have no type: each column
+//! must be of the one that stands here ([`KEY_TYPES`], [`sql_type`]).
 
 use std::slice;
 
@@ -20,6 +21,23 @@ use crate::batch::Row;
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: [u8; 2] = (-1_i16).to_be_bytes();
 const NULL: [u8; 4] = (-1_i32).to_be_bytes();
+
+/// Of [`KEY_COLUMNS`].
+pub(super) const KEY_TYPES: [&str; KEY_COLUMNS.len()] =
+    ["bigint", "timestamptz", "bigint", "timestamptz"];
+
+/// The type of a column that takes what [`Columns`] writes for it.
+pub(super) const fn sql_type(column_type: ColumnType) -> &'static str {
+    match column_type {
+        ColumnType::SmallInt => "smallint",
+        ColumnType::Integer => "integer",
+        ColumnType::BigInt => "bigint",
+        ColumnType::Real => "double precision",
+        ColumnType::Boolean => "boolean",
+        ColumnType::Text => "text",
+        ColumnType::Bytes => "bytea",
+    }
+}
 
 /// Rows of one table, a piece at a time.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use common::ids::NodeName;
 use sqlx::postgres::PgConnection;
 use sqlx::{Acquire, Executor};
 
-use super::copy::Copy;
+use super::copy::{Copy, KEY_TYPES, sql_type};
 use super::refusal::SqlState;
 use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record, refused};
 use crate::batch::Presence;
@@ -82,10 +82,7 @@ impl Statements {
         Self {
             table,
             copy: copy(name),
-            // For as long as the connection lasts, and empty between transactions.
-            make_staging: format!(
-                "CREATE TEMPORARY TABLE IF NOT EXISTS staging_{name} (LIKE {name}) ON COMMIT DELETE ROWS"
-            ),
+            make_staging: make_staging(table),
             copy_to_staging: copy(&format!("staging_{name}")),
             insert,
         }
@@ -105,6 +102,20 @@ impl Statements {
             table.name()
         )
     }
+}
+
+/// A table for as long as the connection lasts, empty between transactions. Not LIKE the one that its rows
+/// go to: for that one must be allowed to read it, and the role of the logic servers reads no record.
+fn make_staging(table: Table) -> String {
+    let key = KEY_COLUMNS.iter().copied().zip(KEY_TYPES);
+    let own = table.columns().iter();
+    let own = own.map(|column| (column.name, sql_type(column.column_type)));
+    let columns = key.chain(own).map(|(name, sql)| format!("{name} {sql}"));
+    format!(
+        "CREATE TEMPORARY TABLE IF NOT EXISTS staging_{} ({}) ON COMMIT DELETE ROWS",
+        table.name(),
+        columns.collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// There is one at a time: what is rolled back to stays, and would become one more level each time.
