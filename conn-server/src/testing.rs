@@ -1,17 +1,33 @@
 //! What tests of both databases share.
 
-use common::database::{Client, Database, DatabaseUrl, Postgres};
-use servers::TestDatabase;
+use common::database::{Client, Database};
+use servers::{Role, TestDatabase};
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use tempfile::TempDir;
 
-/// What goes when the test is over.
+/// What goes when the test is over, and the database as its owner has it, as whom `rcu device` changes
+/// accounts. What tests get beside it is the same database as a conn server has it.
 #[derive(Debug)]
-#[allow(dead_code, reason = "held for its Drop")]
-pub(crate) enum Held {
-    Directory(TempDir),
+pub(crate) struct Held {
+    pub(crate) owner: Database,
+    place: Place,
+}
+
+impl Held {
+    /// As the superuser of the server.
+    pub(crate) fn administer(&self, sql: &str) {
+        let Place::Database(test) = &self.place else {
+            panic!("it is a file");
+        };
+        test.sql(sql).expect("done");
+    }
+}
+
+#[derive(Debug)]
+enum Place {
+    Directory(#[allow(dead_code, reason = "held for its Drop")] TempDir),
     Database(TestDatabase),
 }
 
@@ -19,24 +35,31 @@ pub(crate) async fn sqlite() -> (Held, Database) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("rcu.db");
     let database = Database::open(&path).await.expect("a database");
-    (Held::Directory(directory), database)
+    let held = Held {
+        owner: database.clone(),
+        place: Place::Directory(directory),
+    };
+    (held, database)
 }
 
 pub(crate) async fn postgres() -> (Held, Database) {
     let test = TestDatabase::new();
-    let database = connect(&test.url).await;
-    (Held::Database(test), database)
+    let database = connect(&test.url(Role::Login)).await;
+    let held = Held {
+        owner: connect(&test.url(Role::Owner)).await,
+        place: Place::Database(test),
+    };
+    (held, database)
 }
 
-/// As a conn server connects, to a database that is made ready.
+/// As a conn server connects.
 pub(crate) async fn connect(url: &str) -> Database {
-    let url: DatabaseUrl = url.parse().expect("a URL");
-    Postgres::migrate(&url).await.expect("migrated");
     let client = Client {
         name: "conn-1",
         connections_max: crate::accounts::CONNECTIONS_MAX,
         connect_deadline: std::time::Duration::from_secs(3),
     };
+    let url = url.parse().expect("a URL");
     Database::connect(&url, client).await.expect("a database")
 }
 

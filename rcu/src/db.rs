@@ -287,7 +287,7 @@ fn warning(lacking: &[String]) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use clap::Parser;
-    use servers::TestDatabase;
+    use servers::{Role, TestDatabase};
 
     use super::*;
 
@@ -303,8 +303,9 @@ mod tests {
 
     #[test]
     fn a_database_is_migrated_and_shown() {
-        let test = TestDatabase::new();
-        let database = ["--database", &test.url];
+        let test = TestDatabase::empty();
+        let owner = test.url(Role::Owner);
+        let database = ["--database", &owner];
         let status = [&["status"][..], &database].concat();
         assert_eq!(
             run(&status).unwrap(),

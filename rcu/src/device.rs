@@ -524,7 +524,7 @@ pub(crate) fn hex(key: &DeviceKey) -> String {
 mod tests {
     use clap::Parser;
     use clap::error::ErrorKind;
-    use common::database::{DatabaseUrl, Postgres};
+    use common::database::DatabaseUrl;
     use common::link::write_key;
 
     use super::*;
@@ -659,9 +659,7 @@ mod tests {
     #[test]
     fn accounts_of_a_postgresql_database_need_its_master_key() {
         let test = servers::TestDatabase::new();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let url: DatabaseUrl = test.url.parse().unwrap();
-        runtime.block_on(Postgres::migrate(&url)).unwrap();
+        let url: DatabaseUrl = test.url(servers::Role::Owner).parse().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let master = directory.path().join("master");
         write_key(&master, &Secret::new([7; 32])).unwrap();

@@ -1,9 +1,13 @@
 //! One server of each tier, linked: the smallest cluster of processes.
 
+use std::process::Command;
+
+use servers::PostgresServer;
+
 use crate::site::{Said, Server, Site, Tier, command};
 
-/// What begins with it is of `[database]`.
-const DATABASE: &str = "RCU_DATABASE__";
+/// The variable with the database of a server.
+pub const DATABASE: &str = "RCU_DATABASE__URL";
 
 /// Devices come in here, and their records end in one database.
 #[derive(Debug)]
@@ -14,16 +18,29 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// `environment`: what all three are started with, as far as they know it.
+    /// On SQLite; `environment`: what all three are started with.
     pub fn start(site: &Site, environment: &[(&str, &str)]) -> Self {
+        Self::start_with(site, |server, _| {
+            server.envs(environment.iter().copied());
+        })
+    }
+
+    /// On this database of a PostgreSQL, each server as who it is there.
+    pub fn start_on(site: &Site, server: &PostgresServer, name: &str) -> Self {
+        Self::start_with(site, |program, tier| {
+            if let Some(role) = tier.role() {
+                program.env(DATABASE, server.tcp_url(name, role));
+            }
+        })
+    }
+
+    fn start_with(site: &Site, prepare: impl Fn(&mut Command, Tier)) -> Self {
         let free = "listen = \"127.0.0.1:0\"";
         let start = |tier: Tier, node, more: &str| {
             let config = site.config(tier, node, more);
-            // A balancer has no database, and says so.
-            let is_known = |name: &str| tier != Tier::Balancer || !name.starts_with(DATABASE);
-            let environment = environment.iter().copied();
-            let environment = environment.filter(|(name, _)| is_known(name));
-            site.start_command(&config, command(tier.program()).envs(environment))
+            let mut program = command(tier.program());
+            prepare(&mut program, tier);
+            site.start_command(&config, &mut program)
         };
         let logic = start(Tier::LogicServer, "logic-1", free);
         let link = logic.link();

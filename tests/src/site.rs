@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use servers::leaks::Search;
-use servers::said;
+use servers::{Role, said};
 use tempfile::TempDir;
 
 /// Nothing here takes as long; a test that waits so long has failed.
@@ -36,6 +36,15 @@ impl Tier {
             Self::Balancer => "balancer",
             Self::ConnServer => "conn-server",
             Self::LogicServer => "logic-server",
+        }
+    }
+
+    /// Whom it comes to the database as.
+    pub const fn role(self) -> Option<Role> {
+        match self {
+            Self::Balancer => None,
+            Self::ConnServer => Some(Role::Login),
+            Self::LogicServer => Some(Role::Telemetry),
         }
     }
 

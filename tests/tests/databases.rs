@@ -4,14 +4,16 @@
 
 use std::net::TcpListener;
 
-use servers::PostgresServer;
+use servers::{PostgresServer, Role};
+use tests::cluster::DATABASE;
 use tests::site::{Said, Site, Tier, command, text};
 
 const PASSWORD: &str = "known-only-to-its-owner";
+const NAME: &str = "rcu";
 const FREE: &str = "listen = \"127.0.0.1:0\"";
 const TIERS: [Tier; 2] = [Tier::ConnServer, Tier::LogicServer];
 
-/// An empty database `rcu` whose role `rcu_test` comes over TCP, with the password.
+/// An empty database, to which servers come over TCP, with the password.
 struct Fixture {
     site: Site,
     server: PostgresServer,
@@ -22,31 +24,40 @@ impl Fixture {
         let mut site = Site::new();
         site.keep_secret("password", PASSWORD);
         let server = PostgresServer::start("").unwrap();
-        server.sql("postgres", "CREATE DATABASE rcu").unwrap();
-        let role = format!("CREATE ROLE rcu_test LOGIN SUPERUSER PASSWORD '{PASSWORD}'");
-        server.sql("postgres", &role).unwrap();
+        server.make_empty_database(NAME).unwrap();
+        for role in TIERS.map(role_of) {
+            let password = format!("ALTER ROLE {} PASSWORD '{PASSWORD}'", role.name());
+            server.sql(NAME, &password).unwrap();
+        }
         Self { site, server }
     }
 
-    /// With this password to this database.
-    fn url(&self, password: &str, name: &str) -> String {
-        let theirs = self.server.tcp_url(name);
+    /// Of a tier, with this password, to this database.
+    fn url(&self, tier: Tier, password: &str, name: &str) -> String {
+        let role = role_of(tier);
+        let theirs = self.server.tcp_url(name, role);
         let (_, place) = theirs.split_once('@').unwrap();
-        format!("postgres://rcu_test:{password}@{place}")
+        format!("postgres://{}:{password}@{place}", role.name())
     }
 
-    fn right(&self) -> String {
-        self.url(PASSWORD, "rcu")
+    fn right(&self, tier: Tier) -> String {
+        self.url(tier, PASSWORD, NAME)
     }
 
     fn migrate(&self) {
-        let migrate = ["db", "migrate", "--database", &self.right()];
+        let owner = self.server.url(NAME, Role::Owner);
+        let migrate = ["db", "migrate", "--database", &owner];
         self.site.run("rcu", &migrate).expect_success();
+        self.server.grant(NAME).unwrap();
     }
 
     fn start(&self, tier: Tier, url: &str) -> Said {
         start(&self.site, tier, url)
     }
+}
+
+fn role_of(tier: Tier) -> Role {
+    tier.role().unwrap()
 }
 
 /// Starts a server that will not start.
@@ -58,7 +69,7 @@ fn start(site: &Site, tier: Tier, url: &str) -> Said {
     let config = site.config(tier, "node-1", table);
     let mut server = command(tier.program());
     server.args(["--config", &text(&config)]);
-    site.run_command(server.env("RCU_DATABASE__URL", url))
+    site.run_command(server.env(DATABASE, url))
 }
 
 #[test]
@@ -80,12 +91,15 @@ fn a_server_that_is_not_there_is_named() {
 fn a_wrong_password_or_name_is_told() {
     let fixture = Fixture::new();
     for tier in TIERS {
-        let wrong = fixture.url("guessed-at-random", "rcu");
+        let wrong = fixture.url(tier, "guessed-at-random", NAME);
         let said = fixture.start(tier, &wrong);
-        said.expect_failure(&["password authentication failed for user \"rcu_test\""]);
+        let user = role_of(tier).name();
+        said.expect_failure(&[&format!(
+            "password authentication failed for user \"{user}\""
+        )]);
         assert!(!said.text.contains("guessed-at-random"), "{}", said.text);
 
-        let missing = fixture.url(PASSWORD, "elsewhere");
+        let missing = fixture.url(tier, PASSWORD, "elsewhere");
         let said = fixture.start(tier, &missing);
         said.expect_failure(&["database \"elsewhere\" does not exist"]);
     }
@@ -94,9 +108,9 @@ fn a_wrong_password_or_name_is_told() {
 #[test]
 fn a_schema_of_another_version_is_told_with_what_to_run() {
     let fixture = Fixture::new();
-    let sql = |statement| fixture.server.sql("rcu", statement).unwrap();
+    let sql = |statement| fixture.server.sql(NAME, statement).unwrap();
     for tier in TIERS {
-        let empty = fixture.start(tier, &fixture.right());
+        let empty = fixture.start(tier, &fixture.right(tier));
         empty.expect_failure(&[
             "has schema 0, this program needs",
             "`rcu db migrate --database URL`",
@@ -108,12 +122,12 @@ fn a_schema_of_another_version_is_told_with_what_to_run() {
          execution_time FROM _sqlx_migrations ORDER BY version LIMIT 1",
     );
     for tier in TIERS {
-        let newer = fixture.start(tier, &fixture.right());
+        let newer = fixture.start(tier, &fixture.right(tier));
         newer.expect_failure(&["has schema 9999, this program knows", "run a newer one"]);
     }
     sql("DELETE FROM _sqlx_migrations");
     for tier in TIERS {
-        let older = fixture.start(tier, &fixture.right());
+        let older = fixture.start(tier, &fixture.right(tier));
         older.expect_failure(&["has schema 0, this program needs"]);
     }
 }
@@ -122,14 +136,12 @@ fn a_schema_of_another_version_is_told_with_what_to_run() {
 fn a_clock_that_is_not_the_databases_is_told_and_one_that_is_is_not() {
     let fixture = Fixture::new();
     fixture.migrate();
-    let url = fixture.right();
+    let url = fixture.right(Tier::LogicServer);
     let said = |node: &str, change: &str| {
         let library = fixture.site.another_clock(change);
         let config = fixture.site.config(Tier::LogicServer, node, FREE);
         let mut server = command(Tier::LogicServer.program());
-        server
-            .env("RCU_DATABASE__URL", &url)
-            .env("LD_PRELOAD", library);
+        server.env(DATABASE, &url).env("LD_PRELOAD", library);
         let server = fixture.site.start_command(&config, &mut server);
         let said = fixture.site.stop(server);
         said.expect_success();

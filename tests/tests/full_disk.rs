@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::fleet;
 use common::secret::Secret;
-use servers::{PostgresServer, disks_are_left_out};
+use servers::{PostgresServer, Role, disks_are_left_out};
 use simulator::checker::{Verdict, rows};
 use simulator::device::{self, Identity};
 use simulator::drive;
@@ -14,6 +14,7 @@ use simulator::driver::{Settings, Simulator};
 use tests::cluster::Cluster;
 use tests::site::{PATIENCE, Site, command, text, wait_for};
 
+const NAME: &str = "rcu";
 const DEVICES: u32 = 40;
 const FLEET_KEY: [u8; 32] = [0xd1; 32];
 
@@ -29,22 +30,19 @@ const ROWS: &str = "SELECT (SELECT count(*) FROM telemetry_gps) + (SELECT count(
     + (SELECT count(*) FROM telemetry_custom) + (SELECT count(*) FROM dead_letter)";
 
 /// A database on a small disk, and the accounts of a fleet in it.
-fn database(site: &mut Site) -> (PostgresServer, String) {
+fn database(site: &mut Site) -> PostgresServer {
     let server = PostgresServer::start_with_disk("", DISK_BYTES).unwrap();
     server.make_tablespace("small").unwrap();
-    let create = "CREATE DATABASE rcu TABLESPACE small";
-    server.sql("postgres", create).unwrap();
-    let url = server.tcp_url("rcu");
-    site.run("rcu", &["db", "migrate", "--database", &url])
-        .expect_success();
+    server.make_database_in(NAME, "small").unwrap();
     let fleet_key = "d1".repeat(32);
     site.keep_secret("device", &fleet_key);
     let mut add = command("rcu");
     add.args(["device", "add", "--fleet", "van", "--fleet-key", &fleet_key]);
-    add.args(["--count", &DEVICES.to_string(), "--database", &url]);
+    let owner = server.tcp_url(NAME, Role::Owner);
+    add.args(["--count", &DEVICES.to_string(), "--database", &owner]);
     add.env("RCU_MASTER_KEY_FILE", text(&site.path("keys/master")));
     site.run_command(&mut add).expect_success();
-    (server, url)
+    server
 }
 
 fn devices(cluster: &Cluster) -> Simulator {
@@ -85,14 +83,14 @@ fn what_a_full_database_does_not_take_is_not_acknowledged_and_is_stored_once_whe
         return;
     }
     let mut site = Site::new();
-    let (server, url) = database(&mut site);
-    let cluster = Cluster::start(&site, &[("RCU_DATABASE__URL", &url)]);
+    let server = database(&mut site);
+    let cluster = Cluster::start_on(&site, &server, NAME);
     let simulator = devices(&cluster);
     let acknowledged = || simulator.stats().records_acknowledged;
     // What was acknowledged before is asked first: rows only grow.
     let check = || {
         let acknowledged = acknowledged();
-        let rows = server.sql("rcu", ROWS).unwrap();
+        let rows = server.sql(NAME, ROWS).unwrap();
         let rows: u64 = rows.trim().parse().unwrap();
         assert!(acknowledged <= rows, "{acknowledged} of {rows}");
     };
@@ -120,7 +118,7 @@ fn what_a_full_database_does_not_take_is_not_acknowledged_and_is_stored_once_whe
     let outcome = simulator.stop(PATIENCE).unwrap();
     assert_eq!(outcome.stats.unacknowledged, 0);
     check_logs(cluster, &site, full.elapsed());
-    let verdict = judge(&url, &outcome.histories);
+    let verdict = judge(&server.url(NAME, Role::Read), &outcome.histories);
     assert!(verdict.holds(), "{verdict}");
 }
 

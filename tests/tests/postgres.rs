@@ -3,12 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use balancer::Balancer;
 use balancer::counters::Gauge;
-use common::database::{Client, Database, DatabaseUrl, Postgres};
+use common::database::{Client, Database, DatabaseUrl};
 use common::ids::NodeName;
 use common::link::{Key, Keys};
 use common::secret::Secret;
@@ -16,7 +15,7 @@ use conn_server::ConnServer;
 use conn_server::accounts::seal::MasterKey;
 use conn_server::accounts::store::Accounts;
 use logic_server::LogicServer;
-use servers::PostgresServer;
+use servers::{PostgresServer, Role};
 use simulator::checker::rows;
 use simulator::device::Identity;
 use simulator::drive;
@@ -27,38 +26,33 @@ const DEVICES: u32 = 40;
 const MASTER: MasterKey = Secret::new([9; 32]);
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A migrated database with the roles of `config/schema/postgres/roles.sql`.
+const NAME: &str = "rcu";
+
+/// A database with its tables and rights.
 struct Site {
     server: PostgresServer,
 }
 
 impl Site {
-    async fn new() -> Self {
+    fn new() -> Self {
         let server = PostgresServer::start("").unwrap();
-        let site = Self { server };
-        Postgres::migrate(&site.url("rcu")).await.unwrap();
+        server.make_database(NAME).unwrap();
         // Again after a later migration: it must be possible.
-        for _ in 0..2 {
-            site.grant();
-        }
-        site
+        server.grant(NAME).unwrap();
+        Self { server }
     }
 
-    fn grant(&self) {
-        let path =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/schema/postgres/roles.sql");
-        self.server.script("postgres", &path).unwrap();
+    fn url(&self, role: Role) -> DatabaseUrl {
+        self.server.url(NAME, role).parse().unwrap()
     }
 
-    fn url(&self, role: &str) -> DatabaseUrl {
-        let url = self.server.url("postgres");
-        let url = url.replace("user=rcu", &format!("user={role}"));
-        url.parse().unwrap()
+    fn sql(&self, statements: &str) -> String {
+        self.server.sql(NAME, statements).unwrap()
     }
 
-    async fn connect(&self, role: &str, connections_max: u32) -> Database {
+    async fn connect(&self, role: Role, connections_max: u32) -> Database {
         let client = Client {
-            name: role,
+            name: role.name(),
             connections_max,
             connect_deadline: Duration::from_secs(10),
         };
@@ -66,7 +60,7 @@ impl Site {
     }
 
     /// What a role is told that tries this.
-    async fn tries(&self, role: &str, sql: &str) -> Result<(), String> {
+    async fn tries(&self, role: Role, sql: &str) -> Result<(), String> {
         let database = self.connect(role, 1).await;
         let Database::Postgres(postgres) = &database else {
             panic!("it is PostgreSQL");
@@ -103,14 +97,14 @@ async fn wait_until(what: &str, is: impl Fn() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_under_its_roles_stores_what_devices_send_once_and_as_it_was_sent() {
-    let site = Site::new().await;
+    let site = Site::new();
     let identities: Vec<_> = (1..=DEVICES)
         .map(|number| Identity {
             account: format!("truck-{number:06}").parse().unwrap(),
             key: Secret::new([number as u8; 32]),
         })
         .collect();
-    let owner = site.connect("rcu", 1).await;
+    let owner = site.connect(Role::Owner, 1).await;
     let accounts = Accounts::new(owner.clone(), MASTER);
     let added: Vec<_> = identities
         .iter()
@@ -120,7 +114,7 @@ async fn a_cluster_under_its_roles_stores_what_devices_send_once_and_as_it_was_s
 
     let loopback = "127.0.0.1:0".parse().unwrap();
     let telemetry = site
-        .connect("rcu_telemetry", logic_server::store::CONNECTIONS_MAX)
+        .connect(Role::Telemetry, logic_server::store::CONNECTIONS_MAX)
         .await;
     let settings = logic_server::Settings {
         listen: vec![loopback],
@@ -132,7 +126,7 @@ async fn a_cluster_under_its_roles_stores_what_devices_send_once_and_as_it_was_s
     let logic = LogicServer::start(settings, node("logic-1"), keys(), &telemetry);
     let logic = logic.await.unwrap();
     let login = site
-        .connect("rcu_login", conn_server::accounts::CONNECTIONS_MAX)
+        .connect(Role::Login, conn_server::accounts::CONNECTIONS_MAX)
         .await;
     let settings = conn_server::Settings {
         listen: loopback,
@@ -178,58 +172,55 @@ async fn a_cluster_under_its_roles_stores_what_devices_send_once_and_as_it_was_s
     for database in [owner, telemetry, login] {
         database.close().await;
     }
-    let rows = rows::open(&site.url("rcu_read")).await.unwrap();
+    let rows = rows::open(&site.url(Role::Read)).await.unwrap();
     let verdict = rows::check(&rows, &outcome.histories, &drive::KINDS);
     let verdict = verdict.await.unwrap();
     assert!(verdict.holds(), "{verdict}");
-    let live = site.server.sql(
-        "postgres",
-        "SELECT count(*) FROM sessions WHERE ended_at IS NULL",
-    );
-    assert_eq!(live.unwrap(), "0\n");
+    let live = site.sql("SELECT count(*) FROM sessions WHERE ended_at IS NULL");
+    assert_eq!(live, "0\n");
     // Made ahead by a role that may make no table.
     let days = "SELECT count(*) FROM pg_class WHERE relname ~ '^telemetry_gps_[0-9]{8}$'";
-    assert_eq!(site.server.sql("postgres", days).unwrap(), "7\n");
+    assert_eq!(site.sql(days), "7\n");
 }
 
 #[tokio::test]
 async fn no_role_may_do_more_than_its_work() {
-    let site = Site::new().await;
+    let site = Site::new();
     for (role, wrong) in [
-        ("rcu_login", "UPDATE accounts SET enabled = false"),
-        ("rcu_login", "UPDATE accounts SET sealed_key = ''"),
+        (Role::Login, "UPDATE accounts SET enabled = false"),
+        (Role::Login, "UPDATE accounts SET sealed_key = ''"),
         (
-            "rcu_login",
+            Role::Login,
             "INSERT INTO accounts (name, sealed_key, created_at) VALUES ('a', '', now())",
         ),
-        ("rcu_login", "DELETE FROM accounts"),
-        ("rcu_login", "DELETE FROM account_changes"),
-        ("rcu_login", "SELECT * FROM telemetry_gps"),
-        ("rcu_login", "SELECT rcu_ensure_partition(current_date)"),
-        ("rcu_telemetry", "SELECT * FROM accounts"),
-        ("rcu_telemetry", "SELECT * FROM telemetry_gps"),
-        ("rcu_telemetry", "DELETE FROM telemetry_gps"),
-        ("rcu_telemetry", "UPDATE sessions SET node = 'x'"),
-        ("rcu_telemetry", "DROP TABLE telemetry_gps"),
-        ("rcu_telemetry", "CREATE TABLE public.mine ()"),
-        ("rcu_telemetry", "UPDATE _sqlx_migrations SET version = 2"),
-        ("rcu_read", "SELECT sealed_key FROM accounts"),
+        (Role::Login, "DELETE FROM accounts"),
+        (Role::Login, "DELETE FROM account_changes"),
+        (Role::Login, "SELECT * FROM telemetry_gps"),
+        (Role::Login, "SELECT rcu_ensure_partition(current_date)"),
+        (Role::Telemetry, "SELECT * FROM accounts"),
+        (Role::Telemetry, "SELECT * FROM telemetry_gps"),
+        (Role::Telemetry, "DELETE FROM telemetry_gps"),
+        (Role::Telemetry, "UPDATE sessions SET node = 'x'"),
+        (Role::Telemetry, "DROP TABLE telemetry_gps"),
+        (Role::Telemetry, "CREATE TABLE public.mine ()"),
+        (Role::Telemetry, "UPDATE _sqlx_migrations SET version = 2"),
+        (Role::Read, "SELECT sealed_key FROM accounts"),
         (
-            "rcu_read",
+            Role::Read,
             "INSERT INTO sessions VALUES (1, 1, 'x', '10.0.0.1', now())",
         ),
-        ("rcu_read", "CREATE TEMPORARY TABLE mine ()"),
-        ("rcu_read", "SELECT rcu_ensure_partition(current_date)"),
+        (Role::Read, "CREATE TEMPORARY TABLE mine ()"),
+        (Role::Read, "SELECT rcu_ensure_partition(current_date)"),
     ] {
         let told = site.tries(role, wrong).await.unwrap_err();
         let refused = told.contains("permission denied") || told.contains("must be owner");
-        assert!(refused, "{role}: {wrong}: {told}");
+        assert!(refused, "{role:?}: {wrong}: {told}");
     }
     for (role, right) in [
-        ("rcu_login", "SELECT sealed_key FROM accounts"),
-        ("rcu_telemetry", "SELECT rcu_ensure_partition(current_date)"),
+        (Role::Login, "SELECT sealed_key FROM accounts"),
+        (Role::Telemetry, "SELECT rcu_ensure_partition(current_date)"),
         (
-            "rcu_read",
+            Role::Read,
             "SELECT name FROM accounts; SELECT * FROM telemetry_gps, dead_letter, sessions",
         ),
     ] {

@@ -5,8 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::database::Postgres;
 use servers::PostgresServer;
+
+const NAME: &str = "rcu";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -48,17 +49,14 @@ INSERT INTO telemetry_fuel (account_id, recorded_at, seq, received_at, used_ml) 
 INSERT INTO dead_letter VALUES (2, now(), (2::bigint << 32) + 1, now(), 1, '\\x00', 'length');
 ";
 
-#[tokio::test]
-async fn every_query_of_the_documentation_says_what_it_promises() {
+#[test]
+fn every_query_of_the_documentation_says_what_it_promises() {
     let server = PostgresServer::start("").unwrap();
-    let url = server.url("postgres");
-    Postgres::migrate(&url.parse().unwrap()).await.unwrap();
-    let roles = root().join("config/schema/postgres/roles.sql");
-    server.script("postgres", &roles).unwrap();
-    server.sql("postgres", ROWS).unwrap();
+    server.make_database(NAME).unwrap();
+    server.sql(NAME, ROWS).unwrap();
     let analyst = |query: &str| {
         let as_analyst = format!("SET ROLE rcu_read; SET TimeZone = 'UTC'; {query}");
-        let told = server.sql("postgres", &as_analyst).unwrap();
+        let told = server.sql(NAME, &as_analyst).unwrap();
         told.lines().map(str::to_owned).collect::<Vec<_>>()
     };
     let mut asked = 0;

@@ -19,7 +19,11 @@ DECLARE
 BEGIN
     FOREACH role IN ARRAY ARRAY['rcu_login', 'rcu_telemetry', 'rcu_read'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
-            EXECUTE format('CREATE ROLE %I LOGIN', role);
+            BEGIN
+                EXECUTE format('CREATE ROLE %I LOGIN', role);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL; -- somebody made it just now, for another database of this server
+            END;
         END IF;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role);
     END LOOP;

@@ -261,7 +261,7 @@ fn version_of(column: i64) -> u32 {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use common::secret::Secret;
-    use servers::PostgresServer;
+    use servers::{PostgresServer, Role};
     use tokio::time::sleep;
 
     use super::*;
@@ -277,9 +277,9 @@ mod tests {
 
     #[tokio::test]
     async fn postgresql_tells_of_a_change_and_a_broken_ear_is_mended() {
-        let (_held, database) = testing::postgres().await;
+        let (test, database) = testing::postgres().await;
         let table = Table::new(&database);
-        let accounts = Accounts::new(database.clone(), Secret::new([9; 32]));
+        let accounts = Accounts::new(test.owner.clone(), Secret::new([9; 32]));
         let mut ear = Ear(table.listen().await.unwrap());
         let name = "a".parse().unwrap();
         accounts.add(&name, &Secret::new([1; 32]), 0).await.unwrap();
@@ -289,7 +289,7 @@ mod tests {
 
         let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                     WHERE datname = current_database() AND query LIKE 'LISTEN%'";
-        testing::run(&database, kill).await;
+        test.administer(kill);
         timeout(PATIENCE, ear.hear()).await.unwrap();
         assert!(ear.0.is_none(), "it does not know that it is deaf");
         while ear.0.is_none() {
@@ -305,8 +305,10 @@ mod tests {
     #[tokio::test]
     async fn a_database_that_stands_still_fails_in_time_and_answers_later() {
         let server = PostgresServer::start("").unwrap();
-        let database = testing::connect(&server.tcp_url("postgres")).await;
-        let accounts = Accounts::new(database.clone(), Secret::new([9; 32]));
+        server.make_database("rcu").unwrap();
+        let database = testing::connect(&server.tcp_url("rcu", Role::Login)).await;
+        let owner = testing::connect(&server.tcp_url("rcu", Role::Owner)).await;
+        let accounts = Accounts::new(owner, Secret::new([9; 32]));
         let name: AccountName = "a".parse().unwrap();
         accounts.add(&name, &Secret::new([1; 32]), 0).await.unwrap();
         let (sender, mut news) = mpsc::channel(64);

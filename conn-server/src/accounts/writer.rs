@@ -158,7 +158,7 @@ mod tests {
     }
 
     async fn every_last_login_stands_in_its_row_however_many_there_are(
-        (_held, database): (Held, Database),
+        (test, database): (Held, Database),
     ) {
         // More than one statement of either database takes.
         let accounts: i64 = 10_003;
@@ -170,7 +170,7 @@ mod tests {
             "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {accounts}) \
              INSERT INTO accounts (name, sealed_key, created_at) SELECT 'a' || n, {no_key}, {time} FROM n"
         );
-        run(&database, &insert).await;
+        run(&test.owner, &insert).await;
         let (news, _) = mpsc::channel(1);
         let writer = Writer {
             table: Table::new(&database),
@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    async fn a_mark_only_grows((_held, database): (Held, Database)) {
+    async fn a_mark_only_grows((_test, database): (Held, Database)) {
         let (news, _) = mpsc::channel(1);
         let writer = Writer {
             table: Table::new(&database),

@@ -288,8 +288,8 @@ fn unix_ms() -> u64 {
 }
 
 /// The account "a" in an empty database.
-async fn accounts(database: &Database) -> Accounts {
-    let accounts = Accounts::new(database.clone(), MASTER);
+async fn accounts(test: &testing::Held) -> Accounts {
+    let accounts = Accounts::new(test.owner.clone(), MASTER);
     accounts.add(&name(), &KEY, 1).await.unwrap();
     accounts
 }
@@ -306,8 +306,8 @@ fn held(account_version: u32) -> Held {
     }
 }
 
-async fn a_device_is_let_in_and_its_login_is_noted((_held, database): (testing::Held, Database)) {
-    let accounts = accounts(&database).await;
+async fn a_device_is_let_in_and_its_login_is_noted((test, database): (testing::Held, Database)) {
+    let accounts = accounts(&test).await;
     let (mut rig, mut logic) = Rig::with_node(&database, vec![]).await;
     assert_eq!(rig.login("a", &KEY).await, LoginStatus::Ok);
     let grant = logic.next_grant().await;
@@ -331,8 +331,8 @@ async fn a_device_is_let_in_and_its_login_is_noted((_held, database): (testing::
     rig.conn.shutdown().await;
 }
 
-async fn changes_are_in_effect_while_it_runs((_held, database): (testing::Held, Database)) {
-    let accounts = accounts(&database).await;
+async fn changes_are_in_effect_while_it_runs((test, database): (testing::Held, Database)) {
+    let accounts = accounts(&test).await;
     let (mut rig, mut logic) = Rig::with_node(&database, vec![]).await;
     assert_eq!(rig.login("b", &KEY).await, LoginStatus::Refused);
     accounts.add(&"b".parse().unwrap(), &KEY, 1).await.unwrap();
@@ -370,9 +370,9 @@ async fn changes_are_in_effect_while_it_runs((_held, database): (testing::Held, 
 }
 
 async fn a_node_that_holds_what_was_revoked_meanwhile_is_told(
-    (_held, database): (testing::Held, Database),
+    (test, database): (testing::Held, Database),
 ) {
-    let accounts = accounts(&database).await;
+    let accounts = accounts(&test).await;
     accounts.rotate_key(&name(), &NEW_KEY, 1).await.unwrap();
     let gone = Held {
         account_id: AccountId(77),
@@ -392,8 +392,8 @@ async fn a_node_that_holds_what_was_revoked_meanwhile_is_told(
     rig.conn.shutdown().await;
 }
 
-async fn of_two_sessions_the_older_one_ends((_held, database): (testing::Held, Database)) {
-    let _accounts = accounts(&database).await;
+async fn of_two_sessions_the_older_one_ends((test, database): (testing::Held, Database)) {
+    let _accounts = accounts(&test).await;
     let mut one = Logic::start("logic-1", vec![held(1)]).await;
     let two = Logic::start("logic-2", vec![]).await;
     let rig = Rig::start(&database, &[&one, &two]).await;
@@ -410,8 +410,8 @@ async fn of_two_sessions_the_older_one_ends((_held, database): (testing::Held, D
     rig.conn.shutdown().await;
 }
 
-async fn an_operators_command_reaches_the_session((_held, database): (testing::Held, Database)) {
-    let _accounts = accounts(&database).await;
+async fn an_operators_command_reaches_the_session((test, database): (testing::Held, Database)) {
+    let _accounts = accounts(&test).await;
     let (rig, mut logic) = Rig::with_node(&database, vec![held(1)]).await;
     let address = rig.conn.address().to_string();
     let ask = |account: &str| {
@@ -438,8 +438,8 @@ async fn an_operators_command_reaches_the_session((_held, database): (testing::H
     rig.conn.shutdown().await;
 }
 
-async fn epochs_grow_from_start_to_start((_held, database): (testing::Held, Database)) {
-    let _accounts = accounts(&database).await;
+async fn epochs_grow_from_start_to_start((test, database): (testing::Held, Database)) {
+    let _accounts = accounts(&test).await;
     let mut last = Epoch::ZERO;
     for _ in 0..3 {
         let (mut rig, mut logic) = Rig::with_node(&database, vec![]).await;
@@ -455,8 +455,8 @@ async fn epochs_grow_from_start_to_start((_held, database): (testing::Held, Data
     }
 }
 
-async fn what_cannot_start_says_why((_held, database): (testing::Held, Database)) {
-    let _accounts = accounts(&database).await;
+async fn what_cannot_start_says_why((test, database): (testing::Held, Database)) {
+    let _accounts = accounts(&test).await;
     let start = |settings| {
         let node = "conn-1".parse().unwrap();
         ConnServer::start(settings, node, keys(), database.clone(), MASTER)

@@ -5,12 +5,12 @@
 
 use std::net::IpAddr;
 
-use common::database::{Client, Database, DatabaseUrl, Postgres};
+use common::database::{Client, Database};
 use common::device::code::CloseReason;
-use common::device::record::{Custom, Fuel, Gps, Record, Unknown};
+use common::device::record::{Custom, Diagnosis, Fuel, Gps, Gyroscope, Record, Unknown};
 use common::epoch::Epoch;
 use common::ids::AccountId;
-use servers::{PostgresServer, TestDatabase};
+use servers::{PostgresServer, Role, TestDatabase};
 use tempfile::TempDir;
 
 use super::*;
@@ -57,6 +57,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 const COMMITTED: WriteResult = WriteResult::Committed { refused: 0 };
 
+/// Of a database on a server of a test's own.
+const NAME: &str = "rcu";
+
 /// Tables that take no 13, and a dead_letter that takes no payload of one byte, as SQLite has them.
 const REFUSES_13: &str = "
     DROP TABLE telemetry_custom;
@@ -84,7 +87,10 @@ const ALTER_TO_REFUSE_13: &str = "
 
 struct Bench {
     _held: Held,
+    /// As a logic server has it.
     database: Database,
+    /// The same, as its owner has it.
+    owner: Database,
     store: Store,
 }
 
@@ -106,25 +112,42 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rcu.db");
         let database = Database::open(&path).await.unwrap();
-        Self::on(database, Held::Directory(directory))
+        Self::on(database.clone(), database, Held::Directory(directory))
     }
 
     async fn postgres() -> Self {
         let test = TestDatabase::new();
-        let bench = Self::on(connect(&test.url).await, Held::Database(test));
+        let urls = [Role::Telemetry, Role::Owner].map(|role| test.url(role));
+        let bench = Self::connect(urls, Held::Database(test)).await;
         bench.run(FUNCTIONS).await;
         bench
     }
 
+    /// On one that was made there.
     async fn of_server(server: &PostgresServer) -> Self {
-        Self::on(connect(&server.tcp_url("postgres")).await, Held::Server)
+        let urls = [Role::Telemetry, Role::Owner].map(|role| server.tcp_url(NAME, role));
+        Self::connect(urls, Held::Server).await
     }
 
-    fn on(database: Database, held: Held) -> Self {
+    /// Another that uses the same database.
+    async fn again(&self) -> Self {
+        let Held::Database(test) = &self._held else {
+            panic!("a bench of PostgreSQL");
+        };
+        let database = connect(&test.url(Role::Telemetry)).await;
+        Self::on(database, self.owner.clone(), Held::Server)
+    }
+
+    async fn connect([url, owner]: [String; 2], held: Held) -> Self {
+        Self::on(connect(&url).await, connect(&owner).await, held)
+    }
+
+    fn on(database: Database, owner: Database, held: Held) -> Self {
         let store = Store::new(&database, &"logic-1".parse().unwrap(), PATIENCE);
         Self {
             _held: held,
             database,
+            owner,
             store,
         }
     }
@@ -147,7 +170,7 @@ impl Bench {
     }
 
     async fn run(&self, statements: &str) {
-        match &self.database {
+        match &self.owner {
             Database::Sqlite(sqlite) => {
                 let done = sqlx::raw_sql(statements).execute(sqlite.writer()).await;
                 done.unwrap();
@@ -161,7 +184,7 @@ impl Bench {
 
     /// The rows that the query gives, each as one text. `ms(…)` and `host(…)` are nothing to SQLite.
     async fn rows(&self, query: &str) -> Vec<String> {
-        match &self.database {
+        match &self.owner {
             Database::Sqlite(sqlite) => {
                 let query = query.replace("ms(", "(").replace("host(", "(");
                 let rows = sqlx::query_scalar(&query);
@@ -183,14 +206,14 @@ impl Bench {
 }
 
 async fn connect(url: &str) -> Database {
-    let url: DatabaseUrl = url.parse().unwrap();
-    Postgres::migrate(&url).await.unwrap();
     let client = Client {
         name: "logic-1",
         connections_max: CONNECTIONS_MAX,
         connect_deadline: PATIENCE,
     };
-    Database::connect(&url, client).await.unwrap()
+    Database::connect(&url.parse().unwrap(), client)
+        .await
+        .unwrap()
 }
 
 fn work(batch: Batch) -> Work {

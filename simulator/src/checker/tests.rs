@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use common::database::{Client, Database, DatabaseUrl, Postgres};
+use common::database::{Client, Database};
 use common::device::code::{AckStatus, AttachStatus};
 use common::device::record::{Record, Row as Columns};
 use common::secret::Secret;
-use servers::TestDatabase;
+use servers::{Role, TestDatabase};
 
 use super::rows::{Source, check, open};
 use super::*;
@@ -305,6 +305,8 @@ const TABLES: [&str; 5] = [
 struct Store {
     _held: Held,
     dialect: Dialect,
+    owner: Database,
+    /// The same, as the checker has it.
     database: Database,
     rides: Vec<Ride>,
 }
@@ -315,31 +317,39 @@ enum Held {
     Database(TestDatabase),
 }
 
+async fn connect(url: &str) -> Database {
+    let client = Client {
+        name: "test",
+        connections_max: 2,
+        connect_deadline: std::time::Duration::from_secs(5),
+    };
+    let url = url.parse().unwrap();
+    Database::connect(&url, client).await.unwrap()
+}
+
 impl Store {
     async fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rcu.db");
         let database = Database::open(&path).await.unwrap();
-        Self::on(database, Dialect::Sqlite, Held::Directory(directory)).await
+        let both = [database.clone(), database];
+        Self::on(both, Dialect::Sqlite, Held::Directory(directory)).await
     }
 
     async fn postgres() -> Self {
         let test = TestDatabase::new();
-        let url: DatabaseUrl = test.url.parse().unwrap();
-        Postgres::migrate(&url).await.unwrap();
-        let client = Client {
-            name: "test",
-            connections_max: 2,
-            connect_deadline: std::time::Duration::from_secs(5),
-        };
-        let database = Database::connect(&url, client).await.unwrap();
-        Self::on(database, Dialect::Postgres, Held::Database(test)).await
+        let both = [
+            connect(&test.url(Role::Owner)).await,
+            connect(&test.url(Role::Read)).await,
+        ];
+        Self::on(both, Dialect::Postgres, Held::Database(test)).await
     }
 
-    async fn on(database: Database, dialect: Dialect, held: Held) -> Self {
+    async fn on([owner, database]: [Database; 2], dialect: Dialect, held: Held) -> Self {
         let store = Self {
             _held: held,
             dialect,
+            owner,
             database,
             rides: vec![ride("demo-000001", 1), ride("demo-000002", 2)],
         };
@@ -384,7 +394,7 @@ impl Store {
 
     /// How many rows changed.
     async fn run(&self, sql: &str) -> u64 {
-        match &self.database {
+        match &self.owner {
             Database::Sqlite(sqlite) => {
                 let done = sqlx::raw_sql(sql).execute(sqlite.writer()).await;
                 done.unwrap().rows_affected()

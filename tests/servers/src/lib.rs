@@ -8,4 +8,4 @@ mod programs;
 pub mod said;
 
 pub use disk::{LEFT_OUT, disks_are_left_out, on_disk};
-pub use postgres::{PostgresServer, SHARED, ServerError, TestDatabase};
+pub use postgres::{PostgresServer, Role, SHARED, ServerError, TestDatabase};

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     };
     let done = Command::new(program)
         .args(arguments)
-        .env(servers::SHARED, server.url("postgres"))
+        .env(servers::SHARED, server.administrator_url())
         .status();
     match done {
         Ok(status) if status.success() => ExitCode::SUCCESS,

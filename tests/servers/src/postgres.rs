@@ -1,4 +1,4 @@
-//! A private PostgreSQL, and databases on it.
+//! A private PostgreSQL, databases on it, and whom programs come to them as.
 //!
 //! ```text
 //! test ──stdin──▶ sh ──▶ postgres      sh reads until the test closes its end, also by dying;
@@ -7,6 +7,10 @@
 //!
 //! `scripts/test` starts one server for all tests and names it in `RCU_TEST_POSTGRES`: then a test
 //! makes a database on that one, which costs a tenth of a server of its own.
+//!
+//! A database is one as docs/operate.md makes it: of an owner who is no superuser, with the rights that
+//! `roles.sql` gives to the others. Nobody gets at the superuser but the test itself, by `sql`: what is
+//! tried as somebody who may everything says nothing about what will run in earnest.
 
 use std::env;
 use std::fmt::Write as _;
@@ -17,9 +21,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
+use common::database::{DatabaseError, DatabaseUrl, Postgres};
 use tempfile::TempDir;
 
 use crate::disk::on_disk;
@@ -28,13 +33,22 @@ use crate::programs;
 /// Holds the URL of a superuser on a server that runs; `servers COMMAND` sets it.
 pub const SHARED: &str = "RCU_TEST_POSTGRES";
 
-/// The superuser, who may in through the socket as he is, and over TCP with the password.
-const USER: &str = "rcu";
+/// The superuser; [`Role`] has the others. All may in through the socket as they are, and over TCP with the
+/// password.
+const ADMINISTRATOR: &str = "postgres";
 const PASSWORD: &str = "it is only a test";
 const PASSWORD_IN_URL: &str = "it%20is%20only%20a%20test";
 
 /// Whom a server runs as where the test is root: it refuses root. Debian's `nobody`.
 const NOBODY: u32 = 65_534;
+
+/// In which whoever makes databases is meanwhile.
+const ADMINISTRATION: &str = "postgres";
+
+const ROLES: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../config/schema/postgres/roles.sql"
+);
 
 /// A server that has not started, or not ended, after this time never will.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,6 +62,32 @@ kill -QUIT "$(head -n 1 "$2/data/postmaster.pid" 2>/dev/null)" 2>/dev/null
 wait
 rm -rf "$2/data" "$2/log"
 "#;
+
+/// Whom a program comes to the database as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `rcu db` and `rcu device`.
+    Owner,
+    /// Conn servers.
+    Login,
+    /// Logic servers.
+    Telemetry,
+    /// Analysts, and the checker of the simulator.
+    Read,
+}
+
+impl Role {
+    pub const ALL: [Self; 4] = [Self::Owner, Self::Login, Self::Telemetry, Self::Read];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "rcu_owner",
+            Self::Login => "rcu_login",
+            Self::Telemetry => "rcu_telemetry",
+            Self::Read => "rcu_read",
+        }
+    }
+}
 
 /// A server that runs until this is dropped.
 #[derive(Debug)]
@@ -63,8 +103,6 @@ pub struct PostgresServer {
 /// A database that is removed when this is dropped, and its server if it has none other.
 #[derive(Debug)]
 pub struct TestDatabase {
-    /// `postgres://…` of its owner, who is a superuser.
-    pub url: String,
     name: String,
     at: Place,
 }
@@ -72,7 +110,11 @@ pub struct TestDatabase {
 #[derive(Debug)]
 enum Place {
     Own(PostgresServer),
-    Shared { programs: PathBuf, url: String },
+    /// The URL is the administrator's.
+    Shared {
+        programs: PathBuf,
+        url: String,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,13 +130,15 @@ pub enum ServerError {
     },
     #[error("cannot make a certificate")]
     Certificate(#[from] rcgen::Error),
+    #[error("cannot make its tables")]
+    Migrate(#[from] DatabaseError),
     #[error("{what} failed:\n{told}")]
     Failed { what: &'static str, told: String },
 }
 
 impl PostgresServer {
-    /// Makes an empty server and starts it, with whatever else `settings` say (lines of
-    /// postgresql.conf).
+    /// Makes a server with all roles and no database of theirs, and starts it, with whatever else
+    /// `settings` say (lines of postgresql.conf).
     pub fn start(settings: &str) -> Result<Self, ServerError> {
         Self::start_with(settings, None)
     }
@@ -126,7 +170,7 @@ impl PostgresServer {
                     "--locale=C",
                 ])
                 .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
-                .args(["--username", USER])
+                .args(["--username", ADMINISTRATOR])
                 .arg("--pwfile")
                 .arg(&password)
                 .arg("-D")
@@ -149,31 +193,66 @@ impl PostgresServer {
             keeper,
         };
         server.wait_until_it_answers()?;
+        for role in Role::ALL {
+            let make = format!("CREATE ROLE {} LOGIN PASSWORD '{PASSWORD}'", role.name());
+            server.sql(ADMINISTRATION, &make)?;
+        }
         Ok(server)
     }
 
-    /// Of the superuser, through the Unix socket; `name` is a database.
-    pub fn url(&self, name: &str) -> String {
+    /// Through the Unix socket; `name` is a database.
+    pub fn url(&self, name: &str, role: Role) -> String {
+        self.socket_url(name, role.name())
+    }
+
+    /// Likewise over TCP, with the role's password.
+    pub fn tcp_url(&self, name: &str, role: Role) -> String {
+        let (role, port) = (role.name(), self.port);
+        format!("postgres://{role}:{PASSWORD_IN_URL}@127.0.0.1:{port}/{name}")
+    }
+
+    /// Of the superuser, to whatever is there at first.
+    pub fn administrator_url(&self) -> String {
+        self.socket_url(ADMINISTRATION, ADMINISTRATOR)
+    }
+
+    /// Makes a database with all tables and rights.
+    pub fn make_database(&self, name: &str) -> Result<(), ServerError> {
+        make_database(&self.programs, &self.administrator_url(), name, "")
+    }
+
+    /// Likewise one that sees its disk, where it has a tablespace.
+    pub fn make_database_in(&self, name: &str, tablespace: &str) -> Result<(), ServerError> {
+        let place = format!("TABLESPACE {tablespace}");
+        make_database(&self.programs, &self.administrator_url(), name, &place)
+    }
+
+    /// One in which there is nothing.
+    pub fn make_empty_database(&self, name: &str) -> Result<(), ServerError> {
+        make_empty_database(&self.programs, &self.administrator_url(), name, "")
+    }
+
+    /// Runs `roles.sql`, as an administrator does.
+    pub fn grant(&self, name: &str) -> Result<(), ServerError> {
+        grant(
+            &self.programs,
+            &of_database(&self.administrator_url(), name),
+        )
+    }
+
+    /// Runs statements as the superuser and gives what they print, one row a line.
+    pub fn sql(&self, name: &str, statements: &str) -> Result<String, ServerError> {
+        psql(
+            &self.programs,
+            &self.socket_url(name, ADMINISTRATOR),
+            statements,
+        )
+    }
+
+    fn socket_url(&self, name: &str, role: &str) -> String {
         let socket = self.directory.path().display();
         let port = self.port;
-        format!("postgres:///{name}?host={socket}&port={port}&user={USER}")
-    }
-
-    /// Likewise over TCP, with his password.
-    pub fn tcp_url(&self, name: &str) -> String {
-        let port = self.port;
-        format!("postgres://{USER}:{PASSWORD_IN_URL}@127.0.0.1:{port}/{name}")
-    }
-
-    /// Runs statements and gives what they print, one row a line.
-    pub fn sql(&self, name: &str, statements: &str) -> Result<String, ServerError> {
-        psql(&self.programs, &self.url(name), statements)
-    }
-
-    /// Runs a file of statements, as an administrator does.
-    pub fn script(&self, name: &str, path: &Path) -> Result<String, ServerError> {
-        let psql = Command::new(self.programs.join("psql"));
-        run("psql", quiet(psql, &self.url(name)).arg("-f").arg(path))
+        format!("postgres:///{name}?host={socket}&port={port}&user={role}")
     }
 
     /// From now on who comes over TCP must speak TLS. Returns the file with the server's certificate, which
@@ -338,15 +417,23 @@ impl Drop for PostgresServer {
 }
 
 impl TestDatabase {
-    /// An empty database, on the server of `RCU_TEST_POSTGRES` or on one of its own.
+    /// A database with all tables and rights, on the server of `RCU_TEST_POSTGRES` or on one of its own.
     ///
     /// # Panics
     /// There is no PostgreSQL: a test that would need it must not pass.
     pub fn new() -> Self {
-        Self::make().unwrap_or_else(|error| panic!("{error}"))
+        Self::make(make_database).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    fn make() -> Result<Self, ServerError> {
+    /// One in which there is nothing.
+    ///
+    /// # Panics
+    /// Likewise.
+    pub fn empty() -> Self {
+        Self::make(make_empty_database).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn make(make: MakeDatabase) -> Result<Self, ServerError> {
         let at = match env::var(SHARED) {
             Ok(url) => Place::Shared {
                 programs: programs::postgres().ok_or(ServerError::Missing)?,
@@ -355,12 +442,26 @@ impl TestDatabase {
             Err(_) => Place::Own(PostgresServer::start("")?),
         };
         let name = format!("rcu_test_{}_{:08x}", std::process::id(), unlike_others());
-        at.sql(&format!("CREATE DATABASE {name}"))?;
-        Ok(Self {
-            url: at.url(&name),
-            name,
-            at,
-        })
+        let made = Self { name, at };
+        make(
+            made.at.programs(),
+            &made.at.administrator_url(),
+            &made.name,
+            "",
+        )?;
+        Ok(made)
+    }
+
+    /// `postgres://…`
+    pub fn url(&self, role: Role) -> String {
+        let url = of_database(&self.at.administrator_url(), &self.name);
+        as_role(&url, role)
+    }
+
+    /// Runs statements as the superuser and gives what they print, one row a line.
+    pub fn sql(&self, statements: &str) -> Result<String, ServerError> {
+        let url = of_database(&self.at.administrator_url(), &self.name);
+        psql(self.at.programs(), &url, statements)
     }
 }
 
@@ -372,29 +473,83 @@ impl Default for TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        if let Place::Shared { .. } = &self.at {
-            let name = &self.name;
-            let _ = self
-                .at
-                .sql(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+        if let Place::Shared { programs, url } = &self.at {
+            let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+            let _ = psql(programs, url, &drop);
         }
     }
 }
 
 impl Place {
-    fn url(&self, name: &str) -> String {
+    fn programs(&self) -> &Path {
         match self {
-            Self::Own(server) => server.url(name),
-            Self::Shared { url, .. } => url.replace("/postgres?", &format!("/{name}?")),
+            Self::Own(server) => &server.programs,
+            Self::Shared { programs, .. } => programs,
         }
     }
 
-    fn sql(&self, statements: &str) -> Result<String, ServerError> {
+    fn administrator_url(&self) -> String {
         match self {
-            Self::Own(server) => server.sql("postgres", statements),
-            Self::Shared { programs, url } => psql(programs, url, statements),
+            Self::Own(server) => server.administrator_url(),
+            Self::Shared { url, .. } => url.clone(),
         }
     }
+}
+
+/// Programs, URL of the administrator, name, and what else to say of the database.
+type MakeDatabase = fn(&Path, &str, &str, &str) -> Result<(), ServerError>;
+
+/// The third step of docs/operate.md.
+fn make_database(
+    programs: &Path,
+    administrator: &str,
+    name: &str,
+    place: &str,
+) -> Result<(), ServerError> {
+    make_empty_database(programs, administrator, name, place)?;
+    let url = of_database(administrator, name);
+    migrate(&as_role(&url, Role::Owner))?;
+    grant(programs, &url)
+}
+
+fn make_empty_database(
+    programs: &Path,
+    administrator: &str,
+    name: &str,
+    place: &str,
+) -> Result<(), ServerError> {
+    let owner = Role::Owner.name();
+    let make = format!("CREATE DATABASE {name} OWNER {owner} {place}");
+    psql(programs, administrator, &make).map(drop)
+}
+
+/// On a thread of its own: whoever makes a database may be in the middle of a runtime.
+fn migrate(url: &str) -> Result<(), ServerError> {
+    let url: DatabaseUrl = url.parse().expect("a URL made here");
+    let migrate = || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build();
+        let runtime = runtime.map_err(|source| io_error("start a runtime", source))?;
+        runtime.block_on(Postgres::migrate(&url))?;
+        Ok(())
+    };
+    thread::scope(|scope| scope.spawn(migrate).join().expect("it does not panic"))
+}
+
+fn grant(programs: &Path, administrator: &str) -> Result<(), ServerError> {
+    let psql = Command::new(programs.join("psql"));
+    run("psql", quiet(psql, administrator).args(["-f", ROLES])).map(drop)
+}
+
+/// The same server, another database.
+fn of_database(administrator: &str, name: &str) -> String {
+    administrator.replace(&format!("/{ADMINISTRATION}?"), &format!("/{name}?"))
+}
+
+/// The same database, somebody else.
+fn as_role(administrator: &str, role: Role) -> String {
+    let user = format!("user={}", role.name());
+    administrator.replace(&format!("user={ADMINISTRATOR}"), &user)
 }
 
 /// Within a process: names of databases made by the same test.

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use servers::PostgresServer;
 
 fn directory_of(server: &PostgresServer) -> PathBuf {
-    let url = server.url("postgres");
+    let url = server.administrator_url();
     let directory = url.split("host=").nth(1).unwrap().split('&').next();
     directory.unwrap().into()
 }

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use servers::{PostgresServer, TestDatabase};
+use servers::{PostgresServer, Role, TestDatabase};
 
 use super::*;
 use crate::database::Database;
@@ -10,6 +10,8 @@ const CLIENT: Client<'_> = Client {
     connections_max: 2,
     connect_deadline: Duration::from_secs(3),
 };
+
+const NAME: &str = "rcu";
 
 fn told(error: &DatabaseError) -> String {
     use std::error::Error;
@@ -28,9 +30,10 @@ async fn connect(url: &str) -> Result<Database, DatabaseError> {
 
 #[tokio::test]
 async fn only_a_migrated_database_is_used_and_the_others_are_told_apart() {
-    let empty = TestDatabase::new();
-    let url: DatabaseUrl = empty.url.parse().unwrap();
-    let old = connect(&empty.url).await.unwrap_err();
+    let empty = TestDatabase::empty();
+    let owner = empty.url(Role::Owner);
+    let url: DatabaseUrl = owner.parse().unwrap();
+    let old = connect(&owner).await.unwrap_err();
     let says = "has schema 0, this program needs 1: run `rcu db migrate --database URL`";
     assert!(old.to_string().ends_with(says), "{old}");
 
@@ -39,7 +42,7 @@ async fn only_a_migrated_database_is_used_and_the_others_are_told_apart() {
     let again = Postgres::migrate(&url).await.unwrap();
     assert_eq!((again.from, again.to), (1, 1));
     assert_eq!(Postgres::versions(&url).await.unwrap(), (1, 1));
-    let database = connect(&empty.url).await.unwrap();
+    let database = connect(&owner).await.unwrap();
     let Database::Postgres(postgres) = &database else {
         panic!("{database:?}");
     };
@@ -48,7 +51,7 @@ async fn only_a_migrated_database_is_used_and_the_others_are_told_apart() {
         .await
         .unwrap();
     database.close().await;
-    let new = connect(&empty.url).await.unwrap_err();
+    let new = connect(&owner).await.unwrap_err();
     let says = "has schema 9, this program knows 1: run a newer one";
     assert!(new.to_string().ends_with(says), "{new}");
     let new = Postgres::migrate(&url).await.unwrap_err();
@@ -58,9 +61,8 @@ async fn only_a_migrated_database_is_used_and_the_others_are_told_apart() {
 #[tokio::test]
 async fn a_commit_is_durable_whatever_is_usual_on_the_server() {
     let server = PostgresServer::start("synchronous_commit = off").unwrap();
-    let url = server.url("postgres");
-    Postgres::migrate(&url.parse().unwrap()).await.unwrap();
-    let database = connect(&url).await.unwrap();
+    server.make_database(NAME).unwrap();
+    let database = connect(&server.url(NAME, Role::Telemetry)).await.unwrap();
     let Database::Postgres(postgres) = &database else {
         panic!("{database:?}");
     };
@@ -82,8 +84,8 @@ async fn what_a_session_cannot_make_durable_is_named() {
         ),
     ] {
         let server = PostgresServer::start(settings).unwrap();
-        let url = server.url("postgres");
-        Postgres::migrate(&url.parse().unwrap()).await.unwrap();
+        server.make_database(NAME).unwrap();
+        let url = server.url(NAME, Role::Telemetry);
         let Database::Postgres(postgres) = connect(&url).await.unwrap() else {
             panic!("it is PostgreSQL");
         };
@@ -95,38 +97,52 @@ async fn what_a_session_cannot_make_durable_is_named() {
 async fn a_database_that_cannot_be_used_says_why_within_its_deadline() {
     let server =
         PostgresServer::start("max_connections = 5\nsuperuser_reserved_connections = 0").unwrap();
-    Postgres::migrate(&server.url("postgres").parse().unwrap())
+    server.make_database(NAME).unwrap();
+    // The same over TCP, with the password.
+    connect(&server.tcp_url(NAME, Role::Telemetry))
         .await
         .unwrap();
-    // The same over TCP, with the password.
-    connect(&server.tcp_url("postgres")).await.unwrap();
-    let wrong = server.tcp_url("postgres").replace("only", "0nly");
+    let wrong = server
+        .tcp_url(NAME, Role::Telemetry)
+        .replace("only", "0nly");
     let refused = told(&connect(&wrong).await.unwrap_err());
     assert!(
         refused.contains("password authentication failed"),
         "{refused}"
     );
     assert!(!refused.contains("0nly"), "{refused}");
-    let missing = told(&connect(&server.tcp_url("nowhere")).await.unwrap_err());
+    let missing = told(
+        &connect(&server.tcp_url("nowhere", Role::Telemetry))
+            .await
+            .unwrap_err(),
+    );
     assert!(missing.contains("does not exist"), "{missing}");
 
     let mut held = vec![];
-    while let Ok(connection) = options(&server.url("postgres").parse().unwrap())
+    while let Ok(connection) = options(&server.url(NAME, Role::Telemetry).parse().unwrap())
         .connect()
         .await
     {
         held.push(connection);
     }
-    let full = told(&connect(&server.tcp_url("postgres")).await.unwrap_err());
+    let full = told(
+        &connect(&server.tcp_url(NAME, Role::Telemetry))
+            .await
+            .unwrap_err(),
+    );
     assert!(full.contains("too many clients"), "{full}");
     drop(held);
 
     server.freeze().unwrap();
     let begun = std::time::Instant::now();
-    let silent = told(&connect(&server.tcp_url("postgres")).await.unwrap_err());
+    let silent = told(
+        &connect(&server.tcp_url(NAME, Role::Telemetry))
+            .await
+            .unwrap_err(),
+    );
     assert!(silent.contains("timed out"), "{silent}");
     assert!(begun.elapsed() < 2 * CLIENT.connect_deadline);
-    let url = server.tcp_url("postgres");
+    let url = server.tcp_url(NAME, Role::Telemetry);
     drop(server);
     let gone = told(&connect(&url).await.unwrap_err());
     assert!(gone.contains("refused"), "{gone}");
@@ -135,12 +151,12 @@ async fn a_database_that_cannot_be_used_says_why_within_its_deadline() {
 #[tokio::test]
 async fn over_tls_only_the_server_that_is_meant_is_spoken_to() {
     let server = PostgresServer::start("").unwrap();
-    Postgres::migrate(&server.url("postgres").parse().unwrap())
-        .await
-        .unwrap();
+    server.make_database(NAME).unwrap();
     let certificate = server.require_tls().unwrap();
     let of = |host: &str, parameters: &str| {
-        let url = server.tcp_url("postgres").replace("127.0.0.1", host);
+        let url = server
+            .tcp_url(NAME, Role::Telemetry)
+            .replace("127.0.0.1", host);
         let trusted = certificate.display();
         match parameters {
             "" => url,
@@ -186,9 +202,9 @@ async fn no_lease(postgres: &Postgres) -> String {
 async fn whoever_gets_no_connection_is_told_why_the_last_try_failed() {
     let server =
         PostgresServer::start("max_connections = 5\nsuperuser_reserved_connections = 0").unwrap();
-    let direct: DatabaseUrl = server.url("postgres").parse().unwrap();
-    Postgres::migrate(&direct).await.unwrap();
-    let url = server.tcp_url("postgres");
+    server.make_database(NAME).unwrap();
+    let direct: DatabaseUrl = server.url(NAME, Role::Telemetry).parse().unwrap();
+    let url = server.tcp_url(NAME, Role::Telemetry);
     let Database::Postgres(postgres) = connect(&url).await.unwrap() else {
         panic!("it is PostgreSQL");
     };
@@ -230,7 +246,7 @@ async fn lease_at_last(postgres: &Postgres) -> Lease {
 #[tokio::test]
 async fn times_are_kept_to_the_millisecond_and_what_is_no_time_is_refused() {
     let database = TestDatabase::new();
-    let mut connection = options(&database.url.parse().unwrap())
+    let mut connection = options(&database.url(Role::Telemetry).parse().unwrap())
         .connect()
         .await
         .unwrap();
@@ -267,8 +283,7 @@ async fn times_are_kept_to_the_millisecond_and_what_is_no_time_is_refused() {
 #[tokio::test]
 async fn changes_become_visible_in_the_order_of_their_ids() {
     let database = TestDatabase::new();
-    let url: DatabaseUrl = database.url.parse().unwrap();
-    Postgres::migrate(&url).await.unwrap();
+    let url: DatabaseUrl = database.url(Role::Owner).parse().unwrap();
     let insert = "INSERT INTO account_changes (account_id, name, change, version, changed_at) \
                   VALUES (1, 'a', 'added', 1, now()) RETURNING id";
     let mut first = options(&url).connect().await.unwrap();

@@ -38,8 +38,8 @@ async fn key_of(database: &Database, account: &str) -> DeviceKey {
     open(&MASTER, &name(account), &sealed[0].0).unwrap()
 }
 
-async fn every_change_stands_beside_its_row_for_the_followers((_held, database): (Held, Database)) {
-    let accounts = Accounts::new(database.clone(), MASTER);
+async fn every_change_stands_beside_its_row_for_the_followers((test, database): (Held, Database)) {
+    let accounts = Accounts::new(test.owner.clone(), MASTER);
     let account = name("a");
     accounts.add(&account, &KEY, NOW).await.unwrap();
     assert!(accounts.disable(&account, NOW).await.unwrap());
@@ -68,8 +68,8 @@ async fn every_change_stands_beside_its_row_for_the_followers((_held, database):
     );
 }
 
-async fn an_account_that_is_not_there_cannot_be_changed((_held, database): (Held, Database)) {
-    let accounts = Accounts::new(database.clone(), MASTER);
+async fn an_account_that_is_not_there_cannot_be_changed((test, database): (Held, Database)) {
+    let accounts = Accounts::new(test.owner.clone(), MASTER);
     let account = name("a");
     let unknown = |error| matches!(error, AccountsError::Unknown(named) if named == account);
     assert!(unknown(accounts.show(&account).await.unwrap_err()));
@@ -81,8 +81,8 @@ async fn an_account_that_is_not_there_cannot_be_changed((_held, database): (Held
     assert_eq!(changes(&database).await, []);
 }
 
-async fn an_account_that_was_removed_comes_back_as_another((_held, database): (Held, Database)) {
-    let accounts = Accounts::new(database.clone(), MASTER);
+async fn an_account_that_was_removed_comes_back_as_another((test, _): (Held, Database)) {
+    let accounts = Accounts::new(test.owner.clone(), MASTER);
     let account = name("a");
     accounts.add(&account, &KEY, NOW).await.unwrap();
     let (before, _) = accounts.show(&account).await.unwrap();
@@ -92,8 +92,8 @@ async fn an_account_that_was_removed_comes_back_as_another((_held, database): (H
     assert!(after.id > before.id, "ids are never used again");
 }
 
-async fn many_are_added_whole_or_not_at_all((_held, database): (Held, Database)) {
-    let accounts = Accounts::new(database.clone(), MASTER);
+async fn many_are_added_whole_or_not_at_all((test, database): (Held, Database)) {
+    let accounts = Accounts::new(test.owner.clone(), MASTER);
     let fleet = |from: u32, to: u32| -> Vec<_> {
         (from..to)
             .map(|n| (name(&format!("truck-{n:06}")), KEY))
@@ -122,8 +122,8 @@ async fn many_are_added_whole_or_not_at_all((_held, database): (Held, Database))
     assert!(listed.is_sorted());
 }
 
-async fn a_live_session_is_shown((_held, database): (Held, Database)) {
-    let accounts = Accounts::new(database.clone(), MASTER);
+async fn a_live_session_is_shown((test, database): (Held, Database)) {
+    let accounts = Accounts::new(test.owner.clone(), MASTER);
     let account = name("a");
     accounts.add(&account, &KEY, NOW).await.unwrap();
     let (described, online) = accounts.show(&account).await.unwrap();
@@ -140,7 +140,7 @@ async fn a_live_session_is_shown((_held, database): (Held, Database)) {
             "INSERT INTO sessions (account_id, epoch, node, source, attached_at, ended_at) \
              VALUES ({id}, {epoch}, 'logic-1', '10.0.0.1', {attached}, {ended})"
         );
-        run(&database, &sql).await;
+        run(&test.owner, &sql).await;
     }
     let (_, online) = accounts.show(&account).await.unwrap();
     let online = online.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use common::device::record::{ColumnType, Table};
+use common::device::record::Table;
 
 use super::*;
 
@@ -103,7 +103,7 @@ async fn days_far_from_today_get_no_partition() {
 async fn partitions_are_made_once_while_others_write() {
     let bench = Bench::postgres().await;
     let partitions = Partitions::of(&bench.database).unwrap();
-    let other = Bench::on(connect_again(&bench).await, Held::Server);
+    let other = bench.again().await;
     let others = Partitions::of(&other.database).unwrap();
     let now_ms = now_ms();
     let writes = async {
@@ -121,13 +121,6 @@ async fn partitions_are_made_once_while_others_write() {
 }
 
 /// A second node on the database of a bench.
-async fn connect_again(bench: &Bench) -> Database {
-    let Held::Database(test) = &bench._held else {
-        panic!("a bench of PostgreSQL");
-    };
-    connect(&test.url).await
-}
-
 /// A row that no partition takes is the operator's mistake, not the record's: it must not be set
 /// aside for it.
 #[tokio::test]
@@ -175,6 +168,42 @@ async fn of_a_careful_work_what_copy_refuses_is_set_aside() {
     assert_eq!(set_aside, ["3", "12", "21", "30", "39"]);
 }
 
+/// Which may read none of them, nor make another table's likeness.
+#[tokio::test]
+async fn under_the_role_of_the_logic_servers_records_come_again_and_are_refused() {
+    let bench = Bench::postgres().await;
+    bench.refuse_13().await;
+    let batch = || {
+        let mut batch = empty();
+        put_record(&mut batch, 1, 1, custom(1));
+        put(&mut batch, 1, 2, Gps::KIND, &[0; 18]);
+        put(&mut batch, 1, 3, Fuel::KIND, &[0; 14]);
+        put(&mut batch, 1, 4, Gyroscope::KIND, &[0; 12]);
+        put(
+            &mut batch,
+            1,
+            5,
+            Diagnosis::KIND,
+            &[&[0; 11][..], &[0]].concat(),
+        );
+        put(&mut batch, 1, 6, Gps::KIND, &[1, 2]);
+        batch
+    };
+    for _ in 0..2 {
+        assert_eq!(bench.write(batch()).await, COMMITTED);
+    }
+    let mut with_refused = batch();
+    put_record(&mut with_refused, 1, 7, custom(13));
+    put_record(&mut with_refused, 1, 8, custom(14));
+    let written = bench.store.write(&careful(with_refused)).await;
+    assert_eq!(written, WriteResult::Committed { refused: 1 });
+    for table in Table::ALL {
+        let stored = if table == Table::Custom { 2 } else { 1 };
+        assert_eq!(bench.count(table.name()).await, stored, "{table:?}");
+    }
+    assert_eq!(bench.count("dead_letter").await, 2);
+}
+
 #[tokio::test]
 async fn a_time_that_is_none_is_refused() {
     let bench = Bench::postgres().await;
@@ -200,15 +229,7 @@ async fn every_column_is_of_the_type_that_its_kind_declares() {
                     column.name
                 ))
                 .await;
-            let declared = match column.column_type {
-                ColumnType::SmallInt => "smallint",
-                ColumnType::Integer => "integer",
-                ColumnType::BigInt => "bigint",
-                ColumnType::Real => "double precision",
-                ColumnType::Boolean => "boolean",
-                ColumnType::Text => "text",
-                ColumnType::Bytes => "bytea",
-            };
+            let declared = copy::sql_type(column.column_type);
             assert_eq!(types, [declared], "{}.{}", table.name(), column.name);
         }
     }
@@ -235,8 +256,7 @@ async fn sessions_are_ended_by_their_key() {
 #[tokio::test]
 async fn a_write_that_is_given_up_leaves_nothing_behind() {
     let bench = Bench::postgres().await;
-    let other = Bench::on(connect_again(&bench).await, Held::Server);
-    let Database::Postgres(held) = &other.database else {
+    let Database::Postgres(held) = &bench.owner else {
         panic!("a bench of PostgreSQL");
     };
     let mut lock = held.pool().begin().await.unwrap();
@@ -279,6 +299,7 @@ async fn a_write_that_is_given_up_leaves_nothing_behind() {
 #[tokio::test]
 async fn a_server_that_stands_still_fails_in_time_and_takes_it_later() {
     let server = PostgresServer::start("").unwrap();
+    server.make_database(NAME).unwrap();
     let bench = Bench::of_server(&server).await;
     let hurried = bench.hurried();
     let mut batch = empty();
@@ -300,6 +321,7 @@ async fn a_server_that_stands_still_fails_in_time_and_takes_it_later() {
 #[tokio::test]
 async fn a_crash_of_the_database_loses_nothing_and_doubles_nothing() {
     let mut server = PostgresServer::start("").unwrap();
+    server.make_database(NAME).unwrap();
     let bench = Bench::of_server(&server).await;
     let works: Vec<_> = (0..200)
         .map(|number| {
@@ -342,6 +364,7 @@ async fn a_crash_of_the_database_loses_nothing_and_doubles_nothing() {
 async fn a_database_that_is_read_only_or_full_of_clients_fails_and_takes_it_later() {
     let server =
         PostgresServer::start("max_connections = 6\nsuperuser_reserved_connections = 0").unwrap();
+    server.make_database(NAME).unwrap();
     let bench = Bench::of_server(&server).await;
     let mut batch = empty();
     put_record(&mut batch, 1, 1, custom(1));
@@ -349,8 +372,8 @@ async fn a_database_that_is_read_only_or_full_of_clients_fails_and_takes_it_late
 
     let read_only = |on: &str| {
         let set = format!("ALTER SYSTEM SET default_transaction_read_only = {on}");
-        server.sql("postgres", &set).unwrap();
-        server.sql("postgres", "SELECT pg_reload_conf()").unwrap();
+        server.sql(NAME, &set).unwrap();
+        server.sql(NAME, "SELECT pg_reload_conf()").unwrap();
     };
     read_only("on");
     let deadline = Instant::now() + PATIENCE;
@@ -387,6 +410,7 @@ async fn a_database_that_is_read_only_or_full_of_clients_fails_and_takes_it_late
 #[tokio::test]
 async fn a_database_that_is_gone_is_told_at_the_start() {
     let server = PostgresServer::start("").unwrap();
+    server.make_database(NAME).unwrap();
     let bench = Bench::of_server(&server).await;
     drop(server);
     let missing = bench.hurried().repair(1).await;
