@@ -4,12 +4,17 @@
 //! measures comes from one state: the gyroscope turns as the heading does, fuel falls as the
 //! engine runs, the odometer counts what the positions show. Now and then a field is not
 //! available, the satellites are lost, or the engine has something to complain of.
+//!
+//! An account's vehicle is the same in every run: it has its home, and its counters since manufacture go
+//! on from run to run as those of a real one do.
 
 use common::device::record::{Custom, Diagnosis, Fuel, Gps, Gyroscope, Record, TroubleCodes};
+use common::ids::AccountName;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::device::Measurement;
+use crate::digest::digest;
 
 /// The longest stretch that is integrated at once; after more, the vehicle was parked.
 const STEP_MS: u64 = 1_000;
@@ -25,6 +30,11 @@ const RESERVE_ML: f64 = 5_000.0;
 const COOLANT_C: f64 = 91.0;
 const TURN_DEG_S: f64 = 18.0;
 const TURNING_M_S: f64 = 7.0;
+const SPEED_M_S_MAX: f64 = 27.0;
+const ACCELERATION_M_S2_MAX: f64 = 1.8;
+
+/// 2026-01-01T00:00:00Z. What every vehicle used until then, nobody saw.
+const SEEN_SINCE_UNIX_MS: u64 = 1_767_225_600_000;
 
 /// Misfire, catalyst, lean mixture, speed sensor, lost communication.
 const TROUBLE_CODES: [u16; 5] = [0x0301, 0x0420, 0x0171, 0x0500, 0xC100];
@@ -41,14 +51,41 @@ pub const KINDS: [u8; 5] = [
     Custom::KIND,
 ];
 
+/// What a drive begins with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Vehicle {
+    home_latitude: f64,
+    home_longitude: f64,
+    used_ml: f64,
+    odometer_m: f64,
+}
+
+impl Vehicle {
+    /// That of an account, at a time of the wall clock. Runs remember nothing of one another, so while
+    /// nobody simulates it somebody else drives it, as hard as can be: what an earlier run reported is
+    /// never more.
+    pub fn of(account: &AccountName, unix_ms: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(digest(0, 0, account.as_str().as_bytes()));
+        let used_ml = rng.random_range(1e6..2e7);
+        let seconds = unix_ms.saturating_sub(SEEN_SINCE_UNIX_MS) as f64 / 1_000.0;
+        let ml_h_max = fuel_ml_h(SPEED_M_S_MAX, ACCELERATION_M_S2_MAX);
+        Self {
+            home_latitude: rng.random_range(-55.0..65.0),
+            home_longitude: rng.random_range(-175.0..175.0),
+            used_ml: used_ml + ml_h_max * seconds / 3_600.0,
+            // Seven litres per hundred kilometres.
+            odometer_m: used_ml / 0.07 + SPEED_M_S_MAX * seconds,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Drive {
     rng: SmallRng,
     last_ms: Option<u64>,
     reports: u64,
 
-    home_latitude: f64,
-    home_longitude: f64,
+    vehicle: Vehicle,
     /// From home, to the east and to the north.
     east_m: f64,
     north_m: f64,
@@ -64,9 +101,7 @@ pub struct Drive {
     standing_s: f64,
 
     tank_ml: f64,
-    used_ml: f64,
     fuel_ml_h: f64,
-    odometer_m: f64,
     coolant_c: f64,
     trouble_codes: Vec<u16>,
     /// Reports that the satellites stay lost.
@@ -103,15 +138,13 @@ impl Report {
 }
 
 impl Drive {
-    /// Two drives of one seed are the same drive.
-    pub fn new(seed: u64) -> Self {
+    /// Two drives of one vehicle and one seed are the same drive.
+    pub fn new(vehicle: Vehicle, seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let used_ml = rng.random_range(1e6..2e7);
         let mut drive = Self {
             last_ms: None,
             reports: 0,
-            home_latitude: rng.random_range(-55.0..65.0),
-            home_longitude: rng.random_range(-175.0..175.0),
+            vehicle,
             east_m: rng.random_range(-3_000.0..3_000.0),
             north_m: rng.random_range(-3_000.0..3_000.0),
             heading_deg: rng.random_range(0.0..360.0),
@@ -123,10 +156,7 @@ impl Drive {
             cruise_m_s: 0.0,
             standing_s: 0.0,
             tank_ml: rng.random_range(0.15..1.0) * TANK_ML,
-            used_ml,
             fuel_ml_h: 0.0,
-            // Seven litres per hundred kilometres, all its life.
-            odometer_m: used_ml / 0.07,
             coolant_c: rng.random_range(5.0..30.0),
             trouble_codes: Vec::new(),
             no_fix: 0,
@@ -194,7 +224,8 @@ impl Drive {
         } else {
             self.cruise_m_s
         };
-        let change_m_s = (wanted_m_s - self.speed_m_s).clamp(-3.0 * seconds, 1.8 * seconds);
+        let change_m_s =
+            (wanted_m_s - self.speed_m_s).clamp(-3.0 * seconds, ACCELERATION_M_S2_MAX * seconds);
         self.acceleration_m_s2 = change_m_s / seconds;
         self.speed_m_s += change_m_s;
         self.standing_s = (self.standing_s - seconds).max(0.0);
@@ -213,7 +244,7 @@ impl Drive {
         let heading = self.heading_deg.to_radians();
         self.east_m += way_m * heading.sin();
         self.north_m += way_m * heading.cos();
-        self.odometer_m += way_m;
+        self.vehicle.odometer_m += way_m;
         self.leg_left_m -= way_m;
         if self.leg_left_m <= 0.0 {
             self.begin_leg();
@@ -222,11 +253,10 @@ impl Drive {
     }
 
     fn run_engine(&mut self, seconds: f64) {
-        let push = self.acceleration_m_s2.max(0.0);
-        self.fuel_ml_h = 750.0 + 210.0 * self.speed_m_s + 2_600.0 * push;
+        self.fuel_ml_h = fuel_ml_h(self.speed_m_s, self.acceleration_m_s2.max(0.0));
         let burnt_ml = self.fuel_ml_h * seconds / 3_600.0;
         self.tank_ml = (self.tank_ml - burnt_ml).max(0.0);
-        self.used_ml += burnt_ml;
+        self.vehicle.used_ml += burnt_ml;
         self.coolant_c += (COOLANT_C - self.coolant_c) * seconds / 240.0;
     }
 
@@ -234,7 +264,7 @@ impl Drive {
     fn begin_leg(&mut self) {
         let rng = &mut self.rng;
         self.leg_left_m = rng.random_range(100.0..1_400.0);
-        self.cruise_m_s = rng.random_range(8.0..27.0);
+        self.cruise_m_s = rng.random_range(8.0..SPEED_M_S_MAX);
         self.turn_left_deg = if self.east_m.hypot(self.north_m) > HOME_M {
             let homewards_deg = (-self.east_m).atan2(-self.north_m).to_degrees();
             (homewards_deg - self.heading_deg + 180.0).rem_euclid(360.0) - 180.0
@@ -280,9 +310,9 @@ impl Drive {
                 hdop: None,
             };
         }
-        let latitude = self.home_latitude + self.north_m / METRES_PER_DEGREE;
-        let narrowing = self.home_latitude.to_radians().cos();
-        let longitude = self.home_longitude + self.east_m / (METRES_PER_DEGREE * narrowing);
+        let latitude = self.vehicle.home_latitude + self.north_m / METRES_PER_DEGREE;
+        let narrowing = self.vehicle.home_latitude.to_radians().cos();
+        let longitude = self.vehicle.home_longitude + self.east_m / (METRES_PER_DEGREE * narrowing);
         let altitude_cm = (self.altitude_m() * 100.0) as i32;
         Gps {
             latitude: Some((latitude * 1e7) as i32),
@@ -313,7 +343,7 @@ impl Drive {
 
     fn fuel(&mut self) -> Fuel {
         let level = (self.tank_ml / TANK_ML * 10_000.0) as u16;
-        let (rate_ml_h, used_ml) = (self.fuel_ml_h as u32, self.used_ml as u64);
+        let (rate_ml_h, used_ml) = (self.fuel_ml_h as u32, self.vehicle.used_ml as u64);
         Fuel {
             level: self.sometimes(60, level),
             rate_ml_h: self.sometimes(30, rate_ml_h),
@@ -340,11 +370,15 @@ impl Drive {
             rpm: Some(rpm as u16),
             coolant: self.sometimes(50, coolant),
             battery_mv: Some(battery_mv),
-            odometer_m: Some((self.odometer_m as u64 % u64::from(u32::MAX)) as u32),
+            odometer_m: Some((self.vehicle.odometer_m as u64 % u64::from(u32::MAX)) as u32),
             flags: u8::from(!self.trouble_codes.is_empty()),
             trouble_codes,
         }
     }
+}
+
+fn fuel_ml_h(speed_m_s: f64, push_m_s2: f64) -> f64 {
+    750.0 + 210.0 * speed_m_s + 2_600.0 * push_m_s2
 }
 
 #[cfg(test)]

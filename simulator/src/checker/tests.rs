@@ -14,7 +14,7 @@ use servers::{Role, TestDatabase};
 use super::rows::{Source, check, open};
 use super::*;
 use crate::device::{Device, Event, Identity, SentRecord, Settings};
-use crate::drive::{Drive, KINDS, Report};
+use crate::drive::{Drive, KINDS, Report, Vehicle};
 
 const FIRST_SEQ: u64 = 5 << 32;
 const UNIX_MS: u64 = 1_767_225_600_000;
@@ -31,13 +31,14 @@ fn ride(account: &str, seed: u64) -> Ride {
         account: account.parse().unwrap(),
         key: Secret::new([1; 32]),
     };
+    let vehicle = Vehicle::of(&identity.account, UNIX_MS);
     let device = Device::new(identity, Arc::new(Settings::default()), 5, seed);
     let mut history = History::new(&device);
     history.note(&Event::AttachAnswered {
         status: AttachStatus::Ok,
         resumed: false,
     });
-    let mut drive = Drive::new(seed);
+    let mut drive = Drive::new(vehicle, seed);
     let mut report = Report::default();
     let mut records = vec![];
     for nth in 0..40 {
@@ -209,6 +210,7 @@ fn a_device_that_was_never_attached_and_a_kind_without_a_row_are_found() {
         account: "idle".parse().unwrap(),
         key: Secret::new([1; 32]),
     };
+    let vehicle = Vehicle::of(&identity.account, UNIX_MS);
     let device = Device::new(identity, Arc::new(Settings::default()), 5, 1);
     let mut judge = Judge::new(&KINDS);
     judge.judge(&ride.history, &rows);

@@ -4,9 +4,19 @@
 
 use super::*;
 
+/// 2026-06-01T00:00:00Z.
+const UNIX_MS: u64 = 1_780_272_000_000;
+
+fn vehicle(number: u64, unix_ms: u64) -> Vehicle {
+    Vehicle::of(&format!("truck-{number}").parse().unwrap(), unix_ms)
+}
+
 /// The records of `count` reports, `every_ms` apart.
 fn reports(seed: u64, count: u64, every_ms: u64) -> Vec<Vec<(u8, Vec<u8>)>> {
-    let mut drive = Drive::new(seed);
+    reports_of(Drive::new(vehicle(seed, UNIX_MS), seed), count, every_ms)
+}
+
+fn reports_of(mut drive: Drive, count: u64, every_ms: u64) -> Vec<Vec<(u8, Vec<u8>)>> {
     let mut report = Report::default();
     (0..count)
         .map(|nth| {
@@ -130,6 +140,46 @@ fn fuel_falls_and_is_filled_up() {
     assert!(levels.iter().all(|&level| level > 500));
 }
 
+/// Runs of any length, the next right after one or hours later: each of another seed, as `rcu simulate` is.
+#[test]
+fn counters_since_manufacture_go_on_from_run_to_run() {
+    let counters = |reports: &[Vec<(u8, Vec<u8>)>]| {
+        let used = all(reports, |record| match record {
+            Record::Fuel(fuel) => fuel.used_ml,
+            _ => None,
+        });
+        let odometer = all(reports, |record| match record {
+            Record::Diagnosis(diagnosis) => diagnosis.odometer_m,
+            _ => None,
+        });
+        (used, odometer)
+    };
+    for number in 0..20 {
+        let (mut used, mut odometer) = (vec![], vec![]);
+        let mut unix_ms = UNIX_MS;
+        for (seed, seconds, pause_ms) in [(1, 20, 0), (2, 3_600, 0), (3, 60, 7_200_000), (4, 9, 0)]
+        {
+            let drive = Drive::new(vehicle(number, unix_ms), seed);
+            let (of_fuel, of_road) = counters(&reports_of(drive, seconds, 1_000));
+            used.extend(of_fuel.into_iter().flatten());
+            odometer.extend(of_road.into_iter().flatten());
+            unix_ms += seconds * 1_000 + pause_ms;
+        }
+        assert!(used.is_sorted(), "{used:?}");
+        assert!(odometer.is_sorted(), "{odometer:?}");
+    }
+}
+
+#[test]
+fn a_vehicle_is_its_accounts_and_stays_where_it_lives() {
+    let (now, later) = (vehicle(1, UNIX_MS), vehicle(1, UNIX_MS + 86_400_000));
+    let home = |it: &Vehicle| (it.home_latitude, it.home_longitude);
+    assert_eq!(home(&now), home(&later));
+    assert_ne!(home(&now), home(&vehicle(2, UNIX_MS)));
+    // A clock before all of that is none that a device would report with.
+    assert!(vehicle(1, 0).used_ml <= now.used_ml);
+}
+
 #[test]
 fn now_and_then_there_is_no_fix_and_there_are_trouble_codes() {
     let reports = reports(4, 2_000, 5_000);
@@ -145,7 +195,7 @@ fn now_and_then_there_is_no_fix_and_there_are_trouble_codes() {
 
 #[test]
 fn it_stays_near_home_and_stands_still_over_a_long_pause() {
-    let mut drive = Drive::new(1);
+    let mut drive = Drive::new(vehicle(1, UNIX_MS), 1);
     for nth in 0..30_000 {
         drive.drive_to(nth * 5_000);
         assert!(drive.east_m.hypot(drive.north_m) < HOME_M + 6_000.0);

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use common::process::clock::unix_ms;
 use mio::event::Event as Readiness;
 use mio::{Events, Poll, Token, Waker};
 
@@ -17,7 +18,7 @@ use super::stats::{Now, Stats, Tally};
 use super::timers::Timers;
 use super::{Order, Outcome, Settings, StartError};
 use crate::device::{ConnId, Device, Effect, Effects, Event, Input};
-use crate::drive::{Drive, Report};
+use crate::drive::{Drive, Report, Vehicle};
 use crate::history::History;
 
 const WAKER: Token = Token(usize::MAX);
@@ -91,14 +92,16 @@ impl Engine {
         let waker = Arc::new(waker);
         let resolver = Resolver::new(&settings.balancers, Arc::clone(&waker))?;
         let make = Arc::new(settings.device);
+        let unix_ms = unix_ms();
         let slots: Vec<Slot> = (1..)
             .zip(settings.identities)
             .map(|(nth, identity)| {
                 let seed = settings.seed.wrapping_add(SEED_STEP.wrapping_mul(nth));
+                let vehicle = Vehicle::of(&identity.account, unix_ms);
                 let device = Device::new(identity, Arc::clone(&make), settings.boot_counter, seed);
                 Slot {
                     history: History::new(&device),
-                    drive: Drive::new(!seed),
+                    drive: Drive::new(vehicle, !seed),
                     device,
                     connection: None,
                 }
