@@ -12,16 +12,16 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::ids::digits;
 
 const NODE_BITS: u32 = 10;
 const COUNTER_BITS: u32 = 11;
 
 /// When, in the order of the whole cluster, a grant was made. The newer one is current.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
-#[serde(try_from = "u64", into = "u64")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(u64);
 
 /// The sign bit of what should be an epoch is set.
@@ -42,6 +42,19 @@ impl TryFrom<u64> for Epoch {
 impl From<Epoch> for u64 {
     fn from(epoch: Epoch) -> Self {
         epoch.0
+    }
+}
+
+impl Serialize for Epoch {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        digits::serialize(&self.0, to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Epoch {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value: u64 = digits::deserialize(from)?;
+        Self::try_from(value).map_err(D::Error::custom)
     }
 }
 

@@ -9,11 +9,43 @@ use crate::secret::Secret;
 
 /// An account's row in the database: positive, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct AccountId(pub i64);
+pub struct AccountId(#[serde(with = "digits")] pub i64);
 
 impl fmt::Display for AccountId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// How ids are written: on the link as the integers that they are, in text as their digits. For jq and
+/// JavaScript keep no integer beyond 2^53, and do not say so: an id that was rounded is another id.
+pub(crate) mod digits {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<T, S>(integer: &T, to: S) -> Result<S::Ok, S::Error>
+    where
+        T: Display + Serialize,
+        S: Serializer,
+    {
+        match to.is_human_readable() {
+            true => to.collect_str(integer),
+            false => integer.serialize(to),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display> + Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        match from.is_human_readable() {
+            true => String::deserialize(from)?.parse().map_err(D::Error::custom),
+            false => T::deserialize(from),
+        }
     }
 }
 
@@ -112,6 +144,8 @@ pub struct NameError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::command::CommandId;
+    use crate::epoch::Epoch;
 
     #[test]
     fn an_account_name_is_what_the_contract_says() {
@@ -123,6 +157,25 @@ mod tests {
         }
         for bad in ["", "a b", "ü", "a/b", "a\n", &"x".repeat(33)] {
             assert!(bad.parse::<AccountName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_digits_in_json_for_others_would_be_rounded() {
+        // Each is odd and beyond 2^53: as a number it came back from jq as another.
+        let ids = (
+            AccountId(i64::MAX),
+            CommandId((1 << 53) + 1),
+            Epoch::from_i64(i64::MAX - 2),
+        );
+        let json = serde_json::to_string(&ids).expect("plain values");
+        let expected = r#"["9223372036854775807","9007199254740993","9223372036854775805"]"#;
+        assert_eq!(json, expected);
+        let read: (AccountId, CommandId, Option<Epoch>) =
+            serde_json::from_str(&json).expect("what was written");
+        assert_eq!(read, ids);
+        for wrong in ["7", "\"-1\"", "\"x\"", "\"9223372036854775808\""] {
+            assert!(serde_json::from_str::<Epoch>(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -303,7 +303,8 @@ fn log(deed: &Deed, outcome: &str) {
             account,
             node,
             command = number,
-            command_id,
+            // As text: who reads lines as JSON may keep no integer beyond 2^53.
+            command_id = display(command_id),
             outcome,
             "an operator sent a command"
         ),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use common::device::code::CommandStatus;
-use common::device::command::cluster_code;
+use common::device::command::{CommandId, cluster_code};
 use common::ids::AccountName;
 use common::link::message::{AccountCommand, CommandAnswer, Order};
 use common::millis::millis;
@@ -178,7 +178,7 @@ impl What {
 #[derive(Debug, Serialize)]
 struct Sent {
     account: String,
-    command_id: u64,
+    command_id: CommandId,
     /// ok, failed, unsupported, busy, expired: what the device answered; or not_attached,
     /// another_command, lost, no_answer, too_large.
     outcome: &'static str,
@@ -227,7 +227,7 @@ impl Send {
         let (text, exit) = judge(last);
         let sent = Sent {
             account: self.account.to_string(),
-            command_id,
+            command_id: CommandId(command_id),
             outcome: last.outcome(),
             took_ms,
             replies: answers.iter().filter_map(reply).collect(),
@@ -248,7 +248,7 @@ impl Send {
     }
 }
 
-/// Unique in the cluster: milliseconds and chance. Below 2^63, as databases and JSON readers like it.
+/// Unique in the cluster: milliseconds and chance. Below 2^63, as databases like it.
 fn new_id(unix_ms: u64) -> u64 {
     let chance: u64 = rand::random();
     (unix_ms << 21 | chance >> 43) & (u64::MAX >> 1)

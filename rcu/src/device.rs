@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use common::database::{Client, Database};
 use common::fleet::{self, FleetKey};
-use common::ids::{AccountName, NameError};
+use common::ids::{AccountId, AccountName, NameError};
 use common::link::{read_secret, secret_from_hex};
 use common::process::clock::unix_ms;
 use common::secret::{DeviceKey, Secret};
@@ -346,7 +346,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     account: &'a str,
-    account_id: i64,
+    account_id: AccountId,
     enabled: bool,
     /// Grows with every change of key or `enabled`.
     version: i64,
@@ -388,7 +388,7 @@ impl<'a> From<&'a Described> for Line<'a> {
     fn from(account: &'a Described) -> Self {
         Self {
             account: &account.name,
-            account_id: account.id,
+            account_id: AccountId(account.id),
             enabled: account.enabled,
             version: account.version,
             created_at_ms: account.created_at_ms,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use common::epoch::Epoch;
-use common::ids::{AccountName, NodeName};
+use common::ids::{AccountId, AccountName, NodeName};
 use common::link::message::{
     KickAnswer, KickAsk, NoSession, SESSIONS_PAGE_MAX, SessionAnswer, SessionAsk, SessionView,
     SessionsAnswer, SessionsAsk,
@@ -62,9 +62,9 @@ struct List {
 struct Line {
     /// `null`: the conn server could not read the accounts.
     account: Option<String>,
-    account_id: i64,
+    account_id: AccountId,
     node: String,
-    epoch: i64,
+    epoch: Epoch,
     /// When its login was granted, by the conn server's clock.
     granted_at_ms: u64,
 }
@@ -76,11 +76,11 @@ struct Shown {
     /// attached, kicked, not_attached, unknown_account, busy, no_answer or unsupported.
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    account_id: Option<i64>,
+    account_id: Option<AccountId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    epoch: Option<i64>,
+    epoch: Option<Epoch>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     state: Option<State>,
 }
@@ -178,9 +178,9 @@ impl Line {
     fn new(session: SessionView, node: Option<&NodeName>) -> Self {
         Self {
             account: session.account.map(String::from),
-            account_id: session.account_id.0,
+            account_id: session.account_id,
             node: node.map_or("-".into(), ToString::to_string),
-            epoch: session.epoch.to_i64(),
+            epoch: session.epoch,
             granted_at_ms: session.epoch.unix_ms(),
         }
     }
@@ -218,9 +218,9 @@ fn show(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {
         json_line(&Shown {
             account: account.to_string(),
             outcome: "attached",
-            account_id: Some(account_id.0),
+            account_id: Some(account_id),
             node: Some(node.to_string()),
-            epoch: Some(state.epoch.to_i64()),
+            epoch: Some(state.epoch),
             state: Some(State {
                 granted_at_ms: state.epoch.unix_ms(),
                 source,
@@ -281,7 +281,7 @@ fn kick(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {
                     account: account.to_string(),
                     outcome: "kicked",
                     node: Some(node.to_string()),
-                    epoch: Some(epoch.to_i64()),
+                    epoch: Some(epoch),
                     ..Shown::default()
                 })?;
             } else {

@@ -20,11 +20,15 @@ struct Ended {
 }
 
 impl Ended {
-    /// The objects that it printed.
+    /// The objects that it printed, which any reader of JSON takes as they are.
     fn json(&self) -> Vec<Value> {
         let lines = self.out.lines();
         lines
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{self:?}")))
+            .map(|line| {
+                let object = serde_json::from_str(line).unwrap_or_else(|_| panic!("{self:?}"));
+                assert_nothing_is_rounded("", &object);
+                object
+            })
             .collect()
     }
 
@@ -33,6 +37,30 @@ impl Ended {
         assert_eq!(objects.len(), 1, "{self:?}");
         objects.remove(0)
     }
+}
+
+/// jq and JavaScript take numbers for what fits 53 bits: ids are text, and no other number is larger.
+fn assert_nothing_is_rounded(name: &str, value: &Value) {
+    let is_id = name == "id" || name.ends_with("_id") || name == "epoch";
+    match value {
+        Value::Number(number) => {
+            assert!(!is_id, "{name} is a number: {number}");
+            let magnitude = number.as_i64().map(i64::unsigned_abs).or(number.as_u64());
+            assert!(magnitude.unwrap_or(0) <= 1 << 53, "{name}: {number}");
+        }
+        Value::Array(values) => values
+            .iter()
+            .for_each(|value| assert_nothing_is_rounded(name, value)),
+        Value::Object(fields) => fields
+            .iter()
+            .for_each(|(name, value)| assert_nothing_is_rounded(name, value)),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// Of an object that has one.
+fn epoch(object: &Value) -> u64 {
+    object["epoch"].as_str().unwrap().parse().unwrap()
 }
 
 impl Up {
@@ -149,7 +177,7 @@ fn sessions_are_listed_shown_and_kicked_and_the_device_comes_back() {
     assert_eq!(kicked["epoch"], shown["epoch"]);
     wait_for("the device to come back", || {
         let again = up.rcu(&["session", "show", "truck-1", "--json"]).one();
-        again["outcome"] == "attached" && again["epoch"].as_i64() > shown["epoch"].as_i64()
+        again["outcome"] == "attached" && epoch(&again) > epoch(&shown)
     });
     let figures = up.rcu(&["node", "list", "--json"]).json();
     let kicks = |node: &Value| node["figures"]["kicked"].as_u64();
@@ -183,9 +211,9 @@ fn a_command_is_answered_and_its_exit_code_says_by_whom() {
     let first = up
         .rcu(&["command", "send", "truck-1", "ping", "a", "--json"])
         .one();
-    let id = first["command_id"].to_string();
+    let id = first["command_id"].as_str().unwrap();
     let again = [
-        "command", "send", "truck-1", "ping", "b", "--id", &id, "--json",
+        "command", "send", "truck-1", "ping", "b", "--id", id, "--json",
     ];
     let again = up.rcu(&again).one();
     assert_eq!(again["replies"][0]["text"], "a", "{again}");

@@ -1,11 +1,14 @@
 //! Pure. Commands to a device and its replies.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::body::{Reader, Sink};
 use super::code::CommandStatus;
 use super::error::MessageError;
 use super::{frame, kind};
+use crate::ids::digits;
 
 /// The cluster's own command codes; 0..=0x00FF are kept for it, the rest are the fleet's.
 pub mod cluster_code {
@@ -20,7 +23,13 @@ pub mod cluster_code {
 
 /// A command, unique in the cluster; a device carries one out at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct CommandId(pub u64);
+pub struct CommandId(#[serde(with = "digits")] pub u64);
+
+impl fmt::Display for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// "Do this."
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
