@@ -190,6 +190,9 @@ codes! {
     5001 ClusterRuns Info
         "All tiers of `rcu up` run and found one another."
         "Nothing.",
+    5004 AddressesNotPrinted Warn
+        "Standard output did not take the addresses of `rcu up`, because the disk was full, for example. The cluster runs."
+        "Nothing: the addresses stand in `up.json` of the data directory. Where its disk is full, make room.",
 }
 
 /// How much an event matters.

@@ -9,7 +9,7 @@ use common::link::Keys;
 use common::logging::{self, Guard};
 use common::metrics::{Server, Source};
 use common::process::signals::Stop;
-use common::process::{self, Addresses, Arguments, Failure};
+use common::process::{self, Addresses, Arguments, Failure, output};
 use conn_server::accounts::CONNECTIONS_MAX;
 use conn_server::accounts::seal::MasterKey;
 use conn_server::{Config, ConnServer};
@@ -40,14 +40,14 @@ struct CommandLine {
 }
 
 fn main() -> ExitCode {
-    let CommandLine { arguments } = CommandLine::parse();
+    let CommandLine { arguments } = output::command_line("conn-server");
     process::serve("conn-server", || run(&arguments))
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let config = Config::load(&arguments.config, arguments.purpose())?;
     if arguments.check {
-        return Ok(arguments.tell_usable());
+        return arguments.tell_usable();
     }
     let logging = logging::start(&config.log, &config.node.name())?;
     let (links, master) = (config.keys.links()?, config.keys.master()?);

@@ -9,7 +9,7 @@ use common::link::Keys;
 use common::logging::{self, Guard};
 use common::metrics::{Server, Source};
 use common::process::signals::Stop;
-use common::process::{self, Addresses, Arguments, Failure};
+use common::process::{self, Addresses, Arguments, Failure, output};
 use logic_server::store::CONNECTIONS_MAX;
 use logic_server::{Config, LogicServer};
 
@@ -40,14 +40,14 @@ struct CommandLine {
 }
 
 fn main() -> ExitCode {
-    let CommandLine { arguments } = CommandLine::parse();
+    let CommandLine { arguments } = output::command_line("logic-server");
     process::serve("logic-server", || run(&arguments))
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let config = Config::load(&arguments.config, arguments.purpose())?;
     if arguments.check {
-        return Ok(arguments.tell_usable());
+        return arguments.tell_usable();
     }
     let logging = logging::start(&config.log, &config.node.name())?;
     let keys = config.keys.read()?;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use common::config::file::{ConfigError, Mistake, Place};
 use common::config::process::Purpose;
-use common::process::{EXIT_FAILED, Failure};
+use common::process::{EXIT_FAILED, Failure, output};
 use serde::Serialize;
 
 use crate::config::Config;
@@ -86,7 +86,6 @@ enum CheckError {
 }
 
 impl ConfigCommand {
-    #[allow(clippy::print_stdout, reason = "what a person or a script asked for")]
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let Action::Check(Check { file, tier, json }) = self.action;
         let checked = check(&file, tier);
@@ -98,7 +97,8 @@ impl ConfigCommand {
                 Err(_) => ExitCode::from(EXIT_FAILED),
             });
         }
-        println!("{} can be used by {}", file.display(), checked?.program());
+        let program = checked?.program();
+        output::print(&format!("{} can be used by {program}\n", file.display()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

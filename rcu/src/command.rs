@@ -1,6 +1,5 @@
 //! `rcu command`: has a connected device do something, and tells what came of it.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -10,8 +9,8 @@ use common::device::command::{CommandId, cluster_code};
 use common::ids::AccountName;
 use common::link::message::{AccountCommand, CommandAnswer, Order};
 use common::millis::millis;
-use common::process::EXIT_FAILED;
 use common::process::clock::unix_ms;
+use common::process::{EXIT_FAILED, output};
 use serde::Serialize;
 
 use crate::operator::{
@@ -232,17 +231,17 @@ impl Send {
             took_ms,
             replies: answers.iter().filter_map(reply).collect(),
         };
+        let account = &self.account;
+        let told = format!("{account}: {text} (command {command_id}, {took_ms} ms)");
         if json {
-            json_line(&sent)?;
+            json_line(&sent).map_err(|error| error.after(told))?;
         } else {
-            for reply in &sent.replies {
-                let shown = reply.text.as_ref().unwrap_or(&reply.payload);
-                if !shown.is_empty() {
-                    writeln!(io::stdout(), "{shown}")?;
-                }
-            }
-            let account = &self.account;
-            eprintln!("{account}: {text} (command {command_id}, {took_ms} ms)");
+            let replies = sent.replies.iter();
+            let shown = replies.map(|reply| reply.text.as_ref().unwrap_or(&reply.payload));
+            let shown = shown.filter(|shown| !shown.is_empty());
+            let shown: String = shown.map(|shown| format!("{shown}\n")).collect();
+            output::print(&shown).map_err(|error| error.after(&told))?;
+            output::tell(told);
         }
         Ok(ExitCode::from(exit))
     }

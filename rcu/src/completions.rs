@@ -1,10 +1,10 @@
 //! `rcu completions`: what a shell needs to complete this command.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Command};
 use clap_complete::{Shell, generate};
+use common::process::output;
 
 /// Prints the completions of this command for a shell.
 #[derive(Args)]
@@ -21,7 +21,7 @@ impl Completions {
     pub(crate) fn run(self, mut command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         let mut script = vec![];
         generate(self.shell, &mut command, "rcu", &mut script);
-        io::stdout().write_all(&script)?;
+        output::print(&String::from_utf8(script)?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

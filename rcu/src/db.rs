@@ -1,13 +1,12 @@
 //! `rcu db`: the schema of a PostgreSQL database, and what there is in it.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use common::database::{Client, Database, DatabaseUrl, Migrated, Postgres};
-use common::process::EXIT_FAILED;
+use common::process::{EXIT_FAILED, output};
 use sqlx::PgPool;
 
 use crate::check::{Kind, kind};
@@ -95,8 +94,8 @@ impl Db {
 async fn migrate(url: &DatabaseUrl) -> Result<ExitCode, Failure> {
     let Migrated { from, to } = Postgres::migrate(url).await?;
     match from == to {
-        true => eprintln!("{url} has schema {to} already"),
-        false => eprintln!("{url} has schema {to} now; it had {from}"),
+        true => output::tell(format_args!("{url} has schema {to} already")),
+        false => output::tell(format_args!("{url} has schema {to} now; it had {from}")),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -146,7 +145,7 @@ impl Status {
                 false => "run a newer rcu",
             };
             let _ = writeln!(text, "              {what}");
-            io::stdout().write_all(text.as_bytes())?;
+            output::print(&text)?;
             return Ok(ExitCode::from(EXIT_FAILED));
         }
         let client = Client {
@@ -165,7 +164,7 @@ impl Status {
         text += &table(&partitions);
         text += &page(&connections);
         text += &warning(&lacking);
-        io::stdout().write_all(text.as_bytes())?;
+        output::print(&text)?;
         Ok(match connections.fit() {
             true => ExitCode::SUCCESS,
             false => ExitCode::from(EXIT_FAILED),

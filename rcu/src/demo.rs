@@ -8,6 +8,7 @@ use clap::Args;
 use common::database::Database;
 use common::fleet::FleetKey;
 use common::logging::{self, LogSettings};
+use common::process::output::{self, OutputError};
 use common::process::signals::Stop;
 use common::process::{self, EXIT_FAILED};
 use conn_server::accounts::seal::MasterKey;
@@ -80,7 +81,6 @@ impl Demo {
         })
     }
 
-    #[allow(clippy::print_stdout, reason = "the summary that a person asked for")]
     async fn run_on(&self, data: &DataDir) -> Result<Verdict, Box<dyn std::error::Error>> {
         let mut stop = Stop::listen()?;
         let cluster = Cluster::start(data, config(), self.devices.into()).await?;
@@ -110,7 +110,7 @@ impl Demo {
 
         let mut watch = Watch::new(&cluster, self.run_for);
         let mut screen = Screen::new();
-        screen
+        let shown = screen
             .run(&mut stop, self.run_for, |is_terminal| {
                 let picture = watch.picture(&cluster, &simulator);
                 if is_terminal {
@@ -119,9 +119,16 @@ impl Demo {
                     picture.line() + "\n"
                 }
             })
-            .await?;
-
-        println!("\nThe devices stop and wait for their answers.");
+            .await;
+        let shown = shown.map_err(OutputError::from);
+        let shown =
+            shown.and_then(|()| output::print("\nThe devices stop and wait for their answers.\n"));
+        if let Err(unread) = shown {
+            // Nobody is there to be proven something to.
+            drop(simulator);
+            cluster.shutdown().await.close().await;
+            return Err(unread.into());
+        }
         let stopped = tokio::select! {
             outcome = fleet::stop(simulator) => outcome?,
             () = stop.wait() => return Err("interrupted before the check".into()),
@@ -130,7 +137,7 @@ impl Demo {
         let verdict =
             checker::rows::check(&(&database).into(), &stopped.histories, &drive::KINDS).await?;
         database.close().await;
-        println!("{verdict}");
+        output::print(&format!("{verdict}\n"))?;
         Ok(verdict)
     }
 }

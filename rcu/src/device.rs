@@ -1,7 +1,7 @@
 //! `rcu device`: accounts, straight in the database, whether a cluster runs on it or not. A running
 //! one follows the changes.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,10 @@ use common::fleet::{self, FleetKey};
 use common::ids::{AccountId, AccountName, NameError};
 use common::link::{read_secret, secret_from_hex};
 use common::process::clock::unix_ms;
+use common::process::output::{self, OutputError};
 use common::secret::{DeviceKey, Secret};
 use conn_server::accounts::seal::MasterKey;
-use conn_server::accounts::store::{Accounts, Described, Online};
+use conn_server::accounts::store::{Accounts, AccountsError, Described, Online};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use serde::Serialize;
@@ -156,6 +157,11 @@ struct RotateKey {
     key: Option<DeviceKey>,
 }
 
+/// Keys go out before the database has them; what can be known beforehand was looked at.
+#[derive(Debug, thiserror::Error)]
+#[error("no account has what was printed as its key")]
+struct PrintedInVain(#[source] AccountsError);
+
 fn key(text: &str) -> Result<Secret<32>, &'static str> {
     secret_from_hex(text).ok_or("a key is 64 hex digits")
 }
@@ -217,7 +223,7 @@ impl Action {
         match self {
             Self::Add(add) => add.run(accounts, now_ms, json).await?,
             Self::Import(import) => return import.run(accounts, now_ms, json).await,
-            Self::List => list(accounts, json).await.or_else(time::had_enough)?,
+            Self::List => list(accounts, json).await?,
             Self::Show { account } => {
                 let (described, online) = accounts.show(&account).await?;
                 match json {
@@ -225,9 +231,7 @@ impl Action {
                         account: Line::from(&described),
                         online: online.as_ref().map(Since::from),
                     })?,
-                    false => {
-                        io::stdout().write_all(page(&described, online.as_ref()).as_bytes())?;
-                    }
+                    false => output::print(&page(&described, online.as_ref()))?,
                 }
             }
             Self::Disable { account } => {
@@ -240,17 +244,23 @@ impl Action {
             }
             Self::RotateKey(RotateKey { account, key }) => {
                 let key = key.map_or_else(random_key, Ok)?;
-                accounts.rotate_key(&account, &key, now_ms).await?;
-                if !json {
-                    eprintln!("{account} has this key from now on; it is not shown again");
-                }
+                // The key first: one that is in the database only is lost.
+                accounts.show(&account).await?;
                 print_key(&account, &key, json)?;
+                let rotated = accounts.rotate_key(&account, &key, now_ms).await;
+                rotated.map_err(PrintedInVain)?;
+                if !json {
+                    output::tell(format_args!(
+                        "{account} has this key from now on; it is not shown again"
+                    ));
+                }
             }
             Self::Remove { account } => {
                 accounts.remove(&account, now_ms).await?;
                 match json {
-                    true => json_line(&Changed::new(&account, "removed", true))?,
-                    false => eprintln!("{account} is removed; what it sent stays"),
+                    true => json_line(&Changed::new(&account, "removed", true))
+                        .map_err(|error| error.after(format_args!("{account} is removed")))?,
+                    false => output::tell(format_args!("{account} is removed; what it sent stays")),
                 }
             }
         }
@@ -262,11 +272,16 @@ impl Add {
     async fn run(self, accounts: &Accounts, now_ms: i64, json: bool) -> Result<(), Failure> {
         if let Some(account) = self.account {
             let key = self.key.map_or_else(random_key, Ok)?;
-            accounts.add(&account, &key, now_ms).await?;
+            accounts.none_exists([&account]).await?;
+            print_key(&account, &key, json)?;
+            let added = accounts.add(&account, &key, now_ms).await;
+            added.map_err(PrintedInVain)?;
             if !json {
-                eprintln!("{account} has this key; it is not shown again");
+                output::tell(format_args!(
+                    "{account} has this key; it is not shown again"
+                ));
             }
-            return print_key(&account, &key, json);
+            return Ok(());
         }
         let (Some(prefix), Some(count)) = (self.fleet, self.count) else {
             return Err("an account, or --fleet and --count".into());
@@ -276,30 +291,39 @@ impl Add {
         match &self.out {
             // The file first: keys that are in the database only are lost.
             Some(path) => {
-                write_new(path, &csv)
+                new_file(path, &csv)
                     .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
                 if let Err(error) = accounts.add_many(&fleet, now_ms).await {
                     fs::remove_file(path)?;
                     return Err(error.into());
                 }
+                let keys = path.display();
+                let told = format!("{count} accounts added; their keys are in {keys}");
                 match json {
-                    true => json_line(&serde_json::json!({ "added": count, "keys": path }))?,
-                    false => eprintln!(
-                        "{count} accounts added; their keys are in {}",
-                        path.display()
-                    ),
-                }
-            }
-            None if json => {
-                accounts.add_many(&fleet, now_ms).await?;
-                for (account, key) in &fleet {
-                    print_key(account, key, json)?;
+                    true => json_line(&serde_json::json!({ "added": count, "keys": path }))
+                        .map_err(|error| error.after(told))?,
+                    false => output::tell(told),
                 }
             }
             None => {
-                accounts.add_many(&fleet, now_ms).await?;
-                eprintln!("{count} accounts added; their keys are not shown again");
-                io::stdout().write_all(csv.as_bytes())?;
+                accounts
+                    .none_exists(fleet.iter().map(|(account, _)| account))
+                    .await?;
+                match json {
+                    true => {
+                        for (account, key) in &fleet {
+                            print_key(account, key, json)?;
+                        }
+                    }
+                    false => output::print(&csv)?,
+                }
+                let added = accounts.add_many(&fleet, now_ms).await;
+                added.map_err(PrintedInVain)?;
+                if !json {
+                    output::tell(format_args!(
+                        "{count} accounts added; their keys are not shown again"
+                    ));
+                }
             }
         }
         Ok(())
@@ -331,15 +355,19 @@ fn csv(accounts: &[(AccountName, DeviceKey)]) -> String {
     csv
 }
 
-/// Refuses to replace a file: it may hold the only copy of other keys.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+/// A file for keys. Refuses to replace one: it may hold the only copy of others.
+pub(crate) fn new_file(path: &Path, text: &str) -> io::Result<File> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    let written = file.write_all(text.as_bytes());
+    // What is half written would only be in the way of the next attempt.
+    written
+        .and_then(|()| file.sync_all())
+        .or_else(|error| fs::remove_file(path).and(Err(error)))?;
+    Ok(file)
 }
 
 /// A line of `rcu device list --json`.
@@ -422,29 +450,33 @@ impl<'a> Changed<'a> {
 }
 
 fn told(account: &AccountName, is: &'static str, changed: bool, json: bool) -> Result<(), Failure> {
-    match (json, changed) {
-        (true, _) => json_line(&Changed::new(account, is, changed))?,
-        (false, true) => eprintln!("{account} is {is}"),
-        (false, false) => eprintln!("{account} was {is} already"),
+    let told = match changed {
+        true => format!("{account} is {is}"),
+        false => format!("{account} was {is} already"),
+    };
+    match json {
+        true => {
+            json_line(&Changed::new(account, is, changed)).map_err(|error| error.after(told))?
+        }
+        false => output::tell(told),
     }
     Ok(())
 }
 
-fn print_key(account: &AccountName, key: &DeviceKey, json: bool) -> Result<(), Failure> {
+fn print_key(account: &AccountName, key: &DeviceKey, json: bool) -> Result<(), OutputError> {
     match json {
         true => json_line(&serde_json::json!({ "account": account.as_str(), "key": hex(key) })),
-        false => Ok(writeln!(io::stdout(), "{}", hex(key))?),
+        false => output::print(&(hex(key) + "\n")),
     }
 }
 
 async fn list(accounts: &Accounts, json: bool) -> Result<(), Failure> {
-    let mut out = io::BufWriter::new(io::stdout());
+    let mut out = output::List::begin();
     if !json {
-        writeln!(
-            out,
+        out.line(format_args!(
             "{:<32}  {:<8}  {:<20}  {:<16}  firmware",
             "account", "enabled", "last login", "logic server"
-        )?;
+        ))?;
     }
     let mut after = String::new();
     loop {
@@ -453,12 +485,12 @@ async fn list(accounts: &Accounts, json: bool) -> Result<(), Failure> {
         after.clone_from(&last.name);
         for account in &page {
             match json {
-                true => writeln!(out, "{}", serde_json::to_string(&Line::from(account))?)?,
-                false => writeln!(out, "{}", row(account))?,
+                true => out.line(serde_json::to_string(&Line::from(account))?)?,
+                false => out.line(row(account))?,
             }
         }
     }
-    Ok(out.flush()?)
+    Ok(out.end()?)
 }
 
 fn row(account: &Described) -> String {

@@ -17,9 +17,10 @@ mod tests;
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::process::ExitCode;
 
+use common::process::output;
 use common::secret::DeviceKey;
 use simulator::keys::key_from_hex;
 
@@ -73,7 +74,7 @@ impl Explain {
                 true => code::json(numbers)?,
                 false => code::explain(numbers, self.markdown)?,
             };
-            io::stdout().write_all(told.as_bytes())?;
+            output::print(&told)?;
             return Ok(ExitCode::SUCCESS);
         }
         let hex = if self.hex == ["-"] {
@@ -91,7 +92,7 @@ impl Explain {
             true => explanation.json()?,
             false => explanation.to_string(),
         };
-        io::stdout().write_all(told.as_bytes())?;
+        output::print(&told)?;
         Ok(if explanation.is_right() {
             ExitCode::SUCCESS
         } else {

@@ -2,22 +2,21 @@
 
 mod rows;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use common::ids::AccountName;
-use common::process::EXIT_FAILED;
+use common::process::{EXIT_FAILED, output};
 use common::secret::DeviceKey;
 use conn_server::accounts::store::Accounts;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use self::rows::{Mistake, Row, ranges};
-use crate::device::{hex, random_key};
+use crate::device::{hex, new_file, random_key};
 use crate::operator::{Failure, json_line};
 
 /// Rows of one transaction: a running cluster stores nothing meanwhile.
@@ -157,7 +156,7 @@ impl Import {
             )
             .into());
         };
-        Ok(Some(new_file(path).map_err(|error| {
+        Ok(Some(new_file(path, "account,key\n").map_err(|error| {
             format!("cannot write {}: {error}", path.display())
         })?))
     }
@@ -230,6 +229,8 @@ impl Import {
             false => ExitCode::from(EXIT_FAILED),
         };
         if json {
+            let wants = if self.dry_run { "would be " } else { "" };
+            let added = format!("{} accounts {wants}added", done.added);
             json_line(&Outcome {
                 dry_run: self.dry_run,
                 rows,
@@ -238,7 +239,8 @@ impl Import {
                 existing: done.existing.len(),
                 existing_lines: ranges(&done.existing),
                 mistakes: done.mistakes.into_iter().map(Told::from).collect(),
-            })?;
+            })
+            .map_err(|error| error.after(added))?;
             return Ok(exit);
         }
         let name = self.file.display();
@@ -264,8 +266,7 @@ impl Import {
             };
             text.push_str(&format!("; {} keys {wants}made{place}", done.keys_made));
         }
-        text.push('\n');
-        io::stderr().write_all(text.as_bytes())?;
+        output::tell(text);
         Ok(exit)
     }
 }
@@ -275,17 +276,6 @@ fn mistake(row: &Row, what: &str) -> Mistake {
         line: row.line,
         what: format!("{} {what}", row.account),
     }
-}
-
-/// Refuses to replace a file: it may hold the only copy of other keys.
-fn new_file(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(b"account,key\n")?;
-    Ok(file)
 }
 
 /// To standard error, and only where that is a terminal.

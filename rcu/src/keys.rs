@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use common::key_files::{self, KeyDirectory};
-use common::process::Failure;
+use common::process::{Failure, output};
 
 /// Makes the keys of a cluster. `rcu up` and `rcu device add` make their own.
 #[derive(Args)]
@@ -47,12 +47,12 @@ struct New {
 }
 
 impl KeysCommand {
-    #[allow(clippy::print_stdout, reason = "what a person or a script asked for")]
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let Action::New(New { directory }) = self.action;
-        for path in make(&directory)? {
-            println!("{}", path.display());
-        }
+        let paths = make(&directory)?;
+        let paths = paths.iter().map(|path| format!("{}\n", path.display()));
+        let made = || format!("the keys are made in {}", directory.display());
+        output::print(&paths.collect::<String>()).map_err(|error| error.after(made()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand};
 use common::codes::Code;
 use common::logging::line::{Format, Heading};
+use common::process::output;
 use serde::Serialize;
 
 /// A longer line is none of ours; what is beyond is passed over.
@@ -70,7 +71,7 @@ impl Logs {
             true => serde_json::to_string_pretty(&counted.report())? + "\n",
             false => counted.report().table(),
         };
-        io::stdout().write_all(text.as_bytes())?;
+        output::print(&text)?;
         Ok(ExitCode::SUCCESS)
     }
 }

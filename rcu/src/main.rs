@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use common::process;
+use common::process::{self, output};
 use rcu::explain;
 
 /// The RCU cluster: long-lived device connections that prove they lost nothing.
@@ -57,7 +57,8 @@ Environment:
   RCU_MASTER_KEY_FILE          the file of the key that opens its accounts
   RCU_DEVICE_KEY               a device's key, for explain
 
-Exit codes: 0 done, 1 failed, 2 wrong usage; session and command have more, see their --help."
+Exit codes: 0 done, 1 failed, 2 wrong usage, 141 nobody reads what it prints; session and command have
+more, see their --help."
 )]
 struct Rcu {
     #[command(subcommand)]
@@ -83,7 +84,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let rcu = Rcu::parse();
+    let rcu: Rcu = output::command_line("rcu");
     process::run("rcu", || match rcu.command {
         Command::Demo(demo) => demo.run(),
         Command::Up(up) => up.run(),

@@ -1,7 +1,6 @@
 //! `rcu node`: the processes of a running cluster.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use common::link::Role;
 use common::link::message::{NodeState, NodeView};
+use common::process::output;
 use serde::Serialize;
 
 use crate::operator::{Failure, Target, json_line};
@@ -71,7 +71,7 @@ impl Node {
             }
         } else {
             let lines: Vec<_> = lines.collect();
-            io::stdout().write_all(table(&lines).as_bytes())?;
+            output::print(&table(&lines))?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use common::link::message::{
     NodesAsk, SessionAnswer, SessionAsk, SessionsAnswer, SessionsAsk,
 };
 use common::link::{Caller, Keys, Role, node_name};
+use common::process::output::{self, OutputError};
 use serde::{Deserialize, Serialize};
 
 use crate::data;
@@ -207,8 +208,8 @@ pub(crate) fn no_session(why: NoSession) -> &'static str {
 }
 
 /// One object, one line.
-pub(crate) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
-    let mut line = serde_json::to_string(value)?;
+pub(crate) fn json_line(value: &impl Serialize) -> Result<(), OutputError> {
+    let mut line = serde_json::to_string(value).map_err(io::Error::from)?;
     line.push('\n');
-    Ok(io::stdout().write_all(line.as_bytes())?)
+    output::print(&line)
 }

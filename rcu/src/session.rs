@@ -1,6 +1,5 @@
 //! `rcu session`: who is connected to a running cluster, and to end that.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -14,7 +13,7 @@ use serde::Serialize;
 
 use crate::operator::{EXIT_NOT_ATTACHED, Failure, Operator, Target, busy, json_line, no_session};
 use crate::time;
-use common::process::EXIT_FAILED;
+use common::process::{EXIT_FAILED, output};
 
 /// Shows who is connected to a running cluster, and closes sessions.
 ///
@@ -104,8 +103,7 @@ impl Session {
         let target = self.target;
         match self.action {
             Action::List(list) => {
-                let listed = target.run(async |operator| list.run(operator, json).await);
-                listed.or_else(time::had_enough)?;
+                target.run(async |operator| list.run(operator, json).await)?;
                 Ok(ExitCode::SUCCESS)
             }
             Action::Show { account } => show(&target, account),
@@ -116,9 +114,9 @@ impl Session {
 
 impl List {
     async fn run(self, operator: &mut Operator, json: bool) -> Result<(), Failure> {
-        let mut out = io::BufWriter::new(io::stdout());
+        let mut out = output::List::begin();
         if !json {
-            writeln!(out, "{}", row("account", "id", "node", "granted", "epoch"))?;
+            out.line(row("account", "id", "node", "granted", "epoch"))?;
         }
         let mut left = self.limit.unwrap_or(u64::MAX);
         let mut from = None;
@@ -134,8 +132,8 @@ impl List {
             for session in sessions {
                 let line = Line::new(session, node.as_ref());
                 match json {
-                    true => writeln!(out, "{}", serde_json::to_string(&line)?)?,
-                    false => writeln!(out, "{}", line.row())?,
+                    true => out.line(serde_json::to_string(&line)?)?,
+                    false => out.line(line.row())?,
                 }
             }
             // A page may be empty, and the list go on with the next node.
@@ -144,7 +142,7 @@ impl List {
                 break;
             }
         }
-        Ok(out.flush()?)
+        Ok(out.end()?)
     }
 }
 
@@ -261,7 +259,7 @@ fn show(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {
         .iter()
         .map(|(name, value)| format!("{name:<15}{value}\n"))
         .collect();
-    io::stdout().write_all(text.as_bytes())?;
+    output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -276,6 +274,7 @@ fn kick(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {
     let answer = target.run(async |operator| operator.kick(ask).await)?;
     match answer {
         KickAnswer::Kicked { node, epoch } => {
+            let told = format!("{account} is closed on {node}; the device may log in again");
             if target.json {
                 json_line(&Shown {
                     account: account.to_string(),
@@ -283,9 +282,10 @@ fn kick(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {
                     node: Some(node.to_string()),
                     epoch: Some(epoch),
                     ..Shown::default()
-                })?;
+                })
+                .map_err(|error| error.after(told))?;
             } else {
-                eprintln!("{account} is closed on {node}; the device may log in again");
+                output::tell(told);
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -302,7 +302,7 @@ fn none(target: &Target, account: &AccountName, why: NoSession) -> Result<ExitCo
             ..Shown::default()
         })?;
     } else {
-        eprintln!("{account}: {}", no_session(why));
+        output::tell(format_args!("{account}: {}", no_session(why)));
     }
     Ok(ExitCode::from(match why {
         NoSession::UnknownAccount | NoSession::NotAttached => EXIT_NOT_ATTACHED,

@@ -11,6 +11,7 @@ use common::fleet::FleetKey;
 use common::logging::{self, LogSettings};
 use common::process::EXIT_FAILED;
 use common::process::descriptors::{PROCESS, raise_limit};
+use common::process::output::{self, OutputError};
 use common::process::signals::Stop;
 use serde::Serialize;
 use simulator::checker::{Verdict, rows};
@@ -139,7 +140,6 @@ impl Simulate {
         runtime.block_on(self.run_on(identities))
     }
 
-    #[allow(clippy::print_stdout, reason = "the summary that a person asked for")]
     async fn run_on(
         &self,
         identities: Vec<Identity>,
@@ -153,9 +153,10 @@ impl Simulate {
                 true => String::new(),
                 false => line(&simulator.stats()),
             })
-            .await?;
+            .await
+            .map_err(OutputError::from)?;
         if !self.json {
-            println!("The devices stop and wait for their answers.");
+            output::print("The devices stop and wait for their answers.\n")?;
         }
         let outcome = tokio::select! {
             outcome = fleet::stop(simulator) => outcome?,
@@ -167,16 +168,17 @@ impl Simulate {
             .filter(|history| history.attached() == 0)
             .count();
         if !self.json {
-            print!("{}", summary(&outcome.stats));
+            let mut text = summary(&outcome.stats);
             if never_attached > 0 {
-                println!("{never_attached} devices were never attached");
+                text += &format!("{never_attached} devices were never attached\n");
             }
+            output::print(&text)?;
         }
         let verdict = match &self.database {
             Some(database) => {
                 let database = database.as_ref().map_err(|mistake| *mistake)?;
                 if !self.json {
-                    println!("Each device's rows are compared with what it sent.");
+                    output::print("Each device's rows are compared with what it sent.\n")?;
                 }
                 let rows = rows::open(database).await?;
                 // A short run need not have sent every kind.
@@ -191,7 +193,7 @@ impl Simulate {
         let holds = verdict.as_ref().map(Verdict::holds);
         match (self.json, verdict) {
             (true, _) => json_line(&Summary::new(&outcome.stats, never_attached, holds))?,
-            (false, Some(verdict)) => println!("{verdict}"),
+            (false, Some(verdict)) => output::print(&format!("{verdict}\n"))?,
             (false, None) => {}
         }
         let is_well = never_attached == 0 && outcome.stats.unacknowledged == 0;

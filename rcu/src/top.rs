@@ -2,12 +2,12 @@
 
 mod picture;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use common::process::clock::unix_ms;
+use common::process::output::{self, OutputError};
 use common::process::signals::Stop;
 
 use self::picture::{Look, Picture};
@@ -54,8 +54,8 @@ fn every(text: &str) -> Result<Duration, String> {
 
 impl Top {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let watched = self.target.run(async |operator| self.watch(operator).await);
-        watched.or_else(time::had_enough)?;
+        self.target
+            .run(async |operator| self.watch(operator).await)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -80,16 +80,16 @@ impl Top {
 
     fn show(&self, picture: &Picture, screen: &mut Screen) -> Result<(), Failure> {
         if self.target.json {
-            return json_line(picture);
+            return Ok(json_line(picture)?);
         }
         if self.once {
-            return Ok(io::stdout().write_all(picture.table().as_bytes())?);
+            return Ok(output::print(&picture.table())?);
         }
         let text = match screen.is_terminal() {
             true => picture.table(),
             false => format!("{} {}", time::date(picture.at_ms), picture.line()),
         };
-        Ok(screen.show(&text)?)
+        Ok(screen.show(&text).map_err(OutputError::from)?)
     }
 }
 

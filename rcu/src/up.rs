@@ -9,7 +9,7 @@ use common::codes::Code;
 use common::logging;
 use common::metrics::Server;
 use common::process::signals::Stop;
-use common::process::{self, write_atomically};
+use common::process::{self, output, write_atomically};
 
 use crate::cluster::{self, Addresses, Cluster};
 use crate::config::Config;
@@ -51,8 +51,7 @@ impl Up {
         let _lock = cluster::lock(&data)?;
         let runtime = process::runtime()?;
         let done = runtime.block_on(run(&data, config, &logging));
-        done.inspect_err(|error| logging::failed(error.as_ref()))?;
-        Ok(ExitCode::SUCCESS)
+        done.inspect_err(|error| logging::failed(error.as_ref()))
     }
 }
 
@@ -60,7 +59,7 @@ async fn run(
     data: &DataDir,
     config: Config,
     logging: &logging::Guard,
-) -> Result<(), Box<dyn std::error::Error>> {
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut stop = Stop::listen()?;
     let metrics = config.metrics.clone();
     let cluster = Cluster::start(data, config, 0).await?;
@@ -78,10 +77,10 @@ async fn run(
     tracing::info!(code = Code::ProcessStops.number(), "told to stop");
     cluster.shutdown().await.close().await;
     fs::remove_file(up_json)?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-#[allow(clippy::print_stdout, reason = "what a person or a script asked for")]
+/// For whoever started it. A cluster whose starter does not read it runs all the same.
 fn print(addresses: &Addresses, data: &DataDir) {
     let list = |addresses: &[_]| {
         addresses
@@ -90,13 +89,22 @@ fn print(addresses: &Addresses, data: &DataDir) {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    println!("devices log in at   {}", list(&addresses.balancer));
+    let mut text = format!("devices log in at   {}\n", list(&addresses.balancer));
     for server in &addresses.logic_servers {
-        println!("{:<19} {}", server.name, server.device);
+        text += &format!("{:<19} {}\n", server.name, server.device);
     }
-    println!("operators link to   {}", addresses.conn_server);
+    text += &format!("operators link to   {}\n", addresses.conn_server);
     if let Some(metrics) = addresses.metrics {
-        println!("metrics             http://{metrics}/metrics");
+        text += &format!("metrics             http://{metrics}/metrics\n");
     }
-    println!("data                {}", data.path().display());
+    text += &format!("data                {}\n", data.path().display());
+    if let Err(error) = output::print(&text)
+        && !error.reader_is_gone()
+    {
+        tracing::warn!(
+            code = Code::AddressesNotPrinted.number(),
+            why = %error.cause(),
+            "the addresses stand in up.json alone"
+        );
+    }
 }

@@ -232,6 +232,23 @@ fn bincode_is_named_in_one_file() {
     assert_eq!(users, [root().join("common/src/link/wire.rs")]);
 }
 
+/// The macros panic where nobody reads or the disk is full.
+#[test]
+fn programs_print_through_one_file() {
+    let output = root().join("common/src/process/output.rs");
+    let mut faults = vec![];
+    for file in sources().into_iter().filter(|file| *file != output) {
+        let text = fs::read_to_string(&file).unwrap();
+        for (line, code) in code(&text) {
+            let printed = ["println!", "eprintln!", "print!", "eprint!", "io::stdout()"];
+            if let Some(how) = printed.iter().find(|how| names(code, how)) {
+                faults.push(format!("{}:{line}: {how}", file.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 #[test]
 fn the_crates_have_no_mutable_statics() {
     for file in sources() {

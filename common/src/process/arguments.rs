@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::supervisor;
+use super::{Failure, output, supervisor};
 use crate::config::process::Purpose;
 use crate::ids::NodeName;
 
@@ -61,10 +61,12 @@ impl Arguments {
     }
 
     /// The end of `--check`.
-    #[allow(clippy::print_stdout, reason = "what a person or a script asked for")]
-    pub fn tell_usable(&self) -> ExitCode {
-        println!("{} can be used", self.config.display());
-        ExitCode::SUCCESS
+    ///
+    /// # Errors
+    /// Standard output does not take it.
+    pub fn tell_usable(&self) -> Result<ExitCode, Failure> {
+        output::print(&format!("{} can be used\n", self.config.display()))?;
+        Ok(ExitCode::SUCCESS)
     }
 
     /// Writes the file of `--addresses`, where one was asked for, and tells the supervisor, where there

@@ -1,11 +1,12 @@
 //! What a process is beside the tiers in it: how a server is started and tells where it is reached
 //! (`arguments`, `supervisor`), what its tasks run on ([`runtime`]), how it is asked to end ([`signals`]), how many
-//! files it may open ([`descriptors`]), whether it can trust its [`clock`], and what it says and returns when it
-//! fails.
+//! files it may open ([`descriptors`]), whether it can trust its [`clock`], and what it says ([`output`]) and
+//! returns when it fails.
 
 mod arguments;
 pub mod clock;
 pub mod descriptors;
+pub mod output;
 pub mod signals;
 mod supervisor;
 
@@ -25,17 +26,15 @@ pub type Failure = Box<dyn Error>;
 /// What a process ends with that failed; 2 is for wrong usage (clap's own).
 pub const EXIT_FAILED: u8 = 1;
 
-/// Does the work of `program`. Where it fails, why goes to standard error, with the causes below it.
+/// Does the work of `program`. Where it fails, why goes to standard error, with the causes below it, unless that
+/// is that nobody reads its standard output any more ([`output`]).
 /// From now on a panic in any thread or task ends the process: a server that lost one of its loops
 /// would hold devices that nobody serves, while its supervisor takes it for healthy.
 pub fn run(program: &str, work: impl FnOnce() -> Result<ExitCode, Failure>) -> ExitCode {
     end_on_panic();
     match work() {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("{}", told(program, error.as_ref()));
-            ExitCode::from(EXIT_FAILED)
-        }
+        Err(error) => ExitCode::from(output::failed(program, error.as_ref())),
     }
 }
 
@@ -68,17 +67,6 @@ fn end_on_panic() {
     }));
 }
 
-/// The error and its causes, each on a line.
-fn told(program: &str, error: &dyn Error) -> String {
-    let mut told = format!("{program}: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        told += &format!("\n{:1$} because: {error}", "", program.len());
-        cause = error.source();
-    }
-    told
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -88,17 +76,6 @@ mod tests {
 
     /// Set in the process that a test starts of its own program.
     const CHILD: &str = "RCU_TEST_PANICS_IN";
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("no login")]
-    struct Outer(#[source] std::io::Error);
-
-    #[test]
-    fn an_error_is_told_with_its_causes() {
-        let error = Outer(std::io::Error::other("no route"));
-        let expected = "balancer: no login\n         because: no route";
-        assert_eq!(told("balancer", &error), expected);
-    }
 
     /// Not a test of its own: what [`a_panic_in_any_thread_or_task_ends_the_process`] starts.
     #[test]

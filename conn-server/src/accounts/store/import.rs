@@ -9,7 +9,29 @@ use rand::rngs::SysError;
 use super::{Accounts, AccountsError};
 use crate::accounts::seal;
 
+/// Names that are looked up in one statement.
+const LOOK_UP_MAX: usize = 1_000;
+
 impl Accounts {
+    /// Whether all of these may still be added, as far as can be known before it is tried.
+    ///
+    /// # Errors
+    /// [`AccountsError::Exists`] for one that exists; the table cannot be used.
+    pub async fn none_exists<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a AccountName>,
+    ) -> Result<(), AccountsError> {
+        let names: Vec<_> = names.into_iter().cloned().collect();
+        for some in names.chunks(LOOK_UP_MAX) {
+            let rows = self.table.accounts(some).await?;
+            let mut existing = rows.into_iter().filter_map(|(name, ..)| name.parse().ok());
+            if let Some(name) = existing.next() {
+                return Err(AccountsError::Exists(name));
+            }
+        }
+        Ok(())
+    }
+
     /// Of these names those that are accounts, each with its key; `None`: it was sealed under
     /// another master key.
     ///
