@@ -231,7 +231,7 @@ fn what_was_done_and_cannot_be_told_is_told_to_be_done() {
 #[test]
 fn the_database_is_shown_in_the_same_way() {
     let test = TestDatabase::new();
-    let url = &test.url;
+    let url = &test.url(servers::Role::Owner);
     let migrated = alone(&format!("db migrate --database {url}")).output();
     assert!(migrated.unwrap().status.success());
     for place in Place::ALL {
