@@ -127,16 +127,16 @@ codes! {
         "Look whether the conn server has the master key that the account was made with; else give the device a new key (`rcu device rotate-key`).",
     3006 AccountsUnreadable Warn
         "The accounts cannot be read from the database. Logins of accounts that are not remembered are answered `busy`. The line comes again each minute; `failures` counts since the last one."
-        "Look at the database. Devices come again by themselves.",
+        "Look at the database. Where the line says `permission denied`, run `config/schema/postgres/roles.sql` again. Devices come again by themselves.",
     3007 AccountsReadable Info
         "The accounts can be read again."
         "Nothing.",
     3008 MarkNotStored Warn
         "The mark above the epochs could not be stored. After a minute of it no new session can be admitted. The line comes again each minute; `failures` counts since the last one."
-        "Look at the database: is it writable for the conn server?",
+        "Look at the database: is it writable for the conn server? Where the line says `permission denied`, run `config/schema/postgres/roles.sql` again.",
     3009 LastLoginsNotNoted Warn
         "Who logged in last could not be written. Only `last_login_at` and its neighbours in `accounts` are out of date. The line comes again each minute; `failures` counts since the last one."
-        "Look at the database: is it writable for the conn server?",
+        "Look at the database: is it writable for the conn server? Where the line says `permission denied`, run `config/schema/postgres/roles.sql` again.",
 
     3010 OperatorKicked Info
         "An operator asked for the end of a session. The line says who (by the name of its link), whose session, on which logic server, and what came of it."
@@ -184,7 +184,13 @@ codes! {
         "Nothing.",
     4011 PartitionsNotMade Warn
         "Tables for days to come cannot be made in PostgreSQL. Records of such days go to the default partition, and are moved when the day is made. It is tried again each minute."
-        "Look at the database: does it run, and did `rcu db migrate` make its roles?",
+        "Look at the database: does it run? Where the line says `permission denied`, run `config/schema/postgres/roles.sql` again.",
+    4013 WriteForbidden Error
+        "The database does not let the logic server write: its user lacks a right, which `error` names. Batches are kept and repeated, in vain; devices are answered `overloaded` and keep their records. The line comes again each minute; `failures` counts since the last one."
+        "Run `config/schema/postgres/roles.sql` again, as after each `rcu db migrate`, and see that the URL is that of `rcu_telemetry`. Nothing that was acknowledged is lost; what waits is written as soon as it may be.",
+    4014 TablesDiffer Error
+        "The tables of the database are not those that the logic server needs; `error` says what it misses. Batches are kept and repeated, in vain; devices are answered `overloaded` and keep their records. The line comes again each minute; `failures` counts since the last one."
+        "`rcu db status` says which version the schema has; `rcu db migrate` makes it the right one. Where somebody changed or dropped a table by hand, change it back. Nothing that was acknowledged is lost.",
 
     // ---- rcu ----
     5001 ClusterRuns Info

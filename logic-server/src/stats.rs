@@ -1,8 +1,8 @@
 //! What a running node tells of itself: figures that its loops publish at the end of each turn,
 //! and that anybody may read without asking them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use common::figures::{Published, PublishedHistogram};
 use common::histogram::Histogram;
@@ -13,6 +13,7 @@ use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::counters::{Counter, Gauge, ShellCounter};
 use crate::settings::Settings;
+use crate::store::refusal::Trouble;
 
 /// A snapshot. The figures of different threads are not of the very same moment.
 #[derive(Clone, Debug)]
@@ -122,10 +123,20 @@ pub(crate) struct GateFigures {
 pub(crate) struct WriterFigures {
     pub(crate) counters: PublishedCounters,
     pub(crate) queue_bytes: AtomicU64,
-    /// The last write failed.
-    pub(crate) failing: AtomicBool,
+    /// What the last write found.
+    trouble: Mutex<Option<Trouble>>,
     pub(crate) write_us: PublishedHistogram,
     pub(crate) write_rows: PublishedHistogram,
+}
+
+impl WriterFigures {
+    pub(crate) fn publish_trouble(&self, trouble: Option<Trouble>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a shard's loop publishes.
@@ -208,9 +219,8 @@ impl Source for Metrics {
         if gate.links.load(Ordering::Relaxed) == 0 {
             missing.push(format!("{}: no conn server is linked", self.node));
         }
-        if writer.failing.load(Ordering::Relaxed) {
-            missing.push(format!("{}: the database does not take batches", self.node));
-        }
+        let trouble = writer.trouble();
+        missing.extend(trouble.map(|trouble| format!("{}: {}", self.node, trouble.told())));
         if gate.ends.load(Ordering::Relaxed) {
             missing.push(format!("{}: it ends", self.node));
         }

@@ -82,8 +82,7 @@ impl WriterTask {
                             let result = store.write(&work).await;
                             figures.write_us.record(clock.us() - began_us, 1);
                             figures.write_rows.record(rows as u64, 1);
-                            let failed = result == WriteResult::Failed;
-                            figures.failing.store(failed, Ordering::Relaxed);
+                            figures.publish_trouble(store.trouble());
                             (work, result)
                         }));
                     }

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use crate::writer::{Work, WriteResult};
 pub use partitions::Partitions;
 use postgres::Postgres;
+use refusal::Trouble;
 use sqlite::Sqlite;
 
 /// Connections to PostgreSQL that a logic server needs: one for batches, one for whatever else, such
@@ -41,7 +42,14 @@ pub struct Store {
     write_deadline: Duration,
     began: Instant,
     /// Of the writes.
-    outage: Mutex<Outage>,
+    health: Mutex<Health>,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    outage: Outage,
+    /// Of the last write.
+    trouble: Option<Trouble>,
 }
 
 /// Where they go.
@@ -66,7 +74,7 @@ impl Store {
             rows,
             write_deadline,
             began: Instant::now(),
-            outage: Mutex::default(),
+            health: Mutex::default(),
         }
     }
 
@@ -88,9 +96,9 @@ impl Store {
     /// dead_letter. Of a record that is there already the first is kept. May be dropped at any time: then
     /// the outcome is unknown, as after [`WriteResult::Failed`].
     pub async fn write(&self, work: &Work) -> WriteResult {
-        let error = match timeout(self.write_deadline, self.rows.write(work)).await {
+        let (trouble, error) = match timeout(self.write_deadline, self.rows.write(work)).await {
             Ok(Ok(refused)) => {
-                let over = self.outage().worked(self.now_ms());
+                let over = self.worked();
                 if let Some(failures) = over {
                     tracing::info!(
                         code = Code::BatchesTaken.number(),
@@ -103,29 +111,70 @@ impl Store {
             Ok(Err(Failure::Refused(why))) => {
                 // Each record's own stands in dead_letter; that of lines of `sessions` nowhere else.
                 tracing::debug!(why, "the database refuses a value");
+                self.health().trouble = None;
                 return WriteResult::Refused { why };
             }
-            Ok(Err(Failure::Database(error))) => error.to_string(),
-            Err(_) => format!("no answer within {:?}", self.write_deadline),
+            Ok(Err(Failure::Database(trouble, error))) => (trouble, error.to_string()),
+            Err(_) => {
+                let error = format!("no answer within {:?}", self.write_deadline);
+                (Trouble::Passing, error)
+            }
         };
-        let told = self.outage().failed(self.now_ms());
-        if let Some(failures) = told {
-            tracing::warn!(
-                code = Code::BatchesNotTaken.number(),
-                error,
-                failures,
-                "the database does not take batches: they are kept and repeated"
-            );
+        if let Some(failures) = self.failed(trouble) {
+            tell(trouble, &error, failures);
         }
         WriteResult::Failed
+    }
+
+    /// What is the matter with the database, as far as the last write knows.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.health().trouble
+    }
+
+    /// `Some`: that is to be told, with how often it failed.
+    fn worked(&self) -> Option<u64> {
+        let mut health = self.health();
+        health.trouble = None;
+        health.outage.worked(self.now_ms())
+    }
+
+    /// Likewise.
+    fn failed(&self, trouble: Trouble) -> Option<u64> {
+        let mut health = self.health();
+        health.trouble = Some(trouble);
+        health.outage.failed(self.now_ms())
     }
 
     fn now_ms(&self) -> u64 {
         millis(self.began.elapsed())
     }
 
-    fn outage(&self) -> MutexGuard<'_, Outage> {
-        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tell(trouble: Trouble, error: &str, failures: u64) {
+    match trouble {
+        Trouble::Passing => tracing::warn!(
+            code = Code::BatchesNotTaken.number(),
+            error,
+            failures,
+            "the database does not take batches: they are kept and repeated"
+        ),
+        Trouble::Rights => tracing::error!(
+            code = Code::WriteForbidden.number(),
+            error,
+            failures,
+            "the database does not let this server write: run roles.sql again; batches are kept and repeated"
+        ),
+        Trouble::Tables => tracing::error!(
+            code = Code::TablesDiffer.number(),
+            error,
+            failures,
+            "the database has not the tables that this server needs: run `rcu db migrate`; batches are kept and \
+             repeated"
+        ),
     }
 }
 
@@ -134,27 +183,21 @@ impl Store {
 enum Failure {
     /// It has a value that the database will never take.
     Refused(String),
-    Database(sqlx::Error),
+    Database(Trouble, sqlx::Error),
 }
 
 impl Rows {
     /// Returns how many rows of a careful write were refused.
     async fn write(&self, work: &Work) -> Result<u64, Failure> {
-        let (written, refusal) = match self {
-            Self::Sqlite(sqlite) => {
-                let written = sqlite.write(work).await;
-                let refusal = written.as_ref().err().and_then(sqlite::refusal);
-                (written, refusal)
-            }
-            Self::Postgres(postgres) => {
-                let written = postgres.write(work).await;
-                let refusal = written.as_ref().err().and_then(postgres::refusal);
-                (written, refusal)
-            }
-        };
-        match refusal {
-            Some(why) => Err(Failure::Refused(why)),
-            None => written.map_err(Failure::Database),
+        match self {
+            Self::Sqlite(sqlite) => sqlite.write(work).await.map_err(|error| {
+                let refused = sqlite::refusal(&error).map(Failure::Refused);
+                refused.unwrap_or_else(|| Failure::Database(sqlite::trouble(&error), error))
+            }),
+            Self::Postgres(postgres) => postgres.write(work).await.map_err(|error| {
+                let refused = postgres::refusal(&error).map(Failure::Refused);
+                refused.unwrap_or_else(|| Failure::Database(postgres::trouble(&error), error))
+            }),
         }
     }
 }

@@ -24,7 +24,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Acquire, Executor};
 
 use super::copy::{Copy, KEY_TYPES, sql_type};
-use super::refusal::SqlState;
+use super::refusal::{SqlState, Trouble};
 use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record, refused};
 use crate::batch::Presence;
 use crate::writer::Work;
@@ -420,4 +420,9 @@ pub(super) fn refusal(error: &sqlx::Error) -> Option<String> {
     state(error)?
         .refuses_the_value(database.constraint().is_some())
         .then(|| database.message().to_owned())
+}
+
+/// Where it is not.
+pub(super) fn trouble(error: &sqlx::Error) -> Trouble {
+    state(error).map_or(Trouble::Passing, SqlState::trouble)
 }

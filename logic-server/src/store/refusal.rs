@@ -1,8 +1,31 @@
 //! Pure. What a database says when it does not take a batch, sorted by what helps.
 //!
-//! Only where it found a value that it will never take is the record set aside. Everything else, whatever
-//! it is, passes: the disk is full, another writes, it is read-only, too many are connected. To set
-//! records aside for that would be to lose good ones.
+//! Only where it found a value that it will never take is the record set aside. Everything else is no
+//! record's fault: the disk is full, another writes, it is read-only, too many are connected. To set
+//! records aside for that would be to lose good ones. Most of it passes by itself; where only a person
+//! can mend it, he is told what to do ([`Trouble`]).
+
+/// What is the matter with a database that took no work, for no fault of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Likely to pass. It is tried again, as in every case.
+    Passing,
+    /// The user of the database may not do what has to be done.
+    Rights,
+    /// Its tables are not those that this program knows.
+    Tables,
+}
+
+impl Trouble {
+    /// As `/readyz` has it.
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::Passing => "the database does not take batches",
+            Self::Rights => "the database does not let it write: run roles.sql again",
+            Self::Tables => "the database has not the tables that it needs: run `rcu db migrate`",
+        }
+    }
+}
 
 /// An extended result code of SQLite; its lowest byte is the primary one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +37,8 @@ impl SqliteCode {
     pub const IO_ERROR: Self = Self(10);
     pub const FULL: Self = Self(13);
     pub const CANNOT_OPEN: Self = Self(14);
+    /// Of a statement that does not fit the tables; whatever fails in another way has a code of its own.
+    const ERROR: Self = Self(1);
     const TOO_BIG: u32 = 18;
     const CONSTRAINT: u32 = 19;
     const MISMATCH: u32 = 20;
@@ -30,6 +55,14 @@ impl SqliteCode {
         );
         of_value && self != Self::CONSTRAINT_PRIMARY_KEY && self != Self::CONSTRAINT_UNIQUE
     }
+
+    /// Where it refuses no value.
+    pub fn trouble(self) -> Trouble {
+        match self {
+            Self::ERROR => Trouble::Tables,
+            _ => Trouble::Passing,
+        }
+    }
 }
 
 /// What PostgreSQL says: an SQLSTATE, of which the first two characters are its class.
@@ -45,6 +78,9 @@ impl SqlState {
     const BINARY_REPRESENTATION: Self = Self(*b"22P03");
     const COPY_FILE_FORMAT: Self = Self(*b"22P04");
     const OF_VALUES: [&[u8]; 2] = [b"22", b"23"];
+    const INSUFFICIENT_PRIVILEGE: Self = Self(*b"42501");
+    /// Syntax and names; schemas; what a table of this kind cannot do.
+    const OF_TABLES: [&[u8]; 3] = [b"42", b"3F", b"0A"];
 
     /// `None`: it has not five characters.
     pub fn from_code(code: &str) -> Option<Self> {
@@ -58,6 +94,19 @@ impl SqlState {
             Self::UNIQUE_VIOLATION | Self::BINARY_REPRESENTATION | Self::COPY_FILE_FORMAT => false,
             Self::CHECK_VIOLATION => names_constraint,
             Self(code) => Self::OF_VALUES.contains(&&code[..2]),
+        }
+    }
+
+    /// Where it refuses no value.
+    pub fn trouble(self) -> Trouble {
+        match self {
+            Self::INSUFFICIENT_PRIVILEGE => Trouble::Rights,
+            // A column of another type; a row without a partition.
+            Self::BINARY_REPRESENTATION | Self::COPY_FILE_FORMAT | Self::CHECK_VIOLATION => {
+                Trouble::Tables
+            }
+            Self(code) if Self::OF_TABLES.contains(&&code[..2]) => Trouble::Tables,
+            Self(_) => Trouble::Passing,
         }
     }
 }
@@ -89,6 +138,27 @@ mod tests {
         // "no partition of relation found for row" is a check_violation without a constraint.
         assert!(!refuses("23514", false));
         assert_eq!(SqlState::from_code("22"), None);
+    }
+
+    #[test]
+    fn what_only_a_person_mends_is_told_from_what_passes() {
+        let trouble = |code: &str| SqlState::from_code(code).unwrap().trouble();
+        assert_eq!(trouble("42501"), Trouble::Rights);
+        // No table, no column, no function, another type of a column, no partition.
+        for code in [
+            "42P01", "42703", "42883", "42804", "22P03", "22P04", "23514",
+        ] {
+            assert_eq!(trouble(code), Trouble::Tables, "{code}");
+        }
+        for code in [
+            "40001", "40P01", "25006", "53100", "53300", "57P01", "57014",
+        ] {
+            assert_eq!(trouble(code), Trouble::Passing, "{code}");
+        }
+        assert_eq!(SqliteCode(1).trouble(), Trouble::Tables);
+        for code in [5, 6, 8, 1_034, 11, 13, 14] {
+            assert_eq!(SqliteCode(code).trouble(), Trouble::Passing, "{code}");
+        }
     }
 
     #[test]

@@ -204,6 +204,43 @@ async fn under_the_role_of_the_logic_servers_records_come_again_and_are_refused(
     assert_eq!(bench.count("dead_letter").await, 2);
 }
 
+/// No repetition helps, so somebody has to be told what does.
+#[tokio::test]
+async fn a_right_that_is_missing_and_a_table_that_is_another_are_told_from_what_passes() {
+    let bench = Bench::postgres().await;
+    let work = || {
+        let mut batch = empty();
+        put_record(&mut batch, 1, 1, custom(1));
+        work(batch)
+    };
+    assert_eq!(bench.store.trouble(), None);
+    for (spoil, mend, trouble) in [
+        (
+            "REVOKE INSERT ON telemetry_custom FROM rcu_telemetry",
+            "GRANT INSERT ON telemetry_custom TO rcu_telemetry",
+            Trouble::Rights,
+        ),
+        (
+            "ALTER TABLE telemetry_custom RENAME payload TO content",
+            "ALTER TABLE telemetry_custom RENAME content TO payload",
+            Trouble::Tables,
+        ),
+        (
+            "ALTER TABLE telemetry_custom ALTER channel TYPE smallint",
+            "ALTER TABLE telemetry_custom ALTER channel TYPE integer",
+            Trouble::Tables,
+        ),
+    ] {
+        bench.run(spoil).await;
+        assert_eq!(bench.store.write(&work()).await, WriteResult::Failed);
+        assert_eq!(bench.store.trouble(), Some(trouble), "{spoil}");
+        bench.run(mend).await;
+        assert_eq!(bench.store.write(&work()).await, COMMITTED, "{mend}");
+        assert_eq!(bench.store.trouble(), None);
+        bench.run("DELETE FROM telemetry_custom").await;
+    }
+}
+
 #[tokio::test]
 async fn a_time_that_is_none_is_refused() {
     let bench = Bench::postgres().await;
