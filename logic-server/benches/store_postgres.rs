@@ -8,11 +8,11 @@
 
 use std::time::{Duration, Instant};
 
-use common::database::{Client, Database, DatabaseUrl, Postgres};
+use common::database::{Client, Database, DatabaseUrl};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use logic_server::store::{Partitions, Store};
 use logic_server::writer::WriteResult;
-use servers::PostgresServer;
+use servers::{PostgresServer, Role};
 use sqlx::postgres::PgPool;
 use tokio::runtime::Runtime;
 
@@ -27,29 +27,32 @@ const PIECE_BYTES: usize = 64 << 10;
 const TABLES: &str =
     "telemetry_gps, telemetry_fuel, telemetry_gyroscope, telemetry_diagnosis, telemetry_custom";
 
+const NAME: &str = "rcu";
+
 struct Bench {
+    server: PostgresServer,
     runtime: Runtime,
     database: Database,
     store: Store,
 }
 
 impl Bench {
-    fn new(server: &PostgresServer) -> Self {
+    fn new() -> Self {
+        let server = PostgresServer::start("").expect("a server");
+        server.make_database(NAME).expect("a database");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
-        let url: DatabaseUrl = server.url("postgres").parse().expect("a URL");
+        let url: DatabaseUrl = server.url(NAME, Role::Telemetry).parse().expect("a URL");
         let client = Client {
             name: "bench",
             connections_max: 2,
             connect_deadline: Duration::from_secs(5),
         };
-        let database = runtime.block_on(async {
-            Postgres::migrate(&url).await.expect("migrated");
-            Database::connect(&url, client).await.expect("a database")
-        });
+        let database = runtime.block_on(Database::connect(&url, client));
+        let database = database.expect("a database");
         let partitions = Partitions::of(&database).expect("partitions");
         let today = samples::now_ms().cast_unsigned();
         runtime
@@ -58,6 +61,7 @@ impl Bench {
         let node = "bench".parse().expect("a name");
         let store = Store::new(&database, &node, Duration::from_secs(60));
         Self {
+            server,
             runtime,
             database,
             store,
@@ -73,13 +77,12 @@ impl Bench {
 
     /// Every measurement begins with empty tables and nothing to be written back.
     fn empty(&self) {
-        let truncate = format!("TRUNCATE {TABLES}");
-        let run = |sql: &str| {
-            let done = sqlx::raw_sql(sql).execute(self.pool());
-            self.runtime.block_on(done).map(drop)
-        };
-        run(&truncate).expect("truncated");
-        run("CHECKPOINT").expect("a checkpoint");
+        self.administer(&format!("TRUNCATE {TABLES}"));
+        self.administer("CHECKPOINT");
+    }
+
+    fn administer(&self, sql: &str) {
+        self.server.sql(NAME, sql).expect("done");
     }
 
     fn store(&self, batches: u64) -> Duration {
@@ -109,9 +112,7 @@ impl Bench {
     }
 
     fn alter(&self, how: &str) {
-        let alter = format!("ALTER TABLE telemetry_gps {how}");
-        let done = sqlx::raw_sql(&alter).execute(self.pool());
-        self.runtime.block_on(done).expect("altered");
+        self.administer(&format!("ALTER TABLE telemetry_gps {how}"));
     }
 
     fn raw(&self, batches: u64) -> Duration {
@@ -186,8 +187,7 @@ fn real(bytes: &mut Vec<u8>, value: Option<f64>) {
 }
 
 fn rows(criterion: &mut Criterion) {
-    let server = PostgresServer::start("").expect("a server");
-    let bench = Bench::new(&server);
+    let bench = Bench::new();
     let mut group = criterion.benchmark_group("postgres_rows");
     group
         .throughput(Throughput::Elements(ROWS as u64))

@@ -57,6 +57,9 @@ pub struct Row {
     pub kind: u8,
     /// `Some`: it goes to dead_letter under this name.
     pub flaw: Option<Flaw>,
+    /// The store may have it already: it was sent before, or written with an unknown outcome. A hint, for
+    /// what is faster; whatever it says, a record that is there is kept once.
+    pub may_be_there: bool,
 }
 
 /// A frame that waits for its TelemetryAck.
@@ -175,6 +178,8 @@ pub(crate) struct Sender {
     pub(crate) account_id: AccountId,
     pub(crate) session: SessionId,
     pub(crate) slot: Slot,
+    /// It may be one that an earlier session sent, or this one before it was told to wait.
+    pub(crate) may_repeat: bool,
 }
 
 /// Fills one batch at a time.
@@ -244,6 +249,7 @@ impl Collector {
                 payload: start..self.open.arena.len() as u32,
                 kind: record.kind,
                 flaw,
+                may_be_there: sender.may_repeat,
             });
         }
         self.unanswered += 1;

@@ -226,6 +226,12 @@ impl Work {
         }
     }
 
+    /// Nothing is known of what it wrote: it may be there.
+    fn doubt(&mut self) {
+        let rows = self.batches.iter_mut().flat_map(|it| &mut it.batch.rows);
+        rows.for_each(|row| row.may_be_there = true);
+    }
+
     /// Where the next part may have been too much for one transaction, it becomes two.
     fn halve(&mut self) {
         if let Some(Part::Rows(rows)) = self.parts.pop_if(|part| part.is_divisible()) {
@@ -427,8 +433,9 @@ impl Writer {
         }
     }
 
-    fn rest(&mut self, work: Work, now_ms: u64) {
+    fn rest(&mut self, mut work: Work, now_ms: u64) {
         self.counters.count(Counter::WriteFailed);
+        work.doubt();
         let Settings {
             retry_ms_min,
             retry_ms_max,

@@ -139,6 +139,7 @@ impl Model {
                 payload: start..batch.arena.len() as u32,
                 kind: 200,
                 flaw: None,
+                may_be_there: false,
             });
         }
         if rows > 0 {

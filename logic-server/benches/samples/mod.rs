@@ -118,6 +118,7 @@ fn of_samples(id: u64, samples: Vec<Sample>) -> Batch {
                 payload: start..arena.len() as u32,
                 kind: Gps::KIND,
                 flaw: None,
+                may_be_there: false,
             }
         })
         .collect();

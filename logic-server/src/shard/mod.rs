@@ -312,7 +312,7 @@ impl Shard {
         };
         self.collector.presence(line, now, &mut effects.batches);
 
-        let session = Session::new(&seed, now);
+        let session = Session::new(&seed, self.settings.window, now);
         self.wheel.arm(slot.0, session.next_timer_ms());
         self.slots.insert(seed.session, slot);
         if self.sessions.len() <= slot.index() {
@@ -458,7 +458,7 @@ impl Shard {
 
     fn state(&self, session: SessionId, now: Now) -> Option<(Slot, SessionState)> {
         let slot = *self.slots.get(&session)?;
-        Some((slot, self.session(slot)?.state(now)))
+        Some((slot, self.session(slot)?.state(self.settings.window, now)))
     }
 
     fn session(&self, slot: Slot) -> Option<&Session> {

@@ -37,10 +37,11 @@ pub(super) struct Session {
     heartbeat_s: NonZeroU16,
     /// Of the last Command sent.
     pub(super) command_frame_id: u16,
-    /// Telemetry frames that are at the store.
-    pub(super) unanswered: u16,
-    /// Frames beyond the window since a place was freed.
-    pub(super) beyond_window: u16,
+    /// Telemetry frames that are at the store; and on top of a full window, which is the only time that
+    /// there are any, those beyond it since a place was freed.
+    pub(super) frames_open: u16,
+    /// So many of the next Telemetry frames may have been sent before.
+    pub(super) may_repeat: u16,
 }
 
 // LIMITS.md G2: 256 bytes an idle session in all of the process.
@@ -69,7 +70,7 @@ pub(super) struct Turn<'a> {
 }
 
 impl Session {
-    pub(super) fn new(seed: &SessionSeed, now: Now) -> Self {
+    pub(super) fn new(seed: &SessionSeed, window: u16, now: Now) -> Self {
         Self {
             id: seed.session,
             account_id: seed.account_id,
@@ -79,8 +80,8 @@ impl Session {
             command: None,
             heartbeat_s: NonZeroU16::new(seed.heartbeat_s).unwrap_or(NonZeroU16::MIN),
             command_frame_id: 0,
-            unanswered: 0,
-            beyond_window: 0,
+            frames_open: 0,
+            may_repeat: window,
         }
     }
 
@@ -115,13 +116,13 @@ impl Session {
     }
 
     /// For somebody who looks at it.
-    pub(super) fn state(&self, now: Now) -> SessionState {
+    pub(super) fn state(&self, window: u16, now: Now) -> SessionState {
         SessionState {
             epoch: self.epoch,
             source: None,
             heartbeat_s: self.heartbeat_s.get(),
             silent_ms: now.ms.saturating_sub(self.heard_ms),
-            unanswered: self.unanswered,
+            unanswered: self.unanswered(window),
             command: self.command.is_some(),
         }
     }

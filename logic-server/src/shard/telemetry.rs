@@ -22,12 +22,14 @@ impl Session {
         if !self.may_take(frame_id, base_seq, count, turn)? {
             return Ok(());
         }
-        self.unanswered += 1;
+        self.frames_open += 1;
         let sender = Sender {
             account_id: self.account_id,
             session: self.id,
             slot: turn.slot,
+            may_repeat: self.may_repeat > 0,
         };
+        self.may_repeat = self.may_repeat.saturating_sub(1);
         let full = &mut turn.effects.batches;
         let flawed = turn
             .collector
@@ -76,7 +78,7 @@ impl Session {
             return Ok(false);
         }
         let window = turn.settings.window;
-        if self.unanswered < window {
+        if self.frames_open < window {
             return Ok(true);
         }
         turn.counters.count(Counter::TelemetryBeyondWindow);
@@ -89,18 +91,23 @@ impl Session {
         };
         turn.effects
             .send(turn.slot, |out| ack.encode(frame_id, out));
-        self.beyond_window += 1;
-        if u32::from(self.beyond_window) >= OVERLOADED_WINDOWS * u32::from(window) {
+        self.frames_open += 1;
+        let beyond_window = self.frames_open - window;
+        if u32::from(beyond_window) >= OVERLOADED_WINDOWS * u32::from(window) {
             return Err(CloseReason::ProtocolError);
         }
         Ok(false)
     }
 
+    /// Telemetry frames that are at the store.
+    pub(super) fn unanswered(&self, window: u16) -> u16 {
+        self.frames_open.min(window)
+    }
+
     /// An ack is on its way to the device.
-    fn place_freed(&mut self) {
-        let unanswered = self.unanswered.checked_sub(1);
-        self.unanswered = unanswered.expect("a frame was unanswered");
-        self.beyond_window = 0;
+    fn place_freed(&mut self, window: u16) {
+        let unanswered = self.unanswered(window).checked_sub(1);
+        self.frames_open = unanswered.expect("a frame was unanswered");
     }
 }
 
@@ -113,6 +120,7 @@ impl Shard {
         now: Now,
         effects: &mut Effects,
     ) {
+        let window = self.settings.window;
         let frames = batch.acks.len() as u64;
         let status = match outcome {
             BatchOutcome::Stored => {
@@ -138,10 +146,12 @@ impl Shard {
                 self.counters.count(Counter::AckDropped);
                 continue;
             };
-            session.place_freed();
+            session.place_freed(window);
             let retry_after_ms = match outcome {
                 BatchOutcome::Stored => 0,
                 BatchOutcome::Overloaded { retry_after_ms } => {
+                    // What the device sends again may have been written, with an unknown outcome.
+                    session.may_repeat = window;
                     spread(&mut self.rng, retry_after_ms, retry_after_ms)
                 }
             };

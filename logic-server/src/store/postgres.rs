@@ -1,14 +1,15 @@
 //! PostgreSQL: COPY BINARY straight into the tables, all of a work in one transaction.
 //!
 //! ```text
-//! sorted rows ─▶ COPY telemetry_… ──┬─▶ dead_letter, sessions ─▶ COMMIT
-//!                                   ╰─ 23505: some are there already
-//!                ROLLBACK ─▶ COPY staging_… ─▶ INSERT … ON CONFLICT DO NOTHING ─▶ …
+//! sorted rows ─┬─ new: COPY telemetry_… ─────────────────┬─▶ dead_letter, sessions ─▶ COMMIT
+//!              ╰─ may be there: COPY staging_… ─▶ INSERT ─╯
+//!                               … ON CONFLICT DO NOTHING
 //! ```
 //!
-//! COPY knows no ON CONFLICT, and a staging table costs twice as much. Duplicates are rare: a device
-//! that has lost its connection sends again what was not acknowledged, and a COMMIT whose answer was
-//! lost is repeated.
+//! COPY knows no ON CONFLICT, and a staging table costs twice as much. So only what may be a repetition
+//! goes through one: what a device sends first after it has lost its connection, and what was written with
+//! an unknown outcome. Where something else is there already COPY fails with 23505, which PostgreSQL
+//! writes into its log, and all of it is tried again through staging tables.
 //!
 //! In a careful write the rows that the database refuses are found by halving, each try behind a
 //! savepoint, and go to dead_letter:
@@ -25,7 +26,7 @@ use sqlx::{Acquire, Executor};
 
 use super::copy::{Copy, KEY_TYPES, sql_type};
 use super::refusal::{SqlState, Trouble};
-use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record, refused};
+use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record, refused, split};
 use crate::batch::Presence;
 use crate::writer::Work;
 
@@ -126,8 +127,9 @@ const ROLL_BACK: &str = "ROLLBACK TO SAVEPOINT slice";
 /// How rows get into their tables.
 #[derive(Clone, Copy, Debug)]
 enum Way {
+    /// But for those that may be there already.
     Straight,
-    /// Through a staging table: some are there already.
+    /// All through a staging table: some are there that nobody would have thought so.
     Staged,
     /// The same in slices: some are refused.
     Careful,
@@ -288,22 +290,20 @@ async fn write_rows<'w>(
     items: &[Item<'w>],
     way: Way,
 ) -> Result<Vec<Aside<'w>>, sqlx::Error> {
-    let Statements {
-        table,
-        copy: straight,
-        make_staging,
-        ..
-    } = statements;
-    match way {
-        Way::Straight => copy(connection, straight, *table, items).await?,
-        Way::Staged => {
-            connection.execute(&**make_staging).await?;
-            stage(connection, statements, items, &statements.merge()).await?;
-        }
+    let (straight, staged) = match way {
+        Way::Straight => split(items),
+        Way::Staged => (&[][..], items),
         Way::Careful => {
-            connection.execute(&**make_staging).await?;
+            connection.execute(&*statements.make_staging).await?;
             return write_carefully(connection, statements, items).await;
         }
+    };
+    if !straight.is_empty() {
+        copy(connection, &statements.copy, statements.table, straight).await?;
+    }
+    if !staged.is_empty() {
+        connection.execute(&*statements.make_staging).await?;
+        stage(connection, statements, staged, &statements.merge()).await?;
     }
     Ok(vec![])
 }

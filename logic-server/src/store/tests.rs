@@ -205,13 +205,16 @@ impl Bench {
     }
 }
 
-async fn connect(url: &str) -> Database {
-    let client = Client {
+fn client() -> Client<'static> {
+    Client {
         name: "logic-1",
         connections_max: CONNECTIONS_MAX,
         connect_deadline: PATIENCE,
-    };
-    Database::connect(&url.parse().unwrap(), client)
+    }
+}
+
+async fn connect(url: &str) -> Database {
+    Database::connect(&url.parse().unwrap(), client())
         .await
         .unwrap()
 }
@@ -265,6 +268,7 @@ fn put(batch: &mut Batch, account: i64, seq: i64, kind: u8, payload: &[u8]) {
         payload: start..batch.arena.len() as u32,
         kind,
         flaw: Record::decode(kind, payload).err(),
+        may_be_there: false,
     });
 }
 

@@ -28,6 +28,7 @@ fn batch(id: u64, seqs: impl IntoIterator<Item = i64>) -> Batch {
             payload: start..start + 8,
             kind: 99,
             flaw: None,
+            may_be_there: false,
         });
     }
     batch
@@ -168,6 +169,23 @@ fn lines_of_sessions_that_wait_for_a_retry_keep_the_writer_from_being_idle() {
     bench.wait();
     assert_eq!(bench.done(COMMITTED).presence, [ended(1)]);
     assert!(bench.writer.is_idle());
+}
+
+#[test]
+fn what_was_written_with_an_unknown_outcome_may_be_there() {
+    let mut bench = Bench::new(Settings::default());
+    bench.submit(batch(1, [1, 2]));
+    bench.submit(batch(2, [3]));
+    let doubted = |bench: &Bench| {
+        let rows = bench.at_store.as_ref().unwrap().rows();
+        rows.map(|(row, _)| row.may_be_there).collect::<Vec<_>>()
+    };
+    assert_eq!(doubted(&bench), [false, false]);
+    bench.done(WriteResult::Failed);
+    bench.wait();
+    assert_eq!(doubted(&bench), [true, true]);
+    bench.done(COMMITTED);
+    assert_eq!(doubted(&bench), [false], "it waited, and was never written");
 }
 
 #[test]

@@ -389,12 +389,14 @@ impl PostgresServer {
         Ok(())
     }
 
+    /// What it has written into its log since it was made.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
     fn failed(&self, what: &'static str) -> ServerError {
-        let told = fs::read_to_string(self.directory.path().join("log"));
-        ServerError::Failed {
-            what,
-            told: told.unwrap_or_default(),
-        }
+        let told = self.log();
+        ServerError::Failed { what, told }
     }
 
     /// `clean`: it removes the server's files, too.

@@ -42,6 +42,38 @@ fn a_row_is_what_the_device_sent_under_the_account_of_the_grant() {
 }
 
 #[test]
+fn what_a_session_sends_first_and_after_it_was_told_to_wait_may_be_a_repetition() {
+    let settings = settings();
+    let window = settings.window;
+    let mut bench = Bench::attached(settings);
+    let mut sent = 0;
+    let mut repeats = |bench: &mut Bench, outcome| {
+        sent += 1;
+        bench.receive(0, &telemetry(sent, sent.into(), 2));
+        bench.tick();
+        let rows = &bench.batches[0].rows;
+        let is_first = rows[0].may_be_there;
+        assert_eq!(
+            rows[1].may_be_there, is_first,
+            "a frame is one or the other"
+        );
+        bench.finish(outcome);
+        is_first
+    };
+    let stored = || BatchOutcome::Stored;
+    for _ in 0..2 {
+        for nth in 0..window {
+            assert!(repeats(&mut bench, stored()), "frame {nth}");
+        }
+        for _ in 0..3 {
+            assert!(!repeats(&mut bench, stored()), "it was never sent before");
+        }
+        let retry_after_ms = 1_000;
+        repeats(&mut bench, BatchOutcome::Overloaded { retry_after_ms });
+    }
+}
+
+#[test]
 fn a_record_with_a_flaw_is_named_and_the_others_are_not() {
     let mut bench = Bench::attached(settings());
     let mut body = vec![0; 16];

@@ -204,6 +204,34 @@ async fn under_the_role_of_the_logic_servers_records_come_again_and_are_refused(
     assert_eq!(bench.count("dead_letter").await, 2);
 }
 
+/// Its operator would take them for faults. Three lines for each: ERROR, DETAIL, CONTEXT.
+#[tokio::test]
+async fn what_is_known_to_be_a_repetition_leaves_no_line_in_the_log_of_the_database() {
+    let server = PostgresServer::start("").unwrap();
+    server.make_database(NAME).unwrap();
+    let bench = Bench::of_server(&server).await;
+    let batch = |may_be_there| {
+        let mut batch = empty();
+        (1..=3).for_each(|seq| put_record(&mut batch, 1, seq, custom(1)));
+        batch.rows[0].may_be_there = may_be_there;
+        batch.rows[2].may_be_there = may_be_there;
+        batch
+    };
+    let mut first = batch(false);
+    first.rows.remove(1);
+    assert_eq!(bench.write(first).await, COMMITTED);
+    let before = server.log();
+    // One of them is new, and goes straight into its table.
+    assert_eq!(bench.write(batch(true)).await, COMMITTED);
+    assert_eq!(bench.count("telemetry_custom").await, 3);
+    assert_eq!(server.log(), before);
+    // Where it is not known it is stored once all the same.
+    assert_eq!(bench.write(batch(false)).await, COMMITTED);
+    assert_eq!(bench.count("telemetry_custom").await, 3);
+    let told = server.log();
+    assert!(told.contains("duplicate key value"), "{told}");
+}
+
 /// No repetition helps, so somebody has to be told what does.
 #[tokio::test]
 async fn a_right_that_is_missing_and_a_table_that_is_another_are_told_from_what_passes() {
