@@ -1,6 +1,6 @@
 //! What tests of both databases share.
 
-use common::database::{Client, Database};
+use common::database::{Client, Database, DatabaseError};
 use servers::{Role, TestDatabase};
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
@@ -52,15 +52,19 @@ pub(crate) async fn postgres() -> (Held, Database) {
     (held, database)
 }
 
-/// As a conn server connects.
 pub(crate) async fn connect(url: &str) -> Database {
+    try_connect(url).await.expect("a database")
+}
+
+/// As a conn server connects.
+pub(crate) async fn try_connect(url: &str) -> Result<Database, DatabaseError> {
     let client = Client {
         name: "conn-1",
         connections_max: crate::accounts::CONNECTIONS_MAX,
         connect_deadline: std::time::Duration::from_secs(3),
     };
     let url = url.parse().expect("a URL");
-    Database::connect(&url, client).await.expect("a database")
+    Database::connect(&url, client).await
 }
 
 pub(crate) async fn run(database: &Database, sql: &str) {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use balancer::Balancer;
@@ -15,7 +16,7 @@ use conn_server::ConnServer;
 use conn_server::accounts::seal::MasterKey;
 use conn_server::accounts::store::Accounts;
 use logic_server::LogicServer;
-use servers::{PostgresServer, Role};
+use servers::{PostgresServer, Role, TestDatabase};
 use simulator::checker::rows;
 use simulator::device::Identity;
 use simulator::drive;
@@ -181,6 +182,81 @@ async fn a_cluster_under_its_roles_stores_what_devices_send_once_and_as_it_was_s
     // Made ahead by a role that may make no table.
     let days = "SELECT count(*) FROM pg_class WHERE relname ~ '^telemetry_gps_[0-9]{8}$'";
     assert_eq!(site.sql(days), "7\n");
+}
+
+/// Nobody else, and nothing new that roles.sql does not name.
+#[test]
+fn strangers_may_nothing_and_analysts_read_everything_but_the_keys() {
+    let test = TestDatabase::new();
+    let lines = |sql: &str| {
+        let said = test.sql(sql).unwrap();
+        said.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let of_strangers = lines(
+        "WITH rights AS (
+             SELECT 'the database' AS what, coalesce(datacl, acldefault('d', datdba)) AS acl
+             FROM pg_database WHERE datname = current_database()
+             UNION ALL SELECT 'its schema', coalesce(nspacl, acldefault('n', nspowner))
+             FROM pg_namespace WHERE nspname = 'public'
+             UNION ALL SELECT oid::regclass::text, relacl
+             FROM pg_class WHERE relnamespace = 'public'::regnamespace
+             UNION ALL SELECT oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner))
+             FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+         ) SELECT privilege_type || ' ' || what FROM rights, aclexplode(acl) WHERE grantee = 0",
+    );
+    assert!(of_strangers.is_empty(), "{of_strangers:?}");
+    let hidden = lines(
+        "SELECT format('%s.%s', relname, attname) FROM pg_class AS c JOIN pg_attribute AS a ON attrelid = c.oid
+         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') AND NOT relispartition
+             AND attnum > 0 AND NOT attisdropped AND relname <> '_sqlx_migrations'
+             AND NOT has_column_privilege('rcu_read', c.oid, attnum, 'SELECT')",
+    );
+    assert_eq!(hidden, ["accounts.sealed_key"]);
+    let to_write = test.rights(Role::Read).unwrap();
+    let to_write: Vec<_> = to_write
+        .iter()
+        .map(|right| &*right.name)
+        .filter(|name| !name.starts_with("SELECT "))
+        .collect();
+    assert_eq!(to_write, ["CONNECT ON DATABASE", "USAGE ON SCHEMA public"]);
+    let above_their_station = lines(
+        "SELECT rolname FROM pg_roles AS r WHERE rolname IN ('rcu_login', 'rcu_telemetry', 'rcu_read') AND (
+             rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls
+             OR EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid)
+             OR EXISTS (SELECT FROM pg_class WHERE relowner = r.oid AND relpersistence <> 't'))",
+    );
+    assert!(above_their_station.is_empty(), "{above_their_station:?}");
+}
+
+#[test]
+fn roles_that_are_missing_are_made_and_rights_of_an_earlier_version_are_taken_back() {
+    let server = PostgresServer::start("").unwrap();
+    let names = [Role::Login, Role::Telemetry, Role::Read]
+        .map(Role::name)
+        .join(", ");
+    for database in ["one", "two"] {
+        server.make_database(database).unwrap();
+        server
+            .sql(database, &format!("DROP OWNED BY {names}"))
+            .unwrap();
+    }
+    server.sql("one", &format!("DROP ROLE {names}")).unwrap();
+    // Roles are the server's, whose databases are made by anybody at any time.
+    thread::scope(|scope| {
+        let granted = ["one", "two"].map(|name| scope.spawn(|| server.grant(name)));
+        granted.map(|granted| granted.join().unwrap().unwrap());
+    });
+    server
+        .sql(
+            "one",
+            "GRANT SELECT ON telemetry_gps, sessions TO rcu_telemetry",
+        )
+        .unwrap();
+    server.grant("one").unwrap();
+    let may = "SELECT has_table_privilege('rcu_telemetry', 'telemetry_gps', 'SELECT'),
+                   has_column_privilege('rcu_telemetry', 'sessions', 'source', 'SELECT'),
+                   has_column_privilege('rcu_telemetry', 'sessions', 'epoch', 'SELECT')";
+    assert_eq!(server.sql("one", may).unwrap(), "f|f|t\n");
 }
 
 #[tokio::test]

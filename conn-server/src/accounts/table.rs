@@ -203,3 +203,67 @@ impl Table {
         on_either!(self, it => it.online(id))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use common::secret::Secret;
+    use servers::{Role, TestDatabase};
+
+    use super::*;
+    use crate::accounts::store::Accounts;
+    use crate::testing;
+
+    /// All that a conn server does with its database, from the first connection on.
+    async fn do_everything(test: &TestDatabase) -> Result<(), String> {
+        let database = testing::try_connect(&test.url(Role::Login)).await;
+        let database = database.map_err(|error| error.to_string())?;
+        let table = Table::new(&database);
+        let done = async {
+            table.listen().await?;
+            table.position().await?;
+            table.changes(0, 10).await?;
+            table.accounts(&["a".parse().unwrap()]).await?;
+            table.versions(&[AccountId(1)]).await?;
+            table.names(&[AccountId(1)]).await?;
+            table.mark(1).await?;
+            table.store_mark(1, 7).await?;
+            table.note_last_logins(&[login()]).await
+        };
+        let done = done.await.map_err(|error: sqlx::Error| error.to_string());
+        database.close().await;
+        done
+    }
+
+    fn login() -> LastLogin {
+        LastLogin {
+            account_id: AccountId(1),
+            firmware: "1.0".into(),
+            at_unix_ms: 1,
+            source: "192.0.2.7".parse().unwrap(),
+            node: "logic-1".parse().unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_conn_server_may_what_it_does_and_nothing_else() {
+        let test = TestDatabase::new();
+        let owner = testing::connect(&test.url(Role::Owner)).await;
+        let accounts = Accounts::new(owner, Secret::new([9; 32]));
+        let (name, key) = ("a".parse().unwrap(), Secret::new([1; 32]));
+        accounts.add(&name, &key, 0).await.unwrap();
+        do_everything(&test).await.unwrap();
+        let rights = test.rights(Role::Login).unwrap();
+        assert!(rights.len() > 15, "{rights:?}");
+        let mut useless = vec![];
+        for right in &rights {
+            test.take(right).unwrap();
+            if do_everything(&test).await.is_ok() {
+                useless.push(&right.name);
+            }
+            test.give(right).unwrap();
+        }
+        assert!(useless.is_empty(), "nothing fails without {useless:?}");
+        do_everything(&test).await.unwrap();
+    }
+}

@@ -192,7 +192,7 @@ mod tests {
                 "SELECT id, firmware, {ms}, {host}, last_node FROM accounts \
                  WHERE last_login_at IS NOT NULL ORDER BY id"
             );
-            let rows: Vec<(i64, String, i64, String, String)> = rows(&database, &sql).await;
+            let rows: Vec<(i64, String, i64, String, String)> = rows(&test.owner, &sql).await;
             assert_eq!(rows.len() as i64, noted);
             for (id, firmware, at_ms, source, node) in rows {
                 assert_eq!(firmware, *note(id).firmware);

@@ -5,7 +5,9 @@ mod disk;
 pub mod leaks;
 mod postgres;
 mod programs;
+mod rights;
 pub mod said;
 
 pub use disk::{LEFT_OUT, disks_are_left_out, on_disk};
 pub use postgres::{PostgresServer, Role, SHARED, ServerError, TestDatabase};
+pub use rights::Right;

@@ -269,6 +269,100 @@ async fn a_right_that_is_missing_and_a_table_that_is_another_are_told_from_what_
     }
 }
 
+/// All that a logic server does with its database, from the first connection on; `turn`: records that were
+/// not there before.
+async fn do_everything(test: &TestDatabase, turn: i64) -> Result<(), String> {
+    let client = client();
+    let url = test.url(Role::Telemetry).parse().unwrap();
+    let database = Database::connect(&url, client).await;
+    let database = database.map_err(|error| error.to_string())?;
+    let store = Store::new(&database, &"logic-1".parse().unwrap(), PATIENCE);
+    let done = async {
+        store
+            .repair(1)
+            .await
+            .map_err(|error| format!("{error:?}"))?;
+        let partitions = Partitions::of(&database).unwrap();
+        let made = partitions.ensure(now_ms()).await;
+        made.map_err(|error| error.to_string())?;
+        let mut again = of_every_kind(turn);
+        again
+            .rows
+            .iter_mut()
+            .for_each(|row| row.may_be_there = true);
+        for work in [
+            work(of_every_kind(turn)),
+            work(again),
+            careful(of_every_kind(turn)),
+            work(session(turn, true)),
+            work(session(turn, false)),
+        ] {
+            let written = store.write(&work).await;
+            if written != COMMITTED {
+                return Err(format!("{written:?}: {:?}", store.trouble()));
+            }
+        }
+        Ok(())
+    };
+    let done = done.await;
+    database.close().await;
+    done
+}
+
+fn of_every_kind(turn: i64) -> Batch {
+    let mut batch = empty();
+    for (kind, payload) in [
+        (Gps::KIND, &[0; 18][..]),
+        (Fuel::KIND, &[0; 14]),
+        (Gyroscope::KIND, &[0; 12]),
+        (Diagnosis::KIND, &[0; 12]),
+        (200, &[1]),
+        (Gps::KIND, &[1]),
+    ] {
+        put(&mut batch, 1, turn, kind, payload);
+    }
+    batch
+}
+
+/// The beginning of a session, or its end.
+fn session(turn: i64, begins: bool) -> Batch {
+    let (account_id, epoch) = (AccountId(1), Epoch::at_ms(turn.unsigned_abs()));
+    let mut batch = empty();
+    batch.presence.push(match begins {
+        true => Presence::Attached {
+            account_id,
+            epoch,
+            source: "192.0.2.7".parse().unwrap(),
+            at_ms: 100,
+        },
+        false => Presence::Ended {
+            account_id,
+            epoch,
+            at_ms: 600,
+            reason: EndReason::Disconnected,
+        },
+    });
+    batch
+}
+
+#[tokio::test]
+async fn a_logic_server_may_what_it_does_and_nothing_else() {
+    let test = TestDatabase::new();
+    do_everything(&test, 1).await.unwrap();
+    let rights = test.rights(Role::Telemetry).unwrap();
+    assert!(rights.len() > 50, "{rights:?}");
+    let mut useless = vec![];
+    for (right, turn) in rights.iter().zip(2..) {
+        test.take(right).unwrap();
+        if do_everything(&test, turn).await.is_ok() {
+            useless.push(&right.name);
+        }
+        test.give(right).unwrap();
+    }
+    assert!(useless.is_empty(), "nothing fails without {useless:?}");
+    do_everything(&test, -1).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_time_that_is_none_is_refused() {
     let bench = Bench::postgres().await;
