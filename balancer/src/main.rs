@@ -58,7 +58,7 @@ async fn serve(
     arguments: &Arguments,
     logging: &Guard,
 ) -> Result<ExitCode, Failure> {
-    let mut stop = Stop::listen()?;
+    let mut stop = Stop::of_server()?;
     let node = config.node.name();
     let balancer = Balancer::start(config.balancer, node.clone(), keys)?;
     let sources: Vec<Box<dyn Source>> = vec![
@@ -75,7 +75,7 @@ async fn serve(
 
     stop.wait().await;
     tracing::info!(code = Code::ProcessStops.number(), "told to stop");
-    balancer.shutdown().await;
+    let ended = stop.see_out(balancer.shutdown(), || {}).await;
     running.end()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ended)
 }

@@ -52,7 +52,7 @@ macro_rules! codes {
 codes! {
     // ---- every process ----
     1001 ProcessStops Info
-        "The process was told to stop (SIGINT or SIGTERM) and ends in order."
+        "The process was told to stop (SIGINT or SIGTERM, or its terminal was closed) and ends in order."
         "Nothing.",
     1002 Panicked Error
         "The program found a mistake of its own and ends at once: its state cannot be trusted."
@@ -75,6 +75,12 @@ codes! {
     1008 ClocksDiffer Warn
         "The clock of the database differs by more than 5 s from that of this machine; `ahead_s` says by how much, below 0: it is behind. Times that one writes and the other compares are off by as much: `received_at`, `last_login_at`, the days that get partitions. The line comes once, at the start."
         "Have both machines follow a time server (`timedatectl`), then restart.",
+    1019 HangupIgnored Info
+        "SIGHUP came to a server that no terminal controls. It runs on, with the configuration that it has."
+        "To have it take up a configuration that was changed, restart it.",
+    1020 EndHastened Warn
+        "The process was told to stop a second time while it ended, and leaves what can be left: it waits for no database, and for five seconds at most."
+        "Nothing: what was not stored was not acknowledged, and its devices send it again. Where an end takes long, look at the database.",
 
     1101 LinkUp Info
         "A link to another process of the cluster stands."

@@ -63,7 +63,7 @@ async fn serve(
     arguments: &Arguments,
     logging: &Guard,
 ) -> Result<ExitCode, Failure> {
-    let mut stop = Stop::listen()?;
+    let mut stop = Stop::of_server()?;
     let node = config.node.name();
     let client = config.database().client(node.as_str(), CONNECTIONS_MAX);
     let database = Database::connect(&config.database().url, client).await?;
@@ -87,8 +87,11 @@ async fn serve(
 
     stop.wait().await;
     tracing::info!(code = Code::ProcessStops.number(), "told to stop");
-    server.shutdown().await;
-    database.close().await;
+    let shutdown = async {
+        server.shutdown().await;
+        database.close().await;
+    };
+    let ended = stop.see_out(shutdown, || {}).await;
     running.end()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ended)
 }

@@ -35,6 +35,6 @@ mod writer_task;
 const _: () = assert!(cfg!(debug_assertions) || driver::SOCKET_BYTES <= 16);
 
 pub use config::Config;
-pub use node::{Addresses, LogicServer, StartError};
+pub use node::{Addresses, Hurry, LogicServer, StartError};
 pub use settings::Settings;
 pub use stats::Stats;

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use common::codes::Code;
 use common::link::Hub;
 use mio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::driver::gate::{self as gate_driver, GateLoop};
@@ -138,13 +138,14 @@ impl Loops {
 
     /// Takes no grants any more, has what was taken stored and acknowledged, sends every device
     /// `Close(shutdown)`, and returns when all has ended. What is not stored within `deadline_ms`
-    /// is left: it was not acknowledged, so the devices send it again.
-    pub(crate) async fn shut_down(&mut self, deadline_ms: u64) {
+    /// is left: it was not acknowledged, so the devices send it again. `hurry`, once true, is such a deadline.
+    pub(crate) async fn shut_down(&mut self, deadline_ms: u64, hurry: &watch::Receiver<bool>) {
         let clock = self.clock;
         let deadline_at_ms = clock.now().ms + deadline_ms;
         self.gate.post(ToGate::Input(gate::Input::Shutdown));
         let threads = &mut self.shard_threads;
-        if clock.by(deadline_at_ms, ended(threads)).await.is_none() {
+        let in_time = clock.by(deadline_at_ms, unless(hurry, ended(threads)));
+        if in_time.await.flatten().is_none() {
             tracing::warn!(
                 code = Code::ShutdownTooLong.number(),
                 "shutdown takes too long: what is not acknowledged is left"
@@ -159,11 +160,8 @@ impl Loops {
             }
             ended(threads).await;
         }
-        if clock
-            .by(deadline_at_ms, self.writer.ended())
-            .await
-            .is_none()
-        {
+        let in_time = clock.by(deadline_at_ms, unless(hurry, self.writer.ended()));
+        if in_time.await.flatten().is_none() {
             self.writer.abort();
             // Only then nobody writes to the database any more.
             self.writer.ended().await;
@@ -182,6 +180,17 @@ impl Drop for Loops {
             .iter()
             .for_each(|shard| shard.post(ToShard::Stop));
         self.writer.abort();
+    }
+}
+
+/// What `future` gives; `None`: it is told to hurry.
+async fn unless<T>(hurry: &watch::Receiver<bool>, future: impl Future<Output = T>) -> Option<T> {
+    let mut hurry = hurry.clone();
+    tokio::select! {
+        biased;
+        given = future => Some(given),
+        // Where nobody is left who could tell it, nobody does.
+        Ok(_) = hurry.wait_for(|hurry| *hurry) => None,
     }
 }
 

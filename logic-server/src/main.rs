@@ -24,8 +24,8 @@ Examples:
   RCU_LOGIC_SERVER__WINDOW=16 logic-server --config config/logic-server.toml
 
 Runs until Ctrl-C or SIGTERM: then it takes no new devices, stores and acknowledges what it holds,
-tells every device to come back later, and ends. Conn servers send devices here when their
-`logic_servers` names its `link_listen`.
+tells every device to come back later, and ends; told a second time it waits for no database. Conn
+servers send devices here when their `logic_servers` names its `link_listen`.
 
 Environment:
   RCU_LOG                    what is logged, for example info or logic_server=debug
@@ -62,7 +62,7 @@ async fn serve(
     arguments: &Arguments,
     logging: &Guard,
 ) -> Result<ExitCode, Failure> {
-    let mut stop = Stop::listen()?;
+    let mut stop = Stop::of_server()?;
     let node = config.node.name();
     let client = config.database().client(node.as_str(), CONNECTIONS_MAX);
     let database = Database::connect(&config.database().url, client).await?;
@@ -79,8 +79,12 @@ async fn serve(
 
     stop.wait().await;
     tracing::info!(code = Code::ProcessStops.number(), "told to stop");
-    server.shutdown().await;
-    database.close().await;
+    let hurry = server.hurry();
+    let shutdown = async {
+        server.shutdown().await;
+        database.close().await;
+    };
+    let ended = stop.see_out(shutdown, || hurry.now()).await;
     running.end()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ended)
 }

@@ -11,7 +11,7 @@ use common::ids::NodeName;
 use common::link::{Hub, HubSettings, Keys, LinkEvent, Role};
 use futures_core::future::BoxFuture;
 use mio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{Instrument, Span};
 
 use crate::bind::bind;
@@ -36,7 +36,18 @@ pub struct LogicServer {
     /// Of a database that has partitions.
     partitions: Option<Task>,
     shutdown_deadline_ms: u64,
+    hurry: watch::Sender<bool>,
     span: Span,
+}
+
+/// Hastens the shutdown of a logic server.
+#[derive(Debug)]
+pub struct Hurry(watch::Sender<bool>);
+
+impl Hurry {
+    pub fn now(self) {
+        self.0.send_replace(true);
+    }
 }
 
 /// Where a logic server is reached, with the ports that were bound.
@@ -144,6 +155,7 @@ impl LogicServer {
             control: Task::spawn(control.run()),
             partitions: Partitions::of(database).map(|it| Task::spawn(it.keep(clock))),
             shutdown_deadline_ms: settings.shutdown_deadline_ms,
+            hurry: watch::Sender::new(false),
             addresses,
             figures,
             clock,
@@ -183,8 +195,16 @@ impl LogicServer {
         Box::pin(async move { self.shut_down().await }.instrument(span))
     }
 
+    /// What has its shutdown wait for the database no longer, as if `shutdown_deadline_ms` were over.
+    pub fn hurry(&self) -> Hurry {
+        Hurry(self.hurry.clone())
+    }
+
     async fn shut_down(&mut self) {
-        self.loops.shut_down(self.shutdown_deadline_ms).await;
+        let hurry = self.hurry.subscribe();
+        self.loops
+            .shut_down(self.shutdown_deadline_ms, &hurry)
+            .await;
         self.hub.shutdown().await;
         self.abort_tasks();
         tracing::info!(code = Code::LogicServerEnded.number(), "logic server ended");

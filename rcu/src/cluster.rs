@@ -11,7 +11,7 @@ use common::ids::NodeName;
 use common::metrics::Source;
 use common::process::descriptors::{Budget, raise_limit};
 use conn_server::ConnServer;
-use logic_server::LogicServer;
+use logic_server::{Hurry, LogicServer};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -213,6 +213,14 @@ impl Cluster {
 
     pub(crate) fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// What hastens the shutdown.
+    pub(crate) fn hurries(&self) -> Vec<Hurry> {
+        self.logic_servers
+            .iter()
+            .map(|(_, server)| server.hurry())
+            .collect()
     }
 
     /// No new logins and grants; then every logic server has its last batches stored and acknowledged and says

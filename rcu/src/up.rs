@@ -10,6 +10,7 @@ use common::logging;
 use common::metrics::Server;
 use common::process::signals::Stop;
 use common::process::{self, output, write_atomically};
+use logic_server::Hurry;
 
 use crate::cluster::{self, Addresses, Cluster};
 use crate::config::Config;
@@ -22,7 +23,8 @@ const NODE: &str = "rcu-up";
 ///
 /// Makes the data directory with its database and keys where it is missing, prints the addresses,
 /// and runs until Ctrl-C or SIGTERM: then it takes no new logins, stores and acknowledges what it
-/// holds, tells every device to come back later, and ends with exit code 0.
+/// holds, tells every device to come back later, and ends with exit code 0. A second time it waits for
+/// nothing that can be left.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -60,7 +62,7 @@ async fn run(
     config: Config,
     logging: &logging::Guard,
 ) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let mut stop = Stop::listen()?;
+    let mut stop = Stop::of_server()?;
     let metrics = config.metrics.clone();
     let cluster = Cluster::start(data, config, 0).await?;
     let mut sources = cluster.metrics();
@@ -75,9 +77,12 @@ async fn run(
 
     stop.wait().await;
     tracing::info!(code = Code::ProcessStops.number(), "told to stop");
-    cluster.shutdown().await.close().await;
+    let hurries = cluster.hurries();
+    let shutdown = async { cluster.shutdown().await.close().await };
+    let hasten = || hurries.into_iter().for_each(Hurry::now);
+    let ended = stop.see_out(shutdown, hasten).await;
     fs::remove_file(up_json)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ended)
 }
 
 /// For whoever started it. A cluster whose starter does not read it runs all the same.

@@ -18,10 +18,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// On SQLite; `environment`: what all three are started with.
+    /// On SQLite; `environment`: what each is started with, but for the tables of the others, which it does
+    /// not know and would say so.
     pub fn start(site: &Site, environment: &[(&str, &str)]) -> Self {
-        Self::start_with(site, |server, _| {
-            server.envs(environment.iter().copied());
+        Self::start_with(site, |server, tier| {
+            let of = |other: &Tier| format!("RCU_{}__", other.table().to_uppercase());
+            let is_known = |name: &str| {
+                let mut others = Tier::ALL.iter().filter(|other| **other != tier);
+                !others.any(|other| name.starts_with(&of(other)))
+            };
+            let environment = environment.iter().copied();
+            server.envs(environment.filter(|(name, _)| is_known(name)));
         })
     }
 

@@ -218,10 +218,14 @@ impl Site {
     }
 
     /// Has a server end as its supervisor does, and gives what it said.
-    pub fn stop(&self, mut server: Server) -> Said {
+    pub fn stop(&self, server: Server) -> Said {
+        server.signal(Signal::TERM);
+        self.wait(server)
+    }
+
+    /// Waits for the end of a server, and gives what it said.
+    pub fn wait(&self, mut server: Server) -> Said {
         let child = server.child.take().expect("a server that runs");
-        let pid = Pid::from_child(&child);
-        kill_process(pid, Signal::TERM).expect("it runs");
         let said = self.ended(child, &server.log);
         assert!(!server.said.exists(), "its addresses are still there");
         said
@@ -290,6 +294,11 @@ pub struct Server {
 }
 
 impl Server {
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("a server that runs");
+        kill_process(Pid::from_child(child), signal).expect("it runs");
+    }
+
     /// Where the tier above links to.
     pub fn link(&self) -> String {
         self.address("/link")

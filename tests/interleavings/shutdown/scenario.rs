@@ -7,13 +7,15 @@
 //! are stored. That the end comes at all needs no check: a thread that waits for ever stops the
 //! run.
 
+use std::future::pending;
+
 use common::ids::AccountId;
 use common::link::{Hub, HubSettings, Keys, LinkId, Role};
 use shuttle::future::{block_on, yield_now};
 use shuttle::rand::{Rng, RngCore, thread_rng};
 use shuttle::sync::Arc;
 use shuttle::thread;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::counters::{Counter, Gauge};
@@ -53,6 +55,8 @@ enum End {
     Orderly,
     /// The gate is told twice.
     Twice,
+    /// Asked for, and told to hurry at any time.
+    Hurried,
     /// Asked for, and given up at any time.
     GivenUp,
     /// Dropped without a word.
@@ -173,6 +177,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         must_see: &[Mark::InTime, Mark::Closed, Mark::Acknowledged],
     },
     Scenario {
+        name: "told to hurry at any time",
+        mood: Mood::Stuck,
+        devices: &[STAYS, LEAVES],
+        batch_rows_max: 5_000,
+        unread_bytes_max: usize::MAX,
+        interrupts: false,
+        end: End::Hurried,
+        must_see: &[Mark::Late, Mark::Closed],
+    },
+    Scenario {
         name: "given up at any time",
         mood: Mood::Slow,
         devices: &[STAYS, LEAVES],
@@ -193,6 +207,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         must_see: &[],
     },
 ];
+
+/// Nobody is there to tell it.
+fn unhurried() -> watch::Receiver<bool> {
+    watch::channel(false).1
+}
 
 impl Scenario {
     /// One run, under the scheduler that calls it.
@@ -260,14 +279,32 @@ impl Scenario {
                     let shutdown = gate::Input::Shutdown;
                     loops.gate().post(ToGate::Input(shutdown));
                 }
-                loops.shut_down(DEADLINE_MS).await;
+                loops.shut_down(DEADLINE_MS, &unhurried()).await;
                 world.close();
                 assert_eq!(world.running(), 0, "threads and tasks run on");
                 Some(world.now_ms() < asked_at_ms + DEADLINE_MS)
             }
+            End::Hurried => {
+                let at_ms = asked_at_ms + thread_rng().gen_range(0..DEADLINE_MS);
+                let (told, hurry) = watch::channel(false);
+                let hurrying = async {
+                    Clock.sleep_until(at_ms).await;
+                    told.send_replace(true);
+                    pending().await
+                };
+                tokio::select! {
+                    biased;
+                    () = loops.shut_down(DEADLINE_MS, &hurry) => {}
+                    () = hurrying => {}
+                }
+                world.close();
+                assert_eq!(world.running(), 0, "threads and tasks run on");
+                Some(world.now_ms() < at_ms)
+            }
             End::GivenUp => {
                 let wait_ms = thread_rng().gen_range(0..2 * DEADLINE_MS);
-                let shutdown = loops.shut_down(DEADLINE_MS);
+                let hurry = unhurried();
+                let shutdown = loops.shut_down(DEADLINE_MS, &hurry);
                 Clock.by(asked_at_ms + wait_ms, shutdown).await;
                 None
             }
