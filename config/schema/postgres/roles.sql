@@ -22,14 +22,15 @@ BEGIN;
 DO $$
 DECLARE
     role text;
-    owner text := (SELECT tableowner FROM pg_tables WHERE schemaname = 'public' AND tablename = 'accounts');
+    place text := current_schema(); -- whichever the tables are in, by the search_path of the database
+    owner text := (SELECT tableowner FROM pg_tables WHERE schemaname = place AND tablename = 'accounts');
     routine regprocedure;
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-    REVOKE ALL ON SCHEMA public FROM PUBLIC;
-    EXECUTE format('GRANT USAGE, CREATE ON SCHEMA public TO %I', owner);
+    EXECUTE format('REVOKE ALL ON SCHEMA %I FROM PUBLIC', place);
+    EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO %I', place, owner);
     -- Also the functions of the schema: those of a later version that this file does not name yet are nobody's.
-    FOR routine IN SELECT oid FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'rcu\_%' LOOP
+    FOR routine IN SELECT oid FROM pg_proc WHERE pronamespace = place::regnamespace AND proname LIKE 'rcu\_%' LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', routine);
     END LOOP;
 
@@ -43,9 +44,9 @@ BEGIN
         END IF;
         -- What an earlier version of this file gave is gone where this one does not give it.
         EXECUTE format('REVOKE ALL ON DATABASE %I FROM %I', current_database(), role);
-        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA public FROM %I', role);
+        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM %I', place, role);
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role);
-        EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', role);
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', place, role);
     END LOOP;
     -- A batch with records that may be there already goes through temporary tables.
     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO rcu_telemetry', current_database());
@@ -77,5 +78,8 @@ GRANT SELECT ON telemetry_gps, telemetry_fuel, telemetry_gyroscope, telemetry_di
     dead_letter, sessions, account_changes, epoch_marks TO rcu_read;
 GRANT SELECT (id, name, enabled, version, created_at, firmware, last_login_at, last_source, last_node)
     ON accounts TO rcu_read;
+
+-- What people look at first. A view reads with the rights of the owner: `devices` has all of `accounts` but the key.
+GRANT SELECT ON devices, latest_position, gps, fuel, gyroscope, diagnosis, custom TO rcu_read;
 
 COMMIT;

@@ -34,26 +34,29 @@ async fn only_a_migrated_database_is_used_and_the_others_are_told_apart() {
     let owner = empty.url(Role::Owner);
     let url: DatabaseUrl = owner.parse().unwrap();
     let old = connect(&owner).await.unwrap_err();
-    let says = "has schema 0, this program needs 1: run `rcu db migrate --database URL`";
-    assert!(old.to_string().ends_with(says), "{old}");
+    let needed = newest(&MIGRATOR);
+    let says =
+        format!("has schema 0, this program needs {needed}: run `rcu db migrate --database URL`");
+    assert!(old.to_string().ends_with(&says), "{old}");
 
     let migrated = Postgres::migrate(&url).await.unwrap();
-    assert_eq!((migrated.from, migrated.to), (0, 1));
+    assert_eq!((migrated.from, migrated.to), (0, needed));
     let again = Postgres::migrate(&url).await.unwrap();
-    assert_eq!((again.from, again.to), (1, 1));
-    assert_eq!(Postgres::versions(&url).await.unwrap(), (1, 1));
+    assert_eq!((again.from, again.to), (needed, needed));
+    let versions = Postgres::versions(&url).await.unwrap();
+    assert_eq!(versions, (needed, needed));
     let database = connect(&owner).await.unwrap();
     let Database::Postgres(postgres) = &database else {
         panic!("{database:?}");
     };
-    sqlx::query("UPDATE _sqlx_migrations SET version = 9")
+    sqlx::query("UPDATE _sqlx_migrations SET version = 99 WHERE version = 1")
         .execute(postgres.pool())
         .await
         .unwrap();
     database.close().await;
     let new = connect(&owner).await.unwrap_err();
-    let says = "has schema 9, this program knows 1: run a newer one";
-    assert!(new.to_string().ends_with(says), "{new}");
+    let says = format!("has schema 99, this program knows {needed}: run a newer one");
+    assert!(new.to_string().ends_with(&says), "{new}");
     let new = Postgres::migrate(&url).await.unwrap_err();
     assert!(matches!(new, DatabaseError::SchemaTooNew { .. }), "{new}");
 }
