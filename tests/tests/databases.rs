@@ -4,7 +4,7 @@
 
 use std::net::TcpListener;
 
-use servers::{PostgresServer, Role};
+use servers::{PgBouncer, PostgresServer, Role, poolers_are_left_out};
 use tests::cluster::DATABASE;
 use tests::site::{Said, Site, Tier, command, text};
 
@@ -102,6 +102,26 @@ fn a_wrong_password_or_name_is_told() {
         let missing = fixture.url(tier, PASSWORD, "elsewhere");
         let said = fixture.start(tier, &missing);
         said.expect_failure(&["database \"elsewhere\" does not exist"]);
+    }
+}
+
+/// What such a pooler would break shows much later, as records that a power cut loses.
+#[test]
+fn a_pooler_that_lends_sessions_by_transaction_is_named() {
+    if poolers_are_left_out() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let settings = "ignore_startup_parameters = extra_float_digits,options";
+    let pooler = PgBouncer::start(&fixture.server, "transaction", settings).unwrap();
+    for tier in TIERS {
+        let said = fixture.start(tier, &pooler.url("rcu", Role::Login));
+        said.expect_failure(&["pool_mode = transaction", "pool_mode = session"]);
+    }
+    let deaf = PgBouncer::start(&fixture.server, "session", "").unwrap();
+    for tier in TIERS {
+        let said = fixture.start(tier, &deaf.url("rcu", Role::Login));
+        said.expect_failure(&["unsupported startup parameter"]);
     }
 }
 

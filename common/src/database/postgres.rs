@@ -4,6 +4,10 @@
 //! would keep locks, and each attempt that follows would take one more of its connections. So the
 //! server looks each second whether its client is still there, and does not wait for one that is
 //! silent in the middle of a transaction.
+//!
+//! `session`: what each connection must hold
+
+mod session;
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -13,11 +17,11 @@ use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{
-    PgArgumentBuffer, PgConnectOptions, PgConnection, PgHasArrayType, PgPool, PgPoolOptions,
-    PgTypeInfo, PgValueRef,
+    PgArgumentBuffer, PgConnection, PgHasArrayType, PgPool, PgPoolOptions, PgTypeInfo, PgValueRef,
 };
-use sqlx::{ConnectOptions as _, Connection, Decode, Encode, Type};
+use sqlx::{Connection, Decode, Encode, Type};
 
+use self::session::{Session, quietly};
 use super::clocks;
 use super::sqlite::newest;
 use super::{Client, DatabaseError, DatabaseUrl};
@@ -26,22 +30,15 @@ use crate::process::clock::unix_ms;
 
 const MIGRATOR: Migrator = sqlx::migrate!("../config/schema/postgres");
 
-/// Settings of every session.
-const SESSION: [(&str, &str); 6] = [
-    // What is acknowledged after COMMIT outlives a power cut, whatever is usual on this server.
-    ("synchronous_commit", "on"),
-    // "It is there already, skipping" is no news.
-    ("client_min_messages", "warning"),
-    ("client_connection_check_interval", "1s"),
-    ("idle_in_transaction_session_timeout", "30s"),
-    // Of a peer that the network has swallowed.
-    ("tcp_user_timeout", "30s"),
-    ("TimeZone", "UTC"),
-];
-
 /// A connection that has been idle so long is asked whether it works before it is used. One that was
 /// used just now is not: to ask costs as much as a statement.
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
+
+/// Before the name of whoever is connected.
+pub const APPLICATION: &str = "rcu ";
+
+/// The name of `rcu db`.
+const DB: &str = "db";
 
 /// 2000-01-01, from which PostgreSQL counts, in Unix microseconds.
 const EPOCH_UNIX_US: i64 = 946_684_800_000_000;
@@ -57,6 +54,7 @@ const WHY_NONE: u32 = 3;
 #[derive(Clone, Debug)]
 pub struct Postgres {
     pool: PgPool,
+    session: Session,
 }
 
 /// What `rcu db migrate` did.
@@ -73,22 +71,10 @@ impl Postgres {
         client: Client<'_>,
     ) -> Result<Self, DatabaseError> {
         let open = open_error(url);
-        let options = options(url).application_name(&format!("rcu {}", client.name));
-        let pool = PgPoolOptions::new()
-            .max_connections(client.connections_max)
-            .acquire_timeout(WHY_NONE * (client.connect_deadline / (WHY_NONE + 1)))
-            .test_before_acquire(false)
-            .before_acquire(|connection, about| {
-                Box::pin(async move {
-                    if about.idle_for > IDLE_TRUSTED {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(options.clone());
+        let session = session(url, client.name);
+        let pool = pool(client, &session);
         // By itself the pool would try again and again, and say in the end that it took too long.
-        let connecting = tokio::time::timeout(client.connect_deadline, options.connect());
+        let connecting = tokio::time::timeout(client.connect_deadline, session.connect());
         let connected = connecting.await.unwrap_or_else(|_| Err(silent()));
         let mut connection = connected.map_err(&open)?;
         let found = version(&mut connection).await.map_err(&open)?;
@@ -113,7 +99,7 @@ impl Postgres {
         }
         let (database, needed) = (url.to_string(), newest(&MIGRATOR));
         match found.cmp(&needed) {
-            std::cmp::Ordering::Equal => Ok(Self { pool }),
+            std::cmp::Ordering::Equal => Ok(Self { pool, session }),
             std::cmp::Ordering::Less => Err(DatabaseError::SchemaTooOld {
                 database,
                 found,
@@ -135,8 +121,7 @@ impl Postgres {
     pub async fn migrate(url: &DatabaseUrl) -> Result<Migrated, DatabaseError> {
         let open = open_error(url);
         let needed = newest(&MIGRATOR);
-        let options = options(url).application_name("rcu db");
-        let mut connection = options.connect().await.map_err(&open)?;
+        let mut connection = session(url, DB).connect().await.map_err(&open)?;
         let from = version(&mut connection).await.map_err(&open)?;
         if from > needed {
             return Err(DatabaseError::SchemaTooNew {
@@ -162,8 +147,7 @@ impl Postgres {
     /// It cannot be reached.
     pub async fn versions(url: &DatabaseUrl) -> Result<(i64, i64), DatabaseError> {
         let open = open_error(url);
-        let options = options(url).application_name("rcu db");
-        let mut connection = options.connect().await.map_err(&open)?;
+        let mut connection = session(url, DB).connect().await.map_err(&open)?;
         let found = version(&mut connection).await.map_err(&open)?;
         let _ = connection.close().await;
         Ok((found, newest(&MIGRATOR)))
@@ -189,7 +173,7 @@ impl Postgres {
     /// # Errors
     /// There is none within the client's deadline.
     pub async fn lease(&self) -> Result<Lease, sqlx::Error> {
-        match self.pool.acquire().await {
+        match quietly(self.pool.acquire()).await {
             Ok(connection) => Ok(Lease(Some(connection))),
             Err(sqlx::Error::PoolTimedOut) => Err(self.why_none().await),
             Err(error) => Err(error),
@@ -204,7 +188,7 @@ impl Postgres {
             return sqlx::Error::PoolTimedOut;
         }
         let patience = self.pool.options().get_acquire_timeout() / WHY_NONE;
-        match tokio::time::timeout(patience, self.pool.connect_options().connect()).await {
+        match tokio::time::timeout(patience, self.session.connect()).await {
             Ok(Err(error)) => error,
             // It works just now: whoever tries again gets one.
             Ok(Ok(connection)) => {
@@ -275,12 +259,31 @@ fn open_error(url: &DatabaseUrl) -> impl Fn(sqlx::Error) -> DatabaseError {
     }
 }
 
-fn options(url: &DatabaseUrl) -> PgConnectOptions {
-    url.postgres()
-        .expect("whoever comes here has asked whether it is a file")
-        .options(SESSION)
-        // It would print whole statements.
-        .disable_statement_logging()
+/// As the database lists the connections of `name`.
+fn session(url: &DatabaseUrl, name: &str) -> Session {
+    let url = url.postgres();
+    let url = url.expect("whoever comes here has asked whether it is a file");
+    Session::new(url, &format!("{APPLICATION}{name}"))
+}
+
+/// Its connections hold what they must, and nothing is logged by the way: who gets none in time says so.
+fn pool(client: Client<'_>, session: &Session) -> PgPool {
+    let of_pool = session.clone();
+    PgPoolOptions::new()
+        .max_connections(client.connections_max)
+        .acquire_timeout(WHY_NONE * (client.connect_deadline / (WHY_NONE + 1)))
+        .acquire_slow_threshold(Duration::MAX)
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                Ok(about.idle_for <= IDLE_TRUSTED || connection.ping().await.is_ok())
+            })
+        })
+        .after_connect(move |connection, _| {
+            let session = of_pool.clone();
+            Box::pin(async move { session.hold(connection).await })
+        })
+        .connect_lazy_with(session.options().clone())
 }
 
 /// What a session can not set for itself.

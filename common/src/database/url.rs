@@ -6,9 +6,24 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 use sqlx::postgres::PgConnectOptions;
+use tracing::subscriber::{NoSubscriber, with_default};
 
 const SQLITE: &str = "sqlite:";
 const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
+
+/// What may stand behind the `?`: others would be passed over without a word.
+const PARAMETERS: [&str; 10] = [
+    "host",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "options",
+];
 
 /// `sqlite:PATH`, or `postgres://USER:PASSWORD@HOST:PORT/NAME`. With `?host=/DIRECTORY` instead of a
 /// host the latter goes through the Unix socket in that directory. A password that is not in it comes
@@ -36,6 +51,11 @@ pub enum UrlError {
         "no postgres://USER:PASSWORD@HOST:PORT/NAME; a / : @ ? # or % in a password is written as % and two hex digits"
     )]
     Postgres,
+    #[error(
+        "behind the ? of a URL may stand host, port, dbname, user, password, sslmode, sslrootcert, sslcert, \
+         sslkey and options"
+    )]
+    Parameter,
     #[error("the name of the database is missing: postgres://USER:PASSWORD@HOST:PORT/NAME")]
     Name,
 }
@@ -57,8 +77,19 @@ impl DatabaseUrl {
     pub(super) fn postgres(&self) -> Option<PgConnectOptions> {
         match &self.0 {
             Kind::Sqlite(_) => None,
-            Kind::Postgres(text) => text.parse().ok(),
+            Kind::Postgres(text) => parse(text),
         }
+    }
+
+    /// Whether a password stands in it.
+    fn has_password(&self) -> bool {
+        let Kind::Postgres(text) = &self.0 else {
+            return false;
+        };
+        let authority = text.split("://").nth(1).unwrap_or_default();
+        let authority = authority.split(['/', '?']).next().unwrap_or_default();
+        let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+        user.contains(':') || parameters(text).any(|name| name == "password")
     }
 }
 
@@ -77,7 +108,10 @@ impl FromStr for DatabaseUrl {
         if !POSTGRES.iter().any(|scheme| text.starts_with(scheme)) {
             return Err(UrlError::Scheme);
         }
-        let options: PgConnectOptions = text.parse().map_err(|_| UrlError::Postgres)?;
+        let options = parse(text).ok_or(UrlError::Postgres)?;
+        if parameters(text).any(|name| !PARAMETERS.contains(&name)) {
+            return Err(UrlError::Parameter);
+        }
         if options.get_database().is_none_or(str::is_empty) {
             return Err(UrlError::Name);
         }
@@ -93,6 +127,20 @@ impl TryFrom<String> for DatabaseUrl {
     }
 }
 
+/// Without what the library would log of it, each time: parts of the URL, and lines of ~/.pgpass, with passwords.
+fn parse(text: &str) -> Option<PgConnectOptions> {
+    with_default(NoSubscriber::default(), || text.parse().ok())
+}
+
+/// The names of those behind the `?`.
+fn parameters(text: &str) -> impl Iterator<Item = &str> {
+    let all = text.split_once('?').map_or("", |(_, all)| all);
+    let names = all
+        .split('&')
+        .map(|one| one.split('=').next().unwrap_or(one));
+    names.filter(|name| !name.is_empty())
+}
+
 /// Without the password, and without whatever else stands behind the name.
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,17 +150,16 @@ impl fmt::Display for DatabaseUrl {
         };
         let (user, name) = (options.get_username(), options.get_database());
         let name = name.unwrap_or_default();
-        match options.get_socket() {
-            Some(socket) => {
-                let socket = socket.display();
-                write!(
-                    f,
-                    "postgres:///{name}?host={socket}&user={user}&password=***"
-                )
+        match (options.get_socket(), self.has_password()) {
+            (Some(socket), has_password) => {
+                let (socket, hidden) = (socket.display(), ["", "&password=***"]);
+                let hidden = hidden[usize::from(has_password)];
+                write!(f, "postgres:///{name}?host={socket}&user={user}{hidden}")
             }
-            None => {
+            (None, has_password) => {
                 let (host, port) = (options.get_host(), options.get_port());
-                write!(f, "postgres://{user}:***@{host}:{port}/{name}")
+                let hidden = ["", ":***"][usize::from(has_password)];
+                write!(f, "postgres://{user}{hidden}@{host}:{port}/{name}")
             }
         }
     }
@@ -164,6 +211,11 @@ mod tests {
             ("postgres://db:port/rcu", UrlError::Postgres),
             ("postgres://rcu@db", UrlError::Name),
             ("postgres://rcu@db/rcu?sslmode=always", UrlError::Postgres),
+            (
+                "postgres://rcu@db/rcu?connect_timeout=10",
+                UrlError::Parameter,
+            ),
+            ("postgres://rcu@db/rcu?pasword=hidden", UrlError::Parameter),
         ] {
             assert_eq!(read(text), Err(why), "{text}");
         }
@@ -185,6 +237,12 @@ mod tests {
                 "postgres:///rcu?host=/run/postgresql&user=rcu&password=***",
             ),
             ("sqlite:rcu.db", "sqlite:rcu.db"),
+            // Nor one where there is none.
+            ("postgres://rcu@db/rcu", "postgres://rcu@db:5432/rcu"),
+            (
+                "postgres:///rcu?host=/run/postgresql&user=rcu",
+                "postgres:///rcu?host=/run/postgresql&user=rcu",
+            ),
         ] {
             let url = read(text).unwrap();
             assert_eq!(url.to_string(), shown);

@@ -3,11 +3,13 @@
 
 mod disk;
 pub mod leaks;
+mod pgbouncer;
 mod postgres;
 mod programs;
 mod rights;
 pub mod said;
 
 pub use disk::{LEFT_OUT, disks_are_left_out, on_disk};
+pub use pgbouncer::{PgBouncer, poolers_are_left_out};
 pub use postgres::{PostgresServer, Role, SHARED, ServerError, TestDatabase};
 pub use rights::Right;

@@ -51,7 +51,7 @@ const ROLES: &str = concat!(
 );
 
 /// A server that has not started, or not ended, after this time never will.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Stops the server and removes its directory when the pipe to it is closed. SIGQUIT ends it at once; the
 /// test is over, and nothing of it is needed.
@@ -123,6 +123,10 @@ pub enum ServerError {
         "there is no PostgreSQL here, and these tests need it: install Debian's package postgresql (scripts/test does, where it may)"
     )]
     Missing,
+    #[error(
+        "there is no pgbouncer here, and these tests need it: install Debian's package pgbouncer (scripts/test does, where it may)"
+    )]
+    NoPooler,
     #[error("cannot {what}")]
     Io {
         what: &'static str,
@@ -253,6 +257,12 @@ impl PostgresServer {
         let socket = self.directory.path().display();
         let port = self.port;
         format!("postgres:///{name}?host={socket}&port={port}&user={role}")
+    }
+
+    /// Where a pooler finds its databases.
+    pub(crate) fn connection_string(&self) -> String {
+        let (socket, port) = (self.directory.path().display(), self.port);
+        format!("host={socket} port={port}")
     }
 
     /// From now on who comes over TCP must speak TLS. Returns the file with the server's certificate, which
@@ -589,7 +599,7 @@ fn start_keeper(
 }
 
 /// Gives the directory to the user whom the server is to run as; returns his number.
-fn make_owned(directory: &Path) -> Result<u32, ServerError> {
+pub(crate) fn make_owned(directory: &Path) -> Result<u32, ServerError> {
     let mine = owner_of(directory)?;
     if mine != 0 {
         return Ok(mine);
@@ -606,7 +616,7 @@ fn owner_of(directory: &Path) -> Result<u32, ServerError> {
         .map_err(|source| io_error("look at a directory", source))
 }
 
-fn as_user(mut command: Command, owner: u32) -> Command {
+pub(crate) fn as_user(mut command: Command, owner: u32) -> Command {
     if owner == NOBODY {
         command.uid(owner).gid(owner);
     }
@@ -616,7 +626,7 @@ fn as_user(mut command: Command, owner: u32) -> Command {
 }
 
 /// Nobody else gets it before the server does, unless by bad luck: then the start fails.
-fn free_port() -> Result<u16, ServerError> {
+pub(crate) fn free_port() -> Result<u16, ServerError> {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
@@ -657,6 +667,6 @@ fn run(what: &'static str, command: &mut Command) -> Result<String, ServerError>
     }
 }
 
-fn io_error(what: &'static str, source: io::Error) -> ServerError {
+pub(crate) fn io_error(what: &'static str, source: io::Error) -> ServerError {
     ServerError::Io { what, source }
 }

@@ -1,4 +1,4 @@
-//! Where Debian and others keep the programs of PostgreSQL.
+//! Where Debian and others keep the programs of PostgreSQL, and its pooler.
 
 use std::env;
 use std::ffi::OsStr;
@@ -17,6 +17,15 @@ pub(crate) fn postgres() -> Option<PathBuf> {
             .iter()
             .all(|program| place.join(program).is_file())
     })
+}
+
+/// A server's program, which not everybody has in PATH.
+pub(crate) fn pgbouncer() -> Option<PathBuf> {
+    let in_path = env::var_os("PATH").unwrap_or_default();
+    let in_path = env::split_paths(&in_path).collect::<Vec<_>>();
+    let places = in_path.into_iter().chain(["/usr/sbin".into()]);
+    let mut programs = places.map(|place: PathBuf| place.join("pgbouncer"));
+    programs.find(|program| program.is_file())
 }
 
 fn newest_of_debian() -> Option<PathBuf> {

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use servers::{PostgresServer, Role, TestDatabase};
+use servers::{PgBouncer, PostgresServer, Role, TestDatabase, poolers_are_left_out};
 
 use super::*;
 use crate::database::Database;
@@ -122,7 +122,7 @@ async fn a_database_that_cannot_be_used_says_why_within_its_deadline() {
     assert!(missing.contains("does not exist"), "{missing}");
 
     let mut held = vec![];
-    while let Ok(connection) = options(&server.url(NAME, Role::Telemetry).parse().unwrap())
+    while let Ok(connection) = session(&server.url(NAME, Role::Telemetry).parse().unwrap(), "test")
         .connect()
         .await
     {
@@ -212,7 +212,7 @@ async fn whoever_gets_no_connection_is_told_why_the_last_try_failed() {
         panic!("it is PostgreSQL");
     };
     let mut held = vec![];
-    while let Ok(connection) = options(&direct).connect().await {
+    while let Ok(connection) = session(&direct, "test").connect().await {
         held.push(connection);
     }
     let full = no_lease(&postgres).await;
@@ -249,7 +249,7 @@ async fn lease_at_last(postgres: &Postgres) -> Lease {
 #[tokio::test]
 async fn times_are_kept_to_the_millisecond_and_what_is_no_time_is_refused() {
     let database = TestDatabase::new();
-    let mut connection = options(&database.url(Role::Telemetry).parse().unwrap())
+    let mut connection = session(&database.url(Role::Telemetry).parse().unwrap(), "test")
         .connect()
         .await
         .unwrap();
@@ -289,8 +289,8 @@ async fn changes_become_visible_in_the_order_of_their_ids() {
     let url: DatabaseUrl = database.url(Role::Owner).parse().unwrap();
     let insert = "INSERT INTO account_changes (account_id, name, change, version, changed_at) \
                   VALUES (1, 'a', 'added', 1, now()) RETURNING id";
-    let mut first = options(&url).connect().await.unwrap();
-    let mut second = options(&url).connect().await.unwrap();
+    let mut first = session(&url, "test").connect().await.unwrap();
+    let mut second = session(&url, "test").connect().await.unwrap();
     sqlx::query("BEGIN").execute(&mut first).await.unwrap();
     let earlier: i64 = sqlx::query_scalar(insert)
         .fetch_one(&mut first)
@@ -311,4 +311,86 @@ async fn changes_become_visible_in_the_order_of_their_ids() {
     }
     sqlx::query("COMMIT").execute(&mut first).await.unwrap();
     assert!(later.await.unwrap() > earlier);
+}
+
+/// What a pooler must be told, so that it takes what it does not understand.
+const IGNORE: &str = "ignore_startup_parameters = extra_float_digits,options";
+
+/// A server on which COMMIT is not durable unless a session says so.
+fn careless_server() -> PostgresServer {
+    let server = PostgresServer::start("synchronous_commit = off").unwrap();
+    server.make_database(NAME).unwrap();
+    server
+}
+
+#[tokio::test]
+async fn behind_a_pooler_that_drops_it_a_session_holds_what_it_must() {
+    if poolers_are_left_out() {
+        return;
+    }
+    let server = careless_server();
+    let pooler = PgBouncer::start(&server, "session", IGNORE).unwrap();
+    let Database::Postgres(postgres) = connect(&pooler.url(NAME, Role::Telemetry)).await.unwrap() else {
+        panic!("it is PostgreSQL");
+    };
+    let (mut one, mut other) = (
+        postgres.lease().await.unwrap(),
+        postgres.lease().await.unwrap(),
+    );
+    for lease in [&mut one, &mut other] {
+        for (name, value) in [
+            ("synchronous_commit", "on"),
+            ("client_connection_check_interval", "1s"),
+            ("idle_in_transaction_session_timeout", "30s"),
+            ("client_min_messages", "warning"),
+        ] {
+            let held: String = sqlx::query_scalar("SELECT current_setting($1)")
+                .bind(name)
+                .fetch_one(&mut **lease)
+                .await
+                .unwrap();
+            assert_eq!(held, value, "{name}");
+        }
+    }
+    let options = format!("{}?options=-csearch_path%3Dpublic", pooler.url(NAME, Role::Telemetry));
+    let dropped = told(&connect(&options).await.unwrap_err());
+    assert!(dropped.contains("ALTER ROLE"), "{dropped}");
+}
+
+/// However few use it: then the session is always the same, and all would seem well.
+#[tokio::test]
+async fn a_pooler_that_lends_sessions_by_transaction_is_refused_by_name() {
+    if poolers_are_left_out() {
+        return;
+    }
+    let server = careless_server();
+    for mode in ["transaction", "statement"] {
+        let pooler = PgBouncer::start(&server, mode, IGNORE).unwrap();
+        for _ in 0..2 {
+            let refused = told(&connect(&pooler.url(NAME, Role::Telemetry)).await.unwrap_err());
+            assert!(refused.contains("pool_mode = session"), "{refused}");
+        }
+    }
+    let narrow = format!("{IGNORE}\ndefault_pool_size = 1");
+    let pooler = PgBouncer::start(&server, "session", &narrow).unwrap();
+    let refused = told(&connect(&pooler.url(NAME, Role::Telemetry)).await.unwrap_err());
+    assert!(
+        refused.contains("timed out") || refused.contains("second connection"),
+        "{refused}"
+    );
+}
+
+/// Also one that has been in use: the lines of the library would come for each try.
+#[tokio::test]
+async fn whoever_is_refused_later_says_why_to_its_caller_alone() {
+    if poolers_are_left_out() {
+        return;
+    }
+    let server = careless_server();
+    let pooler = PgBouncer::start(&server, "transaction", IGNORE).unwrap();
+    let session = session(&pooler.url(NAME, Role::Telemetry).parse().unwrap(), "test");
+    let pool = pool(CLIENT, &session);
+    let postgres = Postgres { pool, session };
+    let refused = postgres.lease().await.map(drop).unwrap_err().to_string();
+    assert!(refused.contains("pool_mode = session"), "{refused}");
 }

@@ -10,6 +10,8 @@ use common::ids::{AccountId, AccountName};
 use sqlx::Transaction;
 use sqlx::postgres::{PgArguments, PgListener};
 use sqlx::query::QueryAs;
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
 
 use super::{AccountRow, Added, ChangeRow, Edit, Edited, Sealed, VersionRow};
 use crate::account::{ChangeKind, LastLogin};
@@ -35,7 +37,10 @@ impl Postgres {
     }
 
     pub(super) async fn listen(&self) -> Result<PgListener, sqlx::Error> {
-        let mut listener = PgListener::connect_with(self.0.pool()).await?;
+        // Without the library's own lines: what goes wrong is told by whoever listens.
+        let connecting = PgListener::connect_with(self.0.pool());
+        let connecting = connecting.with_subscriber(NoSubscriber::default());
+        let mut listener = connecting.await?;
         // Whoever listens sees to it, at a time when it can be given up.
         listener.eager_reconnect(false);
         listener.listen(CHANGES).await?;
