@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
-pub use postgres::{Lease, Migrated, Postgres, UnixMs};
+pub use postgres::{
+    APPLICATION, Lease, Migrated, Patience, Postgres, UnixMs, Waiting, is_lock_timeout,
+};
 pub use settings::DatabaseSettings;
 pub use sqlite::Sqlite;
 pub use url::{DatabaseUrl, UrlError};
@@ -35,7 +37,7 @@ pub enum Database {
 /// ask.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
-    /// What the database lists the connections under, for example a node's name.
+    /// What the database lists the connections under, behind [`APPLICATION`]: a tier and its node's name.
     pub name: &'a str,
     /// At most so many at a time.
     pub connections_max: u32,

@@ -5,8 +5,9 @@
 //! server looks each second whether its client is still there, and does not wait for one that is
 //! silent in the middle of a transaction.
 //!
-//! `session`: what each connection must hold
+//! `session`: what each connection must hold · `patience`: locks of statements that change the schema
 
+mod patience;
 mod session;
 
 use std::io;
@@ -19,8 +20,9 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{
     PgArgumentBuffer, PgConnection, PgHasArrayType, PgPool, PgPoolOptions, PgTypeInfo, PgValueRef,
 };
-use sqlx::{Connection, Decode, Encode, Type};
+use sqlx::{Connection, Decode, Encode, Executor, Type};
 
+pub use self::patience::{Patience, Waiting, is_lock_timeout};
 use self::session::{Session, quietly};
 use super::clocks;
 use super::sqlite::newest;
@@ -119,26 +121,57 @@ impl Postgres {
     /// It cannot be reached, is newer than this program, or the user owns no tables in it. A file is
     /// brought up to date when it is opened, and is no error.
     pub async fn migrate(url: &DatabaseUrl) -> Result<Migrated, DatabaseError> {
+        Self::migrate_with(url, &Patience::default(), |_| ()).await
+    }
+
+    /// The same; what it waits for is told.
+    ///
+    /// # Errors
+    /// As above; and somebody used a table at each of its tries.
+    pub async fn migrate_with(
+        url: &DatabaseUrl,
+        patience: &Patience,
+        mut told: impl FnMut(&Waiting),
+    ) -> Result<Migrated, DatabaseError> {
         let open = open_error(url);
         let needed = newest(&MIGRATOR);
-        let mut connection = session(url, DB).connect().await.map_err(&open)?;
-        let from = version(&mut connection).await.map_err(&open)?;
-        if from > needed {
-            return Err(DatabaseError::SchemaTooNew {
-                database: url.to_string(),
-                found: from,
-                needed,
-            });
+        let session = session(url, DB);
+        let mut from = None;
+        for tries in 1.. {
+            // A new one each time: the library keeps its lock on one that failed.
+            let mut connection = session.connect().await.map_err(&open)?;
+            let found = version(&mut connection).await.map_err(&open)?;
+            if found > needed {
+                return Err(DatabaseError::SchemaTooNew {
+                    database: url.to_string(),
+                    found,
+                    needed,
+                });
+            }
+            from.get_or_insert(found);
+            stay(&mut connection).await.map_err(&open)?;
+            let limit = patience.statement("SESSION");
+            connection.execute(&*limit).await.map_err(&open)?;
+            let Err(source) = MIGRATOR.run(&mut connection).await else {
+                let _ = connection.close().await;
+                break;
+            };
+            let again =
+                patience::of_migration(&source).is_some_and(|it| patience.allows(tries, it));
+            if !again {
+                return Err(DatabaseError::Migrate {
+                    database: url.to_string(),
+                    source,
+                });
+            }
+            told(&Waiting::of(patience, tries, &mut connection).await);
+            let _ = connection.close().await;
+            patience.pause().await;
         }
-        MIGRATOR
-            .run(&mut connection)
-            .await
-            .map_err(|source| DatabaseError::Migrate {
-                database: url.to_string(),
-                source,
-            })?;
-        let _ = connection.close().await;
-        Ok(Migrated { from, to: needed })
+        Ok(Migrated {
+            from: from.unwrap_or_default(),
+            to: needed,
+        })
     }
 
     /// Whether a database has the schema that this program needs, or which; for whoever shows it.
@@ -284,6 +317,15 @@ fn pool(client: Client<'_>, session: &Session) -> PgPool {
             Box::pin(async move { session.hold(connection).await })
         })
         .connect_lazy_with(session.options().clone())
+}
+
+/// Where the schema is it stays, also when the owner has got another one since then that would be looked into
+/// first: there all would begin anew, without a row.
+async fn stay(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let place = "SELECT set_config('search_path', quote_ident(nspname), false) FROM pg_namespace \
+                 WHERE oid = coalesce((SELECT relnamespace FROM pg_class \
+                     WHERE oid = to_regclass('_sqlx_migrations')), current_schema()::regnamespace)";
+    connection.execute(place).await.map(drop)
 }
 
 /// What a session can not set for itself.

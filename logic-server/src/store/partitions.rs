@@ -1,13 +1,14 @@
 //! Keeps the partitions of PostgreSQL ahead of the records: a day gets its own before it comes.
 //!
 //! A record of a day that has none is stored all the same, in the default partition, and moved when its
-//! day is made. So nothing here is urgent, and what fails is tried again.
+//! day is made. So nothing here is urgent, and what fails is tried again. A table that somebody reads for long is
+//! waited for briefly: batches stand behind whoever waits.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use common::codes::Code;
-use common::database::{Database, Postgres, UnixMs};
+use common::database::{Database, Lease, Patience, Postgres, UnixMs};
 use common::logging::outage::Outage;
 use tokio::time::{sleep, timeout};
 
@@ -22,6 +23,9 @@ const DAYS_AHEAD: i32 = 3;
 
 /// How often is looked whether it is tomorrow.
 const LOOKED_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Of a day whose tables are in use; more come after [`AGAIN_AFTER`].
+const TRIES_MAX: u32 = 4;
 
 /// Long enough to move what a day has in the default partition.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -52,13 +56,7 @@ impl Partitions {
         let mut made = 0;
         let mut lease = self.database.lease().await?;
         for day in -DAYS_BEHIND..=DAYS_AHEAD {
-            let statement = "SELECT rcu_ensure_partition(($1 AT TIME ZONE 'UTC')::date + $2)";
-            let of_day: i32 = sqlx::query_scalar(statement)
-                .bind(now)
-                .bind(day)
-                .fetch_one(&mut *lease)
-                .await?;
-            made += of_day.unsigned_abs();
+            made += ensure_day(&mut lease, now, day).await?;
         }
         lease.give_back();
         Ok(made)
@@ -96,5 +94,27 @@ impl Partitions {
             };
             sleep(wait).await;
         }
+    }
+}
+
+/// Makes those of the day that is so many after this one.
+async fn ensure_day(lease: &mut Lease, now: UnixMs, day: i32) -> Result<u32, sqlx::Error> {
+    let patience = Patience {
+        tries_max: TRIES_MAX,
+        ..Patience::default()
+    };
+    let mut tries = 1;
+    loop {
+        let statement = "SELECT rcu_ensure_partition(($1 AT TIME ZONE 'UTC')::date + $2)";
+        let made = sqlx::query_scalar(statement)
+            .bind(now)
+            .bind(day)
+            .fetch_one(&mut **lease)
+            .await;
+        match made {
+            Err(error) if patience.allows(tries, &error) => patience.pause().await,
+            made => return made.map(i32::unsigned_abs),
+        }
+        tries += 1;
     }
 }

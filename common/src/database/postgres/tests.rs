@@ -394,3 +394,78 @@ async fn whoever_is_refused_later_says_why_to_its_caller_alone() {
     let refused = postgres.lease().await.map(drop).unwrap_err().to_string();
     assert!(refused.contains("pool_mode = session"), "{refused}");
 }
+
+/// As the first version of this program left it.
+async fn make_version_1(url: &DatabaseUrl) {
+    let mut first = MIGRATOR;
+    first.migrations = first.migrations[..1].to_vec().into();
+    let mut connection = session(url, "test").connect().await.unwrap();
+    first.run(&mut connection).await.unwrap();
+}
+
+/// Of a table that somebody reads for long, a migration gets hold when that is over; who waits is told of it.
+#[tokio::test]
+async fn a_migration_tries_again_until_nobody_uses_the_table() {
+    let database = TestDatabase::new();
+    let url: DatabaseUrl = database.url.parse().unwrap();
+    make_version_1(&url).await;
+    let mut reader = session(&url, "analyst").connect().await.unwrap();
+    let held = "BEGIN; LOCK TABLE accounts";
+    reader.execute(held).await.unwrap();
+    let patience = Patience {
+        lock_timeout: Duration::from_millis(100),
+        pause: Duration::from_millis(1_500),
+        tries_max: 3,
+    };
+    let mut waits = vec![];
+    let refused = Postgres::migrate_with(&url, &patience, |waiting| waits.push(waiting.clone()));
+    let refused = told(&refused.await.unwrap_err());
+    assert!(refused.contains("lock timeout"), "{refused}");
+    let tries: Vec<_> = waits.iter().map(|waiting| waiting.tries).collect();
+    assert_eq!(tries, [1, 2]);
+    let who = &waits[1].who;
+    assert!(who.len() == 1 && who[0].contains("rcu analyst"), "{who:?}");
+
+    let mut reader = Some(reader);
+    let done = Postgres::migrate_with(&url, &patience, |_| drop(reader.take()));
+    assert_eq!(done.await.unwrap().to, newest(&MIGRATOR));
+}
+
+/// Whatever the search path of the owner says later: it would begin anew, and all rows be out of sight.
+#[tokio::test]
+async fn a_schema_stays_where_it_is() {
+    let database = TestDatabase::new();
+    let url: DatabaseUrl = database.url.parse().unwrap();
+    let sql = |statement: &'static str| {
+        let url = url.clone();
+        async move {
+            let mut connection = session(&url, "test").connect().await.unwrap();
+            sqlx::raw_sql(statement)
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            connection
+        }
+    };
+    sql("DO $$ BEGIN EXECUTE format('ALTER ROLE %I IN DATABASE %I SET search_path = fleet, other, public', \
+         current_user, current_database()); END $$; CREATE SCHEMA other").await;
+    make_version_1(&url).await;
+    sql("CREATE SCHEMA fleet").await;
+    assert_eq!(Postgres::migrate(&url).await.unwrap().from, 1);
+    let mut connection = sql("SELECT rcu_ensure_partition(current_date)").await;
+    let places: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
+         WHERE relname ~ '^(telemetry_gps|devices$|_sqlx)'",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(places, ["other"]);
+    let days: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_inherits WHERE inhparent = 'other.telemetry_gps'::regclass",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(days, 3);
+}

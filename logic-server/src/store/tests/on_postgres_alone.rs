@@ -120,6 +120,42 @@ async fn partitions_are_made_once_while_others_write() {
     assert_eq!(bench.count("telemetry_custom").await, 40);
 }
 
+/// Behind an analyst's SELECT a day is waited for briefly, and made when he is gone. Batches go on all the while.
+#[tokio::test]
+async fn behind_a_long_select_batches_go_on_and_the_day_is_made_later() {
+    let bench = Bench::postgres().await;
+    let partitions = Partitions::of(&bench.database).unwrap();
+    let now_ms = now_ms();
+    partitions.ensure(now_ms).await.unwrap();
+    let reader = connect_again(&bench).await;
+    let Database::Postgres(reader) = &reader else {
+        panic!("a bench of PostgreSQL");
+    };
+    let mut reading = reader.pool().begin().await.unwrap();
+    sqlx::query("SELECT count(*) FROM telemetry_custom")
+        .execute(&mut *reading)
+        .await
+        .unwrap();
+    let later = now_ms + DAY_MS.cast_unsigned();
+    let writes = async {
+        let mut longest = Duration::ZERO;
+        for seq in 0..100 {
+            let mut batch = empty();
+            put_at(&mut batch, seq, now_ms.cast_signed());
+            let begun = Instant::now();
+            assert_eq!(bench.write(batch).await, COMMITTED);
+            longest = longest.max(begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        drop(reading);
+        longest
+    };
+    let (made, longest) = tokio::join!(partitions.ensure(later), writes);
+    assert_eq!(made.unwrap(), 5);
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    assert_eq!(bench.count("telemetry_custom").await, 100);
+}
+
 /// A second node on the database of a bench.
 /// A row that no partition takes is the operator's mistake, not the record's: it must not be set
 /// aside for it.
