@@ -65,7 +65,8 @@ async fn serve(
 ) -> Result<ExitCode, Failure> {
     let mut stop = Stop::of_server()?;
     let node = config.node.name();
-    let client = config.database().client(node.as_str(), CONNECTIONS_MAX);
+    let name = format!("conn-server {node}");
+    let client = config.database().client(&name, CONNECTIONS_MAX);
     let database = Database::connect(&config.database().url, client).await?;
     let server = ConnServer::start(
         config.conn_server,

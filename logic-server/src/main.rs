@@ -64,7 +64,8 @@ async fn serve(
 ) -> Result<ExitCode, Failure> {
     let mut stop = Stop::of_server()?;
     let node = config.node.name();
-    let client = config.database().client(node.as_str(), CONNECTIONS_MAX);
+    let name = format!("logic-server {node}");
+    let client = config.database().client(&name, CONNECTIONS_MAX);
     let database = Database::connect(&config.database().url, client).await?;
     let server = LogicServer::start(config.logic_server, node.clone(), keys, &database).await?;
     let sources: Vec<Box<dyn Source>> =

@@ -112,6 +112,7 @@ fn a_pooler_that_lends_sessions_by_transaction_is_named() {
         return;
     }
     let fixture = Fixture::new();
+    fixture.migrate();
     let settings = "ignore_startup_parameters = extra_float_digits,options";
     let pooler = PgBouncer::start(&fixture.server, "transaction", settings).unwrap();
     for tier in TIERS {
