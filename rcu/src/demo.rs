@@ -1,5 +1,7 @@
 //! `rcu demo`: the whole cluster with simulated devices, and the proof at the end.
 
+mod picture;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -26,8 +28,10 @@ use crate::cluster::{self, Cluster};
 use crate::config::Config;
 use crate::data::DataDir;
 use crate::fleet;
-use crate::screen::Screen;
-use crate::table::{Devices, Front, Node, Picture, rate};
+use crate::screen::parts::rate;
+use crate::screen::{Look, Screen, Stderr};
+
+use self::picture::{Devices, Front, Node, Picture};
 
 /// The accounts of the demo's devices: demo-000001 and so on.
 const PREFIX: &str = "demo";
@@ -50,30 +54,35 @@ const CONNECTS_PER_S_MIN: u32 = 1_000;
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  rcu demo                              until Ctrl-C
+  rcu demo                              until q or Ctrl-C
   rcu demo --devices 2000 --for 30s
   rcu demo --data ./demo-data           keeps the database for you to look at")]
 pub(crate) struct Demo {
     /// How many devices.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=999_999))]
     devices: u32,
-    /// How long they report, for example 30s or 5m; without it until Ctrl-C.
+    /// How long they report, for example 30s or 5m; without it until q or Ctrl-C.
     #[arg(long = "for", value_name = "D", value_parser = humantime::parse_duration)]
     run_for: Option<Duration>,
     /// Keeps the data there; without it in a temporary directory.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    look: Look,
 }
 
 impl Demo {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
-        let _logging = logging::start(&LogSettings::to_stderr("warn"), &cluster::node("rcu-demo"))?;
+        let stderr = Stderr::default();
+        let node = cluster::node("rcu-demo");
+        let lines = Box::new(stderr.clone());
+        let _logging = logging::start_with(&LogSettings::to_stderr("warn"), &node, lines)?;
         let temporary = tempfile::tempdir()?;
         let path = self.data.as_deref().unwrap_or(temporary.path());
         let data = DataDir::open_or_make(path)?;
         let _lock = cluster::lock(&data)?;
         let runtime = process::runtime()?;
-        let verdict = runtime.block_on(self.run_on(&data))?;
+        let verdict = runtime.block_on(self.run_on(&data, &stderr))?;
         Ok(if verdict.holds() {
             ExitCode::SUCCESS
         } else {
@@ -81,7 +90,11 @@ impl Demo {
         })
     }
 
-    async fn run_on(&self, data: &DataDir) -> Result<Verdict, Box<dyn std::error::Error>> {
+    async fn run_on(
+        &self,
+        data: &DataDir,
+        stderr: &Stderr,
+    ) -> Result<Verdict, Box<dyn std::error::Error>> {
         let mut stop = Stop::listen()?;
         let cluster = Cluster::start(data, config(), self.devices.into()).await?;
         let places = u64::from(cluster.max_connections()) * cluster.logic_servers().count() as u64;
@@ -109,18 +122,10 @@ impl Demo {
         })?;
 
         let mut watch = Watch::new(&cluster, self.run_for);
-        let mut screen = Screen::new();
-        let shown = screen
-            .run(&mut stop, self.run_for, |is_terminal| {
-                let picture = watch.picture(&cluster, &simulator);
-                if is_terminal {
-                    picture.table()
-                } else {
-                    picture.line() + "\n"
-                }
-            })
-            .await;
-        let shown = shown.map_err(OutputError::from);
+        let mut screen = Screen::open(self.look, stderr);
+        let draw = || watch.picture(&cluster, &simulator);
+        let shown = screen.run(&mut stop, self.run_for, draw).await;
+        let shown = shown.and_then(|()| screen.close());
         let shown =
             shown.and_then(|()| output::print("\nThe devices stop and wait for their answers.\n"));
         if let Err(unread) = shown {
@@ -229,25 +234,31 @@ impl Watch {
     fn picture(&mut self, cluster: &Cluster, simulator: &Simulator) -> Picture {
         let now = Instant::now();
         let over = now - self.last_at;
-        let counted = |front: &Front, logins: u64| Front {
-            logins,
-            logins_per_s: rate(front.logins, logins, over),
-            ..front.clone()
+        let counted = |front: &Front, logins: u64| {
+            let mut front = front.clone();
+            front.logins_per_s = rate(front.logins, logins, over);
+            front.logins = logins;
+            front.trend.push(front.logins_per_s);
+            front
         };
         let nodes = self.last.nodes.iter().zip(cluster.logic_servers());
         let nodes = nodes.map(|(node, (_, server))| {
             let stats = server.stats();
             let stored = stats.count(Counter::RecordsStored);
+            let stored_per_s = rate(node.stored, stored, over);
+            let mut trend = node.trend.clone();
+            trend.push(stored_per_s);
             Node {
                 sessions: stats.gauge(Gauge::Sessions),
                 stored,
-                stored_per_s: rate(node.stored, stored, over),
+                stored_per_s,
                 overloaded: stats.count(Counter::TelemetryOverloaded),
+                trend,
                 ..node.clone()
             }
         });
         let devices = simulator.stats();
-        let picture = Picture {
+        let mut picture = Picture {
             elapsed: now - self.begun,
             planned: self.planned,
             balancer: counted(&self.last.balancer, cluster.balancer().stats().logins()),
@@ -256,6 +267,7 @@ impl Watch {
                 cluster.conn_server().stats().logins(),
             ),
             nodes: nodes.collect(),
+            stored_trend: self.last.stored_trend.clone(),
             devices: Devices {
                 total: devices.devices.into(),
                 attached: devices.attached.into(),
@@ -265,6 +277,7 @@ impl Watch {
                 ack_p99: Duration::from_millis(devices.ack_ms.p99_ms),
             },
         };
+        picture.stored_trend.push(picture.stored_per_s());
         self.last_at = now;
         self.last = picture.clone();
         picture

@@ -1,64 +1,172 @@
-//! Where a run is shown: redrawn in place on a terminal, line by line elsewhere.
+//! Where a run is shown: as a picture on a terminal, line by line elsewhere.
 
-use std::io;
+pub(crate) mod frame;
+mod held;
+pub(crate) mod parts;
+mod terminal;
+
+use std::env;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use clap::{Args, ValueEnum};
+use common::logging;
+use common::process::output::{self, OutputError};
 use common::process::signals::Stop;
-use console::Term;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-/// How often a terminal is redrawn.
+use self::frame::Picture;
+pub(crate) use self::held::Stderr;
+use self::terminal::{Input, Live};
+
+/// How often a terminal gets a new picture.
 const REDRAW: Duration = Duration::from_millis(500);
 /// How often a line is printed where there is no terminal.
 const LINE: Duration = Duration::from_secs(1);
 
-pub(crate) struct Screen {
-    term: Term,
-    /// Lines of the last picture.
-    drawn: usize,
+/// Of text that is not shown on a terminal.
+const TEXT_WIDTH: usize = 80;
+
+/// How pictures look.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// Whether the picture has colours; auto: unless NO_COLOR is set.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Colour::Auto)]
+    color: Colour,
 }
 
-impl Screen {
-    pub(crate) fn new() -> Self {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Look {
+    fn is_coloured(self) -> bool {
+        match self.color {
+            Colour::Auto => logging::may_colour(),
+            Colour::Always => true,
+            Colour::Never => false,
+        }
+    }
+}
+
+/// Columns of the terminal that standard output is; `None`: it is none.
+pub(crate) fn width() -> Option<usize> {
+    let stdout = console::Term::stdout();
+    let size = stdout.is_term().then(|| stdout.size_checked()).flatten();
+    size.map(|(_, columns)| usize::from(columns))
+}
+
+/// Whether a picture can be in one place: not where standard output goes to a file, nor where the terminal
+/// is one that only types.
+fn can_draw() -> bool {
+    let term = env::var("TERM").unwrap_or_default();
+    io::stdout().is_terminal() && !["", "dumb"].contains(&&*term)
+}
+
+/// A run that is shown, until it is closed.
+pub(crate) struct Screen<P> {
+    /// `None`: lines are printed.
+    live: Option<Live>,
+    look: Look,
+    stderr: Stderr,
+    last: Option<P>,
+}
+
+impl<P: Picture> Screen<P> {
+    /// `stderr`: what takes the lines of the log.
+    pub(crate) fn open(look: Look, stderr: &Stderr) -> Self {
+        let live = can_draw().then(|| Live::open(stderr.clone()));
         Self {
-            term: Term::stdout(),
-            drawn: 0,
+            // Where a terminal refuses, lines do.
+            live: live.and_then(Result::ok),
+            look,
+            stderr: stderr.clone(),
+            last: None,
         }
     }
 
-    pub(crate) fn is_terminal(&self) -> bool {
-        self.term.is_term()
-    }
-
-    /// Shows a picture in the place of the one before; each line is one line of the terminal.
-    pub(crate) fn show(&mut self, picture: &str) -> io::Result<()> {
-        if self.is_terminal() {
-            self.term.clear_last_lines(self.drawn)?;
-            self.drawn = picture.lines().count();
-        }
-        self.term.write_str(picture)?;
-        self.term.flush()
-    }
-
-    /// Shows what `draw` paints, again and again, until someone ends it or `run_for` has passed.
-    /// `draw` is given whether it paints for a terminal.
+    /// Shows what `draw` makes, again and again, until someone ends it or `run_for` has passed.
     pub(crate) async fn run(
         &mut self,
         stop: &mut Stop,
         run_for: Option<Duration>,
-        mut draw: impl FnMut(bool) -> String,
-    ) -> io::Result<()> {
-        let is_terminal = self.is_terminal();
-        let mut tick = interval(if is_terminal { REDRAW } else { LINE });
+        mut draw: impl FnMut() -> P,
+    ) -> Result<(), OutputError> {
+        let mut tick = interval(if self.live.is_some() { REDRAW } else { LINE });
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = run_for.map(|run_for| Instant::now() + run_for);
         loop {
             tokio::select! {
-                () = stop.wait() => return Ok(()),
+                ended = self.ended(stop) => return ended,
                 () = wait_until(end) => return Ok(()),
-                _ = tick.tick() => self.show(&draw(is_terminal))?,
+                _ = tick.tick() => self.show(draw())?,
             }
         }
+    }
+
+    /// Shows a picture in the place of the one before, or its line below the line of that.
+    pub(crate) fn show(&mut self, picture: P) -> Result<(), OutputError> {
+        if self.live.is_none() {
+            return output::print(&(picture.line() + "\n"));
+        }
+        self.last = Some(picture);
+        self.redraw()
+    }
+
+    /// Returns when someone ends it. Meanwhile the picture follows the size of the terminal.
+    pub(crate) async fn ended(&mut self, stop: &mut Stop) -> Result<(), OutputError> {
+        loop {
+            let input = async {
+                match &mut self.live {
+                    Some(live) => live.input().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.wait() => return Ok(()),
+                input = input => match input {
+                    Input::End => return Ok(()),
+                    Input::Resized => self.redraw()?,
+                }
+            }
+        }
+    }
+
+    fn redraw(&mut self) -> Result<(), OutputError> {
+        let (Some(live), Some(picture)) = (&mut self.live, &self.last) else {
+            return Ok(());
+        };
+        let log = self.stderr.lines(frame::LOG_LINES);
+        let coloured = self.look.is_coloured();
+        Ok(live.draw(|buffer| frame::draw(buffer, picture, &log, coloured))?)
+    }
+
+    /// Gives the terminal back; the last picture stays on it as text.
+    pub(crate) fn close(self) -> Result<(), OutputError> {
+        let Some(live) = self.live else { return Ok(()) };
+        drop(live);
+        match self.last {
+            Some(picture) => print(&picture),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Prints a picture once, as text.
+pub(crate) fn print(picture: &impl Picture) -> Result<(), OutputError> {
+    let width = width().unwrap_or(TEXT_WIDTH).max(crate::table::WIDTH_MIN);
+    output::print(&frame::text(picture, width))
+}
+
+/// Until someone ends it or `run_for` has passed, with nothing to be seen.
+pub(crate) async fn wait(stop: &mut Stop, run_for: Option<Duration>) {
+    let end = run_for.map(|run_for| Instant::now() + run_for);
+    tokio::select! {
+        () = stop.wait() => {}
+        () = wait_until(end) => {}
     }
 }
 

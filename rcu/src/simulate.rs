@@ -1,5 +1,7 @@
 //! `rcu simulate`: simulated devices against a cluster that runs.
 
+mod picture;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -23,7 +25,10 @@ use crate::cluster;
 use crate::database::{self, UrlArgument};
 use crate::fleet;
 use crate::operator::json_line;
-use crate::screen::Screen;
+use crate::screen::parts::{Trend, rate};
+use crate::screen::{self, Look, Screen, Stderr};
+
+use self::picture::Picture;
 
 /// Runs simulated devices against a cluster: they log in, attach, and drive around.
 ///
@@ -46,7 +51,7 @@ pub(crate) struct Simulate {
     /// How often each device reports; 0s: never, it only stays connected.
     #[arg(long, value_name = "D", default_value = "5s", value_parser = humantime::parse_duration)]
     every: Duration,
-    /// How long, for example 30s or 5m; without it until Ctrl-C.
+    /// How long, for example 30s or 5m; without it until q or Ctrl-C.
     #[arg(long = "for", value_name = "D", value_parser = humantime::parse_duration)]
     run_for: Option<Duration>,
     /// A list of accounts and keys, as `rcu device add --fleet … --out FILE` writes it.
@@ -75,6 +80,8 @@ pub(crate) struct Simulate {
     /// Prints what happened as one JSON object, at the end.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    look: Look,
 }
 
 /// What `rcu simulate --json` prints.
@@ -131,31 +138,33 @@ fn named<T: ToString>(counts: &BTreeMap<T, u64>) -> BTreeMap<String, u64> {
 impl Simulate {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
         let node = cluster::node("rcu-simulate");
-        let _logging = logging::start(&LogSettings::to_stderr("warn"), &node)?;
+        let stderr = Stderr::default();
+        let lines = Box::new(stderr.clone());
+        let _logging = logging::start_with(&LogSettings::to_stderr("warn"), &node, lines)?;
         let identities = self.identities()?;
         check_descriptors(self.devices)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(self.run_on(identities))
+        runtime.block_on(self.run_on(identities, &stderr))
     }
 
     async fn run_on(
         &self,
         identities: Vec<Identity>,
+        stderr: &Stderr,
     ) -> Result<ExitCode, Box<dyn std::error::Error>> {
         let mut stop = Stop::listen()?;
         let settings = fleet::settings(self.balancer.clone(), identities, self.every);
         let simulator = Simulator::start(settings)?;
-        let mut screen = Screen::new();
-        screen
-            .run(&mut stop, self.run_for, |_| match self.json {
-                true => String::new(),
-                false => line(&simulator.stats()),
-            })
-            .await
-            .map_err(OutputError::from)?;
-        if !self.json {
+        if self.json {
+            screen::wait(&mut stop, self.run_for).await;
+        } else {
+            let mut screen = Screen::open(self.look, stderr);
+            let mut watch = Watch::new(self.run_for);
+            let draw = || watch.picture(simulator.stats());
+            screen.run(&mut stop, self.run_for, draw).await?;
+            screen.close()?;
             output::print("The devices stop and wait for their answers.\n")?;
         }
         let outcome = tokio::select! {
@@ -229,18 +238,36 @@ impl Simulate {
     }
 }
 
-fn line(stats: &Stats) -> String {
-    format!(
-        "{:>4} s  attached {} of {}  connecting {}  records sent {} acknowledged {}  ack p50 {} ms p99 {} ms\n",
-        stats.elapsed.as_secs(),
-        stats.attached,
-        stats.devices,
-        stats.connecting,
-        stats.records_sent,
-        stats.records_acknowledged,
-        stats.ack_ms.p50_ms,
-        stats.ack_ms.p99_ms
-    )
+/// Makes pictures of the devices, with rates since the one before.
+struct Watch {
+    planned: Option<Duration>,
+    /// Of the picture before: when, and how many records were acknowledged.
+    last: (Duration, u64),
+    trend: Trend,
+}
+
+impl Watch {
+    fn new(planned: Option<Duration>) -> Self {
+        Self {
+            planned,
+            last: (Duration::ZERO, 0),
+            trend: Trend::default(),
+        }
+    }
+
+    fn picture(&mut self, stats: Stats) -> Picture {
+        let (last_at, acknowledged) = self.last;
+        let over = stats.elapsed.saturating_sub(last_at);
+        let acknowledged_per_s = rate(acknowledged, stats.records_acknowledged, over);
+        self.last = (stats.elapsed, stats.records_acknowledged);
+        self.trend.push(acknowledged_per_s);
+        Picture {
+            planned: self.planned,
+            stats,
+            acknowledged_per_s,
+            trend: self.trend.clone(),
+        }
+    }
 }
 
 /// What happened, and how often.

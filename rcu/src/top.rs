@@ -10,10 +10,9 @@ use common::process::clock::unix_ms;
 use common::process::output::{self, OutputError};
 use common::process::signals::Stop;
 
-use self::picture::{Look, Picture};
+use self::picture::{Look, Picture, Shown, Trends};
 use crate::operator::{Failure, Operator, Target, json_line};
-use crate::screen::Screen;
-
+use crate::screen::{self, Screen, Stderr};
 use crate::time;
 
 /// Figures of half a second ago are told as those of now.
@@ -22,7 +21,7 @@ const EVERY_MIN: Duration = Duration::from_millis(500);
 /// Shows a running cluster, live: nodes, sessions, logins, refusals and records per second.
 ///
 /// A conn server is asked, over and over: it tells of itself, its logic servers and the balancers
-/// linked to it. Rates are between two looks. On a terminal the table is redrawn in place; elsewhere
+/// linked to it. Rates are between two looks. On a terminal they are a picture, until q or Ctrl-C; elsewhere
 /// there is a line for each look.
 #[derive(Args)]
 #[command(after_help = "\
@@ -42,6 +41,8 @@ pub(crate) struct Top {
     /// Shows one picture, and ends.
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    look: screen::Look,
 }
 
 fn every(text: &str) -> Result<Duration, String> {
@@ -60,36 +61,67 @@ impl Top {
     }
 
     async fn watch(&self, operator: &mut Operator) -> Result<(), Failure> {
-        let mut stop = Stop::listen()?;
-        let mut screen = Screen::new();
         let begun = Instant::now();
+        if self.once {
+            let before = look(operator, begun).await?;
+            tokio::time::sleep(self.every).await;
+            let picture = Picture::new(&before, &look(operator, begun).await?);
+            return match self.target.json {
+                true => json_line(&picture),
+                false => Ok(screen::print(&Shown::of(picture))?),
+            };
+        }
+        let mut stop = Stop::listen()?;
+        if self.target.json {
+            return tokio::select! {
+                broken = self.print(operator, begun) => broken,
+                () = stop.wait() => Ok(()),
+            };
+        }
+        let mut screen = Screen::open(self.look, &Stderr::default());
+        let done = self.show(operator, begun, &mut stop, &mut screen).await;
+        screen.close()?;
+        done
+    }
+
+    /// An object for each look; ends only where it fails.
+    async fn print(&self, operator: &mut Operator, begun: Instant) -> Result<(), Failure> {
         let mut before = look(operator, begun).await?;
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(self.every) => {}
-                () = stop.wait() => return Ok(()),
-            }
+            tokio::time::sleep(self.every).await;
             let now = look(operator, begun).await?;
-            self.show(&Picture::new(&before, &now), &mut screen)?;
-            if self.once {
-                return Ok(());
-            }
+            json_line(&Picture::new(&before, &now))?;
             before = now;
         }
     }
 
-    fn show(&self, picture: &Picture, screen: &mut Screen) -> Result<(), Failure> {
-        if self.target.json {
-            return Ok(json_line(picture)?);
+    /// A picture for each look.
+    async fn show(
+        &self,
+        operator: &mut Operator,
+        begun: Instant,
+        stop: &mut Stop,
+        screen: &mut Screen<Shown>,
+    ) -> Result<(), Failure> {
+        let mut trends = Trends::default();
+        let mut before = look(operator, begun).await?;
+        loop {
+            let next = async {
+                tokio::time::sleep(self.every).await;
+                look(operator, begun).await
+            };
+            let now = tokio::select! {
+                now = next => now?,
+                ended = screen.ended(stop) => return Ok(ended?),
+            };
+            let picture = Picture::new(&before, &now);
+            trends.apply(&picture);
+            screen.show(Shown {
+                picture,
+                trends: trends.clone(),
+            })?;
+            before = now;
         }
-        if self.once {
-            return Ok(output::print(&picture.table())?);
-        }
-        let text = match screen.is_terminal() {
-            true => picture.table(),
-            false => format!("{} {}", time::date(picture.at_ms), picture.line()),
-        };
-        Ok(screen.show(&text).map_err(OutputError::from)?)
     }
 }
 

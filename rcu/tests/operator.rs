@@ -231,8 +231,10 @@ fn top_shows_the_cluster_once_and_as_one_object() {
     assert_eq!(picture["nodes"].as_array().unwrap().len(), 4);
     assert_eq!(picture["nodes"][1]["records_per_s"], 0.0, "{picture}");
     let table = up.rcu(&top).out;
-    assert!(table.starts_with("sessions 1 of "), "{table}");
+    assert!(table.starts_with("RCU top   20"), "{table}");
+    assert!(table.contains("  1 of "), "{table}");
     assert!(table.contains("balancer-1"), "{table}");
+    assert!(!table.contains("ends it"), "it has ended: {table}");
 }
 
 #[test]

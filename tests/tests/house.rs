@@ -87,6 +87,12 @@ const CORES: &[&str] = &[
     "logic-server/src/wheel.rs",
     "logic-server/src/wire",
     "logic-server/src/writer.rs",
+    "rcu/src/demo/picture.rs",
+    "rcu/src/screen/frame.rs",
+    "rcu/src/screen/parts.rs",
+    "rcu/src/simulate/picture.rs",
+    "rcu/src/table.rs",
+    "rcu/src/top/picture.rs",
     "simulator/src/device",
     "simulator/src/drive.rs",
 ];

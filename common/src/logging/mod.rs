@@ -182,6 +182,19 @@ impl Workers {
 /// # Errors
 /// The filter is none, the directory cannot be written, or logging runs already.
 pub fn start(settings: &LogSettings, node: &NodeName) -> Result<Guard, LogError> {
+    start_with(settings, node, Box::new(io::stderr()))
+}
+
+/// Likewise, with what takes the lines for standard error: whoever draws on the terminal lets none come
+/// between.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_with(
+    settings: &LogSettings,
+    node: &NodeName,
+    stderr: Box<dyn io::Write + Send>,
+) -> Result<Guard, LogError> {
     let filter = filter(settings)?;
     let mut workers = vec![];
     let mut queues = vec![];
@@ -193,11 +206,11 @@ pub fn start(settings: &LogSettings, node: &NodeName) -> Result<Guard, LogError>
         workers.push(worker);
         queue
     };
-    let stderr = open("log-stderr", Box::new(io::stderr()));
+    let stderr = open("log-stderr", stderr);
     sinks.push(Sink {
         queue: stderr,
         format: settings.format,
-        coloured: settings.format == Format::Text && io::stderr().is_terminal(),
+        coloured: settings.format == Format::Text && io::stderr().is_terminal() && may_colour(),
     });
     if let Some(directory) = &settings.directory {
         let dropped_before = Arc::new(OnceLock::new());
@@ -241,6 +254,11 @@ pub fn start(settings: &LogSettings, node: &NodeName) -> Result<Guard, LogError>
             refused,
         },
     })
+}
+
+/// Whether colours are welcome where there is a terminal: not where `NO_COLOR` says anything (no-color.org).
+pub fn may_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty())
 }
 
 /// Logs why the process ends that cannot do what it was started for, with all causes.

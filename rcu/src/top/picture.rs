@@ -1,15 +1,27 @@
 //! Pure. What `rcu top` shows: two looks at a cluster's nodes, and what happened between them.
 
-use std::fmt::Write;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use common::link::Role;
-use common::link::message::NodeView;
+use common::link::message::{NodeState, NodeView};
 use common::millis::millis;
+use ratatui::text::{Line as Row, Span};
 use serde::Serialize;
 
 use crate::node::{role_name, state_name};
-use crate::table::rate;
+use crate::screen::frame;
+use crate::screen::parts::{
+    BAD, FLOW, GOOD, ODD, QUIET, Trend, bar, bar_row, fault_style, places_style, rate, trend_row,
+};
+use crate::table::{Column, Table};
+use crate::time;
+
+/// Cells of a bar in a table.
+const BAR_WIDTH: usize = 8;
+
+/// Of the nodes at the front door, where not all nodes fit; the logic servers have the rest.
+const FRONT_SHARE: usize = 3;
 
 /// What a balancer answered that let nobody in.
 const REFUSALS: [&str; 6] = [
@@ -110,72 +122,249 @@ impl Picture {
             nodes,
         }
     }
+}
 
-    /// Several lines, for a terminal that redraws them in place.
-    pub(super) fn table(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "sessions {} of {} places   logins/s {:.1}   refusals/s {:.1}   records/s {:.1}   \
-             overloaded/s {:.1}   Ctrl-C ends it\n",
-            self.sessions,
-            self.places_max,
-            self.logins_per_s,
-            self.refusals_per_s,
-            self.records_per_s,
-            self.overloaded_per_s
-        );
-        let _ = writeln!(
-            text,
-            "  {:<16} {:<12} {:<9} {:>9} {:>15} {:>9} {:>10} {:>10} {:>12}",
-            "node",
-            "role",
-            "state",
-            "sessions",
-            "places",
-            "logins/s",
-            "refusals/s",
-            "records/s",
-            "overloaded/s"
-        );
-        let whole = |value: Option<u64>| value.map_or("-".into(), |value| value.to_string());
-        let rate = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1}"));
-        for node in &self.nodes {
-            let places = node.places_used.zip(node.places_max);
-            let places = places.map_or("-".into(), |(used, max)| format!("{used}/{max}"));
-            let _ = writeln!(
-                text,
-                "  {:<16} {:<12} {:<9} {:>9} {:>15} {:>9} {:>10} {:>10} {:>12}",
-                node.name.as_deref().unwrap_or(&node.link),
-                node.role,
-                node.state,
-                whole(node.sessions),
-                places,
-                rate(node.logins_per_s),
-                rate(node.refusals_per_s),
-                rate(node.records_per_s),
-                rate(node.overloaded_per_s),
-            );
+/// Figures of each look, for as long as it is watched.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trends {
+    logins: Trend,
+    records: Trend,
+    /// Logins or records of each node that is there.
+    nodes: HashMap<String, Trend>,
+}
+
+impl Trends {
+    pub(super) fn apply(&mut self, picture: &Picture) {
+        self.logins.push(picture.logins_per_s);
+        self.records.push(picture.records_per_s);
+        let mut earlier = std::mem::take(&mut self.nodes);
+        for line in &picture.nodes {
+            let key = line.key();
+            let mut trend = earlier.remove(&key).unwrap_or_default();
+            trend.push(line.records_per_s.or(line.logins_per_s).unwrap_or(0.0));
+            self.nodes.insert(key, trend);
         }
-        text
+    }
+}
+
+/// A picture as it is shown, with what was before it.
+pub(super) struct Shown {
+    pub(super) picture: Picture,
+    pub(super) trends: Trends,
+}
+
+impl Shown {
+    pub(super) fn of(picture: Picture) -> Self {
+        let mut trends = Trends::default();
+        trends.apply(&picture);
+        Self { picture, trends }
+    }
+
+    fn cluster(&self, width: usize) -> Vec<Row<'static>> {
+        let it = &self.picture;
+        let places = (it.sessions, it.places_max);
+        let style = places_style(it.sessions, it.places_max);
+        let fault = |name, per_s: f64| {
+            trend_row(name, per_s, fault_style(per_s == 0.0), &Trend::default(), 0)
+        };
+        vec![
+            bar_row("sessions", places, style, "places", width),
+            trend_row(
+                "logins/s",
+                it.logins_per_s,
+                FLOW,
+                &self.trends.logins,
+                width,
+            ),
+            trend_row(
+                "records/s",
+                it.records_per_s,
+                FLOW,
+                &self.trends.records,
+                width,
+            ),
+            fault("refusals/s", it.refusals_per_s),
+            fault("overloaded/s", it.overloaded_per_s),
+        ]
+    }
+
+    fn fronts(&self, rows: usize, width: usize) -> Vec<Row<'static>> {
+        let columns = [
+            Column::left("front door").shortens(),
+            Column::left("role").leaves(2),
+            Column::left("state"),
+            Column::left("link").leaves(3),
+            Column::right("logins/s"),
+            Column::right("refusals/s").leaves(1),
+        ];
+        self.table(&self.fronts_of(), rows, width, columns, |line| {
+            [
+                line.node(),
+                line.role.into(),
+                line.state(),
+                Span::styled(line.link.clone(), QUIET),
+                per_s(line.logins_per_s, FLOW),
+                per_s(line.refusals_per_s, ODD),
+            ]
+        })
+    }
+
+    fn logic_servers(&self, rows: usize, width: usize) -> Vec<Row<'static>> {
+        let columns = [
+            Column::left("logic server").shortens(),
+            Column::left("state"),
+            Column::left("places").leaves(1),
+            Column::right("sessions"),
+            Column::right("of"),
+            Column::right("records/s"),
+            Column::right("overloaded/s").leaves(2),
+        ];
+        self.table(&self.logic_of(), rows, width, columns, |line| {
+            let (used, max) = (line.places_used.unwrap_or(0), line.places_max.unwrap_or(0));
+            let (used, max) = (used.into(), max.into());
+            [
+                line.node(),
+                line.state(),
+                match line.places_max {
+                    Some(_) => Span::styled(bar(used, max, BAR_WIDTH), places_style(used, max)),
+                    None => "-".into(),
+                },
+                whole(line.sessions),
+                whole(line.places_max.map(u64::from)),
+                per_s(line.records_per_s, FLOW),
+                per_s(line.overloaded_per_s, ODD),
+            ]
+        })
+    }
+
+    fn fronts_of(&self) -> Vec<&Line> {
+        let nodes = self.picture.nodes.iter();
+        nodes.filter(|line| !line.is_logic()).collect()
+    }
+
+    fn logic_of(&self) -> Vec<&Line> {
+        let nodes = self.picture.nodes.iter();
+        nodes.filter(|line| line.is_logic()).collect()
+    }
+
+    /// Titles and at most `rows` below them; where that is too few for all, those that are not up come first.
+    fn table<const N: usize>(
+        &self,
+        nodes: &[&Line],
+        rows: usize,
+        width: usize,
+        columns: [Column; N],
+        cells: impl Fn(&Line) -> [Span<'static>; N],
+    ) -> Vec<Row<'static>> {
+        let mut shown = nodes.to_vec();
+        let left_out = match nodes.len() > rows {
+            true => nodes.len() - rows.saturating_sub(1),
+            false => 0,
+        };
+        if left_out > 0 {
+            shown.sort_by_key(|line| line.is_up());
+            shown.truncate(nodes.len() - left_out);
+        }
+        let cells: Vec<_> = shown.iter().map(|line| cells(line)).collect();
+        let mut lines = Table::new(columns, Some(width)).lines(&cells).into_iter();
+        let titles = lines.next().map(|titles| titles.style(QUIET));
+        let none = Trend::default();
+        let rows = lines.zip(&shown).map(|(row, line)| {
+            let trend = self.trends.nodes.get(&line.key());
+            trend.unwrap_or(&none).beside(row, width)
+        });
+        let mut table: Vec<_> = titles.into_iter().chain(rows).collect();
+        if left_out > 0 {
+            let down = nodes.iter().filter(|line| !line.is_up()).count();
+            let hidden = down.saturating_sub(shown.len());
+            let what = format!("… and {left_out} more, {hidden} of them not up");
+            table.push(Span::styled(what, QUIET).into());
+        }
+        table
+    }
+}
+
+impl frame::Picture for Shown {
+    fn title(&self) -> String {
+        format!("RCU top   {}", time::date(self.picture.at_ms))
+    }
+
+    fn lines(&self, width: usize, rows: Option<usize>) -> Vec<Row<'static>> {
+        let mut lines = self.cluster(width);
+        let (fronts, logic) = (self.fronts_of().len(), self.logic_of().len());
+        // Below a blank line and the titles of each of the two tables.
+        let left = rows.map_or(usize::MAX, |rows| rows.saturating_sub(lines.len() + 4));
+        let for_fronts = fronts.min((left / FRONT_SHARE).max(left.saturating_sub(logic)));
+        lines.push(Row::default());
+        lines.extend(self.fronts(for_fronts, width));
+        lines.push(Row::default());
+        lines.extend(self.logic_servers(left - for_fronts, width));
+        lines
     }
 
     /// One line, for a log or a pipe.
-    pub(super) fn line(&self) -> String {
+    fn line(&self) -> String {
+        let it = &self.picture;
         format!(
-            "sessions {} of {} | logins/s {:.1} | refusals/s {:.1} | records/s {:.1} | overloaded/s {:.1}\n",
-            self.sessions,
-            self.places_max,
-            self.logins_per_s,
-            self.refusals_per_s,
-            self.records_per_s,
-            self.overloaded_per_s
+            "{} sessions {} of {} | logins/s {:.1} | refusals/s {:.1} | records/s {:.1} | overloaded/s {:.1}",
+            time::date(it.at_ms),
+            it.sessions,
+            it.places_max,
+            it.logins_per_s,
+            it.refusals_per_s,
+            it.records_per_s,
+            it.overloaded_per_s
         )
     }
 }
 
+fn whole(value: Option<u64>) -> Span<'static> {
+    value.map_or("-".into(), |value| value.to_string().into())
+}
+
+fn per_s(value: Option<f64>, style: ratatui::style::Style) -> Span<'static> {
+    match value {
+        Some(value) if value > 0.0 => Span::styled(format!("{value:.1}"), style),
+        Some(value) => format!("{value:.1}").into(),
+        None => "-".into(),
+    }
+}
+
 impl Line {
+    fn key(&self) -> String {
+        format!(
+            "{} {} {}",
+            self.role,
+            self.name.as_deref().unwrap_or(""),
+            self.link
+        )
+    }
+
+    /// A node that was never linked has no name.
+    fn node(&self) -> Span<'static> {
+        self.name
+            .clone()
+            .unwrap_or_else(|| self.link.clone())
+            .into()
+    }
+
+    fn is_logic(&self) -> bool {
+        self.role == role_name(Role::Logic)
+    }
+
+    fn is_up(&self) -> bool {
+        self.state == state_name(NodeState::Up)
+    }
+
+    fn state(&self) -> Span<'static> {
+        let style = match self.state {
+            state if state == state_name(NodeState::Up) => GOOD,
+            state if state == state_name(NodeState::Down) => BAD,
+            _ => ODD,
+        };
+        Span::styled(self.state, style)
+    }
+
     fn new(before: Option<&NodeView>, now: &NodeView, over: Duration) -> Self {
         let figures = now.figures.as_ref();
         let count = |names: &[&str]| -> Option<u64> {
@@ -216,8 +405,10 @@ impl Line {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use common::link::message::{Figures, NodeState, Places};
+    use ratatui::style::Color;
 
     use super::*;
+    use crate::screen::frame::{LogLines, golden};
 
     fn node(role: Role, name: &str, values: &[(&str, u64)]) -> NodeView {
         NodeView {
@@ -307,8 +498,100 @@ mod tests {
         look(u64::try_from(at.as_millis()).unwrap(), nodes.to_vec())
     }
 
+    fn cluster() -> Shown {
+        let nodes = |stored| {
+            vec![
+                front(Role::Conn, "conn-1", 1_000 + stored / 10, 0),
+                logic("logic-1", stored, 0),
+                logic("logic-2", 2 * stored, stored / 100),
+                front(
+                    Role::Balancer,
+                    "balancer-1",
+                    1_000 + stored / 10,
+                    stored / 200,
+                ),
+            ]
+        };
+        let mut trends = Trends::default();
+        let mut before = look(0, nodes(0));
+        for at in 1..60 {
+            let now = look(
+                at * 1_000,
+                nodes(before_stored(&before) + 300 + at * 7 % 40),
+            );
+            let picture = Picture::new(&before, &now);
+            trends.apply(&picture);
+            before = now;
+        }
+        let mut now = nodes(before_stored(&before) + 320);
+        let mut down = logic("logic-3", 1, 0);
+        down.name = None;
+        down.figures = None;
+        down.places = None;
+        down.state = NodeState::Down;
+        now.push(down);
+        now[2].state = NodeState::Draining;
+        let picture = Picture::new(&before, &look(60_000, now));
+        trends.apply(&picture);
+        Shown { picture, trends }
+    }
+
+    fn before_stored(look: &Look) -> u64 {
+        let figures = look.nodes[1].figures.as_ref().unwrap();
+        figures.value("records_stored").unwrap()
+    }
+
     #[test]
-    fn a_picture_fits_a_terminal_and_one_line_of_json_tells_all_of_it() {
+    fn a_cluster_fits_every_terminal() {
+        golden::compare("top", &cluster(), &LogLines::default());
+    }
+
+    #[test]
+    fn states_have_colours() {
+        let screen = golden::screen(&cluster(), &LogLines::default(), (80, 24));
+        let rows = golden::rows(&screen);
+        for (state, colour) in [
+            ("down", Color::Red),
+            ("draining", Color::Yellow),
+            (" up ", Color::Green),
+        ] {
+            let y = rows.iter().position(|row| row.contains(state)).unwrap();
+            let at = rows[y].split(state).next().unwrap().chars().count();
+            assert_eq!(screen[(at as u16 + 1, y as u16)].fg, colour, "{state}");
+        }
+    }
+
+    #[test]
+    fn of_more_nodes_than_fit_those_that_are_not_up_are_shown() {
+        let mut nodes: Vec<_> = (1..=40)
+            .map(|n| logic(&format!("logic-{n}"), 1, 0))
+            .collect();
+        nodes[37].state = NodeState::Down;
+        nodes.insert(0, front(Role::Conn, "conn-1", 1, 0));
+        let picture = Picture::new(&look(0, nodes.clone()), &look(1_000, nodes));
+        let shown = Shown::of(picture);
+        let screen = golden::screen(&shown, &LogLines::default(), (80, 24));
+        let rows = golden::rows(&screen);
+        let place = |text: &str| rows.iter().position(|row| row.contains(text));
+        assert!(
+            place("logic-38").unwrap() < place("logic-1 ").unwrap(),
+            "{rows:?}"
+        );
+        assert!(
+            rows[23].contains("… and 29 more, 0 of them not up"),
+            "{rows:?}"
+        );
+        assert!(place("conn-1").is_some(), "{rows:?}");
+        let text = frame::text(&shown, 80);
+        assert!(text.contains("logic-40"), "all of them: {text}");
+        assert!(
+            !text.contains("Ctrl-C"),
+            "there is nothing to be ended: {text}"
+        );
+    }
+
+    #[test]
+    fn one_line_of_json_tells_all_of_a_picture() {
         let nodes = vec![front(Role::Conn, "conn-1", 1, 0), logic("logic-1", 1, 0)];
         let mut down = logic("logic-2", 1, 0);
         down.name = None;
@@ -316,10 +599,6 @@ mod tests {
         down.state = NodeState::Down;
         let now = look(2_000, [nodes.clone(), vec![down]].concat());
         let picture = Picture::new(&look(1_000, nodes), &now);
-        let table = picture.table();
-        assert!(table.lines().all(|line| line.len() <= 120), "{table}");
-        assert_eq!(table.lines().count(), 6);
-        assert_eq!(picture.line().lines().count(), 1);
         let json = serde_json::to_value(&picture).unwrap();
         for (pointer, expected) in [
             ("/at_ms", serde_json::json!(2_000)),
