@@ -26,6 +26,8 @@ use crate::data::{self, DataDir};
 use crate::database::{self, UrlArgument};
 use crate::import::Import;
 use crate::operator::json_line;
+use crate::screen;
+use crate::table::{Column, Table, Wide};
 use crate::time;
 
 /// Names of a fleet are numbered with six digits.
@@ -82,7 +84,7 @@ enum Action {
     Add(Add),
     Import(Import),
     /// Shows all accounts, in order of their names.
-    List,
+    List(Wide),
     /// Shows one account: its last login, and whether it is online.
     Show {
         account: AccountName,
@@ -223,7 +225,7 @@ impl Action {
         match self {
             Self::Add(add) => add.run(accounts, now_ms, json).await?,
             Self::Import(import) => return import.run(accounts, now_ms, json).await,
-            Self::List => list(accounts, json).await?,
+            Self::List(wide) => list(accounts, wide, json).await?,
             Self::Show { account } => {
                 let (described, online) = accounts.show(&account).await?;
                 match json {
@@ -470,38 +472,42 @@ fn print_key(account: &AccountName, key: &DeviceKey, json: bool) -> Result<(), O
     }
 }
 
-async fn list(accounts: &Accounts, json: bool) -> Result<(), Failure> {
+const COLUMNS: [Column; 5] = [
+    Column::left("account").shortens(),
+    Column::left("enabled"),
+    Column::left("last login"),
+    Column::left("logic server").leaves(1).shortens(),
+    Column::left("firmware").leaves(2),
+];
+
+async fn list(accounts: &Accounts, wide: Wide, json: bool) -> Result<(), Failure> {
     let mut out = output::List::begin();
-    if !json {
-        out.line(format_args!(
-            "{:<32}  {:<8}  {:<20}  {:<16}  firmware",
-            "account", "enabled", "last login", "logic server"
-        ))?;
-    }
+    let mut table = Table::new(COLUMNS, wide.width(screen::width()));
     let mut after = String::new();
     loop {
         let page = accounts.list(&after, PAGE_ROWS).await?;
+        if json {
+            for account in &page {
+                out.line(serde_json::to_string(&Line::from(account))?)?;
+            }
+        } else {
+            let rows: Vec<_> = page.iter().map(row).collect();
+            out.text(&table.page(&rows))?;
+        }
         let Some(last) = page.last() else { break };
         after.clone_from(&last.name);
-        for account in &page {
-            match json {
-                true => out.line(serde_json::to_string(&Line::from(account))?)?,
-                false => out.line(row(account))?,
-            }
-        }
     }
     Ok(out.end()?)
 }
 
-fn row(account: &Described) -> String {
-    format!(
-        "{:<32}  {:<8}  {:<20}  {:<16}  {}",
-        account.name,
-        yes_or_no(account.enabled),
+fn row(account: &Described) -> [String; 5] {
+    [
+        account.name.clone(),
+        yes_or_no(account.enabled).into(),
         account.last_login_at_ms.map_or("never".into(), date),
-        account.last_node.as_deref().unwrap_or("-"),
-        account.firmware.as_deref().unwrap_or("-"),
-    )
+        account.last_node.clone().unwrap_or("-".into()),
+        account.firmware.clone().unwrap_or("-".into()),
+    ]
 }
 
 fn page(account: &Described, online: Option<&Online>) -> String {

@@ -14,6 +14,9 @@ use common::logging::line::{Format, Heading};
 use common::process::output;
 use serde::Serialize;
 
+use crate::screen;
+use crate::table::{Column, Table, Wide};
+
 /// A longer line is none of ours; what is beyond is passed over.
 const LINE_BYTES_MAX: u64 = 64 * 1_024;
 
@@ -50,6 +53,8 @@ struct Stats {
     /// As JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    wide: Wide,
 }
 
 impl Logs {
@@ -69,7 +74,7 @@ impl Logs {
         }
         let text = match stats.json {
             true => serde_json::to_string_pretty(&counted.report())? + "\n",
-            false => counted.report().table(),
+            false => counted.report().table(stats.wide.width(screen::width())),
         };
         output::print(&text)?;
         Ok(ExitCode::SUCCESS)
@@ -196,33 +201,31 @@ struct Count {
 }
 
 impl Report {
-    fn table(&self) -> String {
-        let mut text = String::new();
-        let width = self
-            .counts
-            .iter()
-            .map(|it| it.node.len())
-            .max()
-            .unwrap_or(4)
-            .max(4);
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "{:<10}  {:<width$}  {:>4}  {:<5}  {:>8}  event",
-            "day", "node", "code", "level", "lines"
-        );
-        for it in &self.counts {
-            let code = it.code.map_or("-".into(), |code| code.to_string());
+    fn table(&self, width: Option<usize>) -> String {
+        let columns = [
+            Column::left("day"),
+            Column::left("node").shortens(),
+            Column::right("code"),
+            Column::left("level").leaves(1),
+            Column::right("lines"),
+            Column::left("event").shortens(),
+        ];
+        let rows = self.counts.iter().map(|it| {
             let event = it.event.unwrap_or(match it.code {
                 Some(_) => "of another version",
                 None => "",
             });
-            let line = format!(
-                "{:<10}  {:<width$}  {code:>4}  {:<5}  {:>8}  {event}",
-                it.day, it.node, it.level, it.count
-            );
-            let _ = writeln!(text, "{}", line.trim_end());
-        }
+            [
+                it.day.clone(),
+                it.node.clone(),
+                it.code.map_or("-".into(), |code| code.to_string()),
+                it.level.clone(),
+                it.count.to_string(),
+                event.into(),
+            ]
+        });
+        let mut text = Table::new(columns, width).page(&rows.collect::<Vec<_>>());
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "\n{} lines of {} files", self.lines, self.files);
         if self.not_understood > 0 {
             let _ = writeln!(
@@ -277,8 +280,8 @@ thread 'shard-0' panicked at somewhere
         ];
         assert_eq!(counts, expected);
         assert_eq!((report.lines, report.not_understood), (6, 2));
-        let table = report.table();
-        let line = "2026-11-22  logic-1  4007  WARN          2  BatchesNotTaken\n";
+        let table = report.table(None);
+        let line = "2026-11-22  logic-1   4007  WARN       2  BatchesNotTaken\n";
         assert!(table.contains(line), "{table}");
     }
 

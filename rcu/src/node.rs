@@ -12,6 +12,8 @@ use common::process::output;
 use serde::Serialize;
 
 use crate::operator::{Failure, Target, json_line};
+use crate::screen;
+use crate::table::{Column, Table, Wide};
 
 /// Shows the processes of a running cluster.
 ///
@@ -35,7 +37,7 @@ pub(crate) struct Node {
 #[derive(Subcommand)]
 enum Action {
     /// Lists them: the conn server, its logic servers in the order of its configuration, balancers.
-    List,
+    List(Wide),
 }
 
 /// A line of `rcu node list --json`.
@@ -62,7 +64,7 @@ struct Line {
 
 impl Node {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let Action::List = self.action;
+        let Action::List(wide) = self.action;
         let nodes = self.target.run(async |operator| operator.nodes().await)?;
         let lines = nodes.into_iter().map(Line::from);
         if self.target.json {
@@ -71,7 +73,8 @@ impl Node {
             }
         } else {
             let lines: Vec<_> = lines.collect();
-            output::print(&table(&lines))?;
+            let width = wide.width(screen::width());
+            output::print(&table(&lines, width))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -117,18 +120,21 @@ impl From<NodeView> for Line {
     }
 }
 
-fn table(lines: &[Line]) -> String {
-    let mut text = format!(
-        "{:<16} {:<12} {:<9} {:<22} {:<22} {:>9} {:>15} {:>8} {:>9}\n",
-        "node", "role", "state", "devices at", "link", "sessions", "places", "version", "up"
-    );
+fn table(lines: &[Line], width: Option<usize>) -> String {
+    let columns = [
+        Column::left("node").shortens(),
+        Column::left("role").leaves(1),
+        Column::left("state"),
+        Column::left("devices at").leaves(2),
+        Column::left("link").leaves(4),
+        Column::right("sessions"),
+        Column::right("places"),
+        Column::right("version").leaves(3),
+        Column::right("up"),
+    ];
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());
-    for line in lines {
+    let rows = lines.iter().map(|line| {
         let addresses: Vec<_> = line.addresses.iter().map(ToString::to_string).collect();
-        let devices_at = match addresses.is_empty() {
-            true => "-".to_owned(),
-            false => addresses.join(","),
-        };
         let places = line.places_used.zip(line.places_max);
         let uptime = line.uptime_ms.map(|ms| {
             humantime::format_duration(Duration::from_secs(ms / 1_000))
@@ -137,20 +143,20 @@ fn table(lines: &[Line]) -> String {
                 .take(2)
                 .collect()
         });
-        text.push_str(&format!(
-            "{:<16} {:<12} {:<9} {:<22} {:<22} {:>9} {:>15} {:>8} {:>9}\n",
-            line.name.as_deref().unwrap_or("-"),
-            line.role,
-            line.state,
-            devices_at,
-            line.link,
+        [
+            // One that was never linked has no name.
+            line.name.clone().unwrap_or_else(|| line.link.clone()),
+            line.role.into(),
+            line.state.into(),
+            or_dash((!addresses.is_empty()).then(|| addresses.join(","))),
+            line.link.clone(),
             or_dash(line.sessions.map(|it| it.to_string())),
             or_dash(places.map(|(used, max)| format!("{used}/{max}"))),
             or_dash(line.version.clone()),
             or_dash(uptime),
-        ));
-    }
-    text
+        ]
+    });
+    Table::new(columns, width).page(&rows.collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -212,7 +218,7 @@ mod tests {
             figures: None,
             ..logic()
         };
-        let text = table(&[Line::from(logic()), Line::from(down)]);
+        let text = table(&[Line::from(logic()), Line::from(down)], None);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 3);
         let words: Vec<_> = lines[1].split_whitespace().collect();
@@ -230,7 +236,23 @@ mod tests {
         assert_eq!(words, expected);
         assert_eq!(
             lines[2].split_whitespace().filter(|it| *it == "-").count(),
-            6
+            5
         );
+    }
+
+    #[test]
+    fn the_table_fits_80_columns_and_60() {
+        let lines = [Line::from(logic())];
+        let at_80 = table(&lines, Some(80));
+        let expected = "\
+node     role          state     devices at       sessions  places      up
+logic-1  logic-server  draining  127.0.0.1:20000         2    3/10  1day2h
+";
+        assert_eq!(at_80, expected);
+        let expected = "\
+node     role          state     sessions  places      up
+logic-1  logic-server  draining         2    3/10  1day2h
+";
+        assert_eq!(table(&lines, Some(60)), expected);
     }
 }

@@ -12,6 +12,8 @@ use common::link::message::{
 use serde::Serialize;
 
 use crate::operator::{EXIT_NOT_ATTACHED, Failure, Operator, Target, busy, json_line, no_session};
+use crate::screen;
+use crate::table::{Column, Table, Wide};
 use crate::time;
 use common::process::{EXIT_FAILED, output};
 
@@ -54,7 +56,17 @@ struct List {
     /// No more than so many.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
+    #[command(flatten)]
+    wide: Wide,
 }
+
+const COLUMNS: [Column; 5] = [
+    Column::left("account").shortens(),
+    Column::right("id").leaves(1),
+    Column::left("node").shortens(),
+    Column::left("granted"),
+    Column::left("epoch").leaves(2),
+];
 
 /// A line of `rcu session list --json`.
 #[derive(Debug, Serialize)]
@@ -115,9 +127,7 @@ impl Session {
 impl List {
     async fn run(self, operator: &mut Operator, json: bool) -> Result<(), Failure> {
         let mut out = output::List::begin();
-        if !json {
-            out.line(row("account", "id", "node", "granted", "epoch"))?;
-        }
+        let mut table = Table::new(COLUMNS, self.wide.width(screen::width()));
         let mut left = self.limit.unwrap_or(u64::MAX);
         let mut from = None;
         loop {
@@ -129,12 +139,15 @@ impl List {
             };
             let (node, sessions, next) = page(operator.sessions(ask).await?)?;
             left -= (sessions.len() as u64).min(left);
-            for session in sessions {
-                let line = Line::new(session, node.as_ref());
-                match json {
-                    true => out.line(serde_json::to_string(&line)?)?,
-                    false => out.line(line.row())?,
+            let lines = sessions.into_iter();
+            let lines = lines.map(|session| Line::new(session, node.as_ref()));
+            if json {
+                for line in lines {
+                    out.line(serde_json::to_string(&line)?)?;
                 }
+            } else {
+                let rows: Vec<_> = lines.map(|line| line.row()).collect();
+                out.text(&table.page(&rows))?;
             }
             // A page may be empty, and the list go on with the next node.
             from = next;
@@ -183,19 +196,15 @@ impl Line {
         }
     }
 
-    fn row(&self) -> String {
-        row(
-            self.account.as_deref().unwrap_or("?"),
-            &self.account_id.to_string(),
-            &self.node,
-            &time::date(self.granted_at_ms),
-            &self.epoch.to_string(),
-        )
+    fn row(&self) -> [String; 5] {
+        [
+            self.account.clone().unwrap_or_else(|| "?".into()),
+            self.account_id.to_string(),
+            self.node.clone(),
+            time::date(self.granted_at_ms),
+            self.epoch.to_string(),
+        ]
     }
-}
-
-fn row(account: &str, id: &str, node: &str, granted: &str, epoch: &str) -> String {
-    format!("{account:<32}  {id:>9}  {node:<16}  {granted:<20}  {epoch}")
 }
 
 fn show(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {

@@ -1,5 +1,6 @@
 //! Pure. Tables that fit: where there is no room, columns are left out that matter less, then texts are shortened.
 
+use clap::Args;
 use ratatui::text::{Line, Span};
 
 /// Between two columns.
@@ -10,6 +11,22 @@ const SHORT: usize = 8;
 
 /// Whoever has a narrower terminal reads lines that wrap.
 pub(crate) const WIDTH_MIN: usize = 60;
+
+/// How wide lists may be.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Wide {
+    /// All columns and whole texts, also where the terminal is narrower; what is no terminal gets them anyway.
+    #[arg(long)]
+    wide: bool,
+}
+
+impl Wide {
+    /// What a table has to fit, where `terminal` has so many columns; `None`: it is none.
+    pub(crate) fn width(self, terminal: Option<usize>) -> Option<usize> {
+        let fits = |columns: usize| columns.max(WIDTH_MIN);
+        terminal.filter(|_| !self.wide).map(fits)
+    }
+}
 
 /// What is said of a column once.
 #[derive(Clone, Copy, Debug)]

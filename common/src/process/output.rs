@@ -83,6 +83,14 @@ impl List {
         Ok(writeln!(self.0, "{line}")?)
     }
 
+    /// Lines that end already.
+    ///
+    /// # Errors
+    /// Standard output does not take it.
+    pub fn text(&mut self, text: &str) -> Result<(), OutputError> {
+        Ok(self.0.write_all(text.as_bytes())?)
+    }
+
     /// # Errors
     /// Standard output does not take the rest.
     pub fn end(mut self) -> Result<(), OutputError> {
