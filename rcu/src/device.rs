@@ -20,13 +20,13 @@ use conn_server::accounts::seal::MasterKey;
 use conn_server::accounts::store::{Accounts, AccountsError, Described, Online};
 use rand::TryRng;
 use rand::rngs::SysRng;
+use rcu::columns;
 use serde::Serialize;
 
 use crate::data::{self, DataDir};
 use crate::database::{self, UrlArgument};
 use crate::import::Import;
 use crate::operator::json_line;
-use crate::screen;
 use crate::table::{Column, Table, Wide};
 use crate::time;
 
@@ -482,7 +482,7 @@ const COLUMNS: [Column; 5] = [
 
 async fn list(accounts: &Accounts, wide: Wide, json: bool) -> Result<(), Failure> {
     let mut out = output::List::begin();
-    let mut table = Table::new(COLUMNS, wide.width(screen::width()));
+    let mut table = Table::new(COLUMNS, wide.width(columns::of_stdout()));
     let mut after = String::new();
     loop {
         let page = accounts.list(&after, PAGE_ROWS).await?;

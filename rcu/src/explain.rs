@@ -14,6 +14,7 @@ mod proofs;
 mod record;
 #[cfg(test)]
 mod tests;
+mod wrap;
 
 use std::error::Error;
 use std::fmt;
@@ -27,6 +28,7 @@ use simulator::keys::key_from_hex;
 pub use self::hex::HexError;
 use self::part::Part;
 use self::proofs::Proofs;
+use crate::columns;
 
 /// Standard input is read up to here: far more than anybody reads.
 const STDIN_BYTES_MAX: u64 = 16 << 20;
@@ -72,7 +74,8 @@ impl Explain {
         {
             let told = match self.json {
                 true => code::json(numbers)?,
-                false => code::explain(numbers, self.markdown)?,
+                false if self.markdown => code::explain(numbers, true)?,
+                false => for_people(code::explain(numbers, false)?),
             };
             output::print(&told)?;
             return Ok(ExitCode::SUCCESS);
@@ -90,7 +93,7 @@ impl Explain {
         let explanation = explain(&hex, key)?;
         let told = match self.json {
             true => explanation.json()?,
-            false => explanation.to_string(),
+            false => for_people(explanation.to_string()),
         };
         output::print(&told)?;
         Ok(if explanation.is_right() {
@@ -98,6 +101,14 @@ impl Explain {
         } else {
             ExitCode::from(common::process::EXIT_FAILED)
         })
+    }
+}
+
+/// As wide as the terminal that they read on.
+fn for_people(text: String) -> String {
+    match columns::of_stdout() {
+        Some(columns) => wrap::wrapped(&text, columns),
+        None => text,
     }
 }
 

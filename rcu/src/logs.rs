@@ -12,9 +12,9 @@ use clap::{Args, Subcommand};
 use common::codes::Code;
 use common::logging::line::{Format, Heading};
 use common::process::output;
+use rcu::columns;
 use serde::Serialize;
 
-use crate::screen;
 use crate::table::{Column, Table, Wide};
 
 /// A longer line is none of ours; what is beyond is passed over.
@@ -74,7 +74,9 @@ impl Logs {
         }
         let text = match stats.json {
             true => serde_json::to_string_pretty(&counted.report())? + "\n",
-            false => counted.report().table(stats.wide.width(screen::width())),
+            false => counted
+                .report()
+                .table(stats.wide.width(columns::of_stdout())),
         };
         output::print(&text)?;
         Ok(ExitCode::SUCCESS)

@@ -9,10 +9,10 @@ use clap::{Args, Subcommand};
 use common::link::Role;
 use common::link::message::{NodeState, NodeView};
 use common::process::output;
+use rcu::columns;
 use serde::Serialize;
 
 use crate::operator::{Failure, Target, json_line};
-use crate::screen;
 use crate::table::{Column, Table, Wide};
 
 /// Shows the processes of a running cluster.
@@ -73,7 +73,7 @@ impl Node {
             }
         } else {
             let lines: Vec<_> = lines.collect();
-            let width = wide.width(screen::width());
+            let width = wide.width(columns::of_stdout());
             output::print(&table(&lines, width))?;
         }
         Ok(ExitCode::SUCCESS)

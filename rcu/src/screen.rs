@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use common::logging;
 use common::process::output::{self, OutputError};
 use common::process::signals::Stop;
+use rcu::columns;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::frame::Picture;
@@ -50,13 +51,6 @@ impl Look {
             Colour::Never => false,
         }
     }
-}
-
-/// Columns of the terminal that standard output is; `None`: it is none.
-pub(crate) fn width() -> Option<usize> {
-    let stdout = console::Term::stdout();
-    let size = stdout.is_term().then(|| stdout.size_checked()).flatten();
-    size.map(|(_, columns)| usize::from(columns))
 }
 
 /// Whether a picture can be in one place: not where standard output goes to a file, nor where the terminal
@@ -157,7 +151,7 @@ impl<P: Picture> Screen<P> {
 
 /// Prints a picture once, as text.
 pub(crate) fn print(picture: &impl Picture) -> Result<(), OutputError> {
-    let width = width().unwrap_or(TEXT_WIDTH).max(crate::table::WIDTH_MIN);
+    let width = columns::of_stdout().unwrap_or(TEXT_WIDTH);
     output::print(&frame::text(picture, width))
 }
 

@@ -9,10 +9,10 @@ use common::link::message::{
     KickAnswer, KickAsk, NoSession, SESSIONS_PAGE_MAX, SessionAnswer, SessionAsk, SessionView,
     SessionsAnswer, SessionsAsk,
 };
+use rcu::columns;
 use serde::Serialize;
 
 use crate::operator::{EXIT_NOT_ATTACHED, Failure, Operator, Target, busy, json_line, no_session};
-use crate::screen;
 use crate::table::{Column, Table, Wide};
 use crate::time;
 use common::process::{EXIT_FAILED, output};
@@ -127,7 +127,7 @@ impl Session {
 impl List {
     async fn run(self, operator: &mut Operator, json: bool) -> Result<(), Failure> {
         let mut out = output::List::begin();
-        let mut table = Table::new(COLUMNS, self.wide.width(screen::width()));
+        let mut table = Table::new(COLUMNS, self.wide.width(columns::of_stdout()));
         let mut left = self.limit.unwrap_or(u64::MAX);
         let mut from = None;
         loop {

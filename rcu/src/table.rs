@@ -9,9 +9,6 @@ const GAP: usize = 2;
 /// A text is shortened to no less.
 const SHORT: usize = 8;
 
-/// Whoever has a narrower terminal reads lines that wrap.
-pub(crate) const WIDTH_MIN: usize = 60;
-
 /// How wide lists may be.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Wide {
@@ -23,8 +20,7 @@ pub(crate) struct Wide {
 impl Wide {
     /// What a table has to fit, where `terminal` has so many columns; `None`: it is none.
     pub(crate) fn width(self, terminal: Option<usize>) -> Option<usize> {
-        let fits = |columns: usize| columns.max(WIDTH_MIN);
-        terminal.filter(|_| !self.wide).map(fits)
+        terminal.filter(|_| !self.wide)
     }
 }
 
@@ -247,7 +243,7 @@ truck-000002                                         logic-2
 
     #[test]
     fn no_line_is_wider_than_the_terminal() {
-        for width in [WIDTH_MIN, 61, 79, 80, 200] {
+        for width in [60, 61, 79, 80, 200] {
             for length in 1..=200 {
                 let text = text(Some(width), &"x".repeat(length));
                 assert!(text.lines().all(|line| chars(line) <= width), "{text}");

@@ -154,9 +154,9 @@ pub(super) struct Shown {
 }
 
 impl Shown {
+    /// One look has no trend.
     pub(super) fn of(picture: Picture) -> Self {
-        let mut trends = Trends::default();
-        trends.apply(&picture);
+        let trends = Trends::default();
         Self { picture, trends }
     }
 
