@@ -82,6 +82,11 @@ impl<P: Picture> Screen<P> {
         }
     }
 
+    /// Whether it is a picture, and not lines.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
     /// Shows what `draw` makes, again and again, until someone ends it or `run_for` has passed.
     pub(crate) async fn run(
         &mut self,
@@ -89,7 +94,7 @@ impl<P: Picture> Screen<P> {
         run_for: Option<Duration>,
         mut draw: impl FnMut() -> P,
     ) -> Result<(), OutputError> {
-        let mut tick = interval(if self.live.is_some() { REDRAW } else { LINE });
+        let mut tick = interval(if self.is_live() { REDRAW } else { LINE });
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = run_for.map(|run_for| Instant::now() + run_for);
         loop {
@@ -103,7 +108,7 @@ impl<P: Picture> Screen<P> {
 
     /// Shows a picture in the place of the one before, or its line below the line of that.
     pub(crate) fn show(&mut self, picture: P) -> Result<(), OutputError> {
-        if self.live.is_none() {
+        if !self.is_live() {
             return output::print(&(picture.line() + "\n"));
         }
         self.last = Some(picture);

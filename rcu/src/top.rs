@@ -105,6 +105,14 @@ impl Top {
     ) -> Result<(), Failure> {
         let mut trends = Trends::default();
         let mut before = look(operator, begun).await?;
+        if screen.is_live() {
+            // At once: what there is, without rates.
+            let nothing = Look {
+                nodes: vec![],
+                ..before.clone()
+            };
+            screen.show(Shown::of(Picture::new(&nothing, &before)))?;
+        }
         loop {
             let next = async {
                 tokio::time::sleep(self.every).await;

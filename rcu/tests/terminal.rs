@@ -28,7 +28,8 @@ impl Terminal {
     fn start(term: &str, rcu: &str) -> Self {
         let program = env!("CARGO_BIN_EXE_rcu");
         let shell = format!(
-            "stty rows 24 cols 80; sh -c 'echo pid=$$; exec \"{program}\" {rcu}'; echo code=$?; stty -a"
+            "stty rows 24 cols 80; echo tty=$(tty); sh -c 'echo pid=$$; exec \"{program}\" {rcu}'; \
+             echo code=$?; stty -a"
         );
         let mut process = Command::new("script")
             .args(["--quiet", "--flush", "--command", &shell, "/dev/null"])
@@ -56,6 +57,13 @@ impl Terminal {
 
     fn wait_for(&self, text: &str) {
         wait_for(text, || self.shown().contains(text));
+    }
+
+    /// What it said of itself before the picture came.
+    fn said(&self, name: &str) -> String {
+        let shown = self.shown();
+        let said = shown.lines().find_map(|line| line.strip_prefix(name));
+        said.expect(&shown).trim().to_owned()
     }
 
     fn press(&mut self, keys: &[u8]) {
@@ -129,15 +137,32 @@ fn top_gives_the_terminal_back_by_ctrl_c_and_by_sigterm() {
     );
     assert_is_restored(&after);
 
-    let terminal = Terminal::start(XTERM, &top);
+    let terminal = Terminal::start(XTERM, &format!("{top} --color never"));
     terminal.wait_for("balancer-1");
-    let shown = terminal.shown();
-    let pid = shown.split("pid=").nth(1).unwrap().lines().next().unwrap();
-    let killed = Command::new("kill").args(["-TERM", pid.trim()]).status();
+    let pid = terminal.said("pid=");
+    let killed = Command::new("kill").args(["-TERM", &pid]).status();
     assert!(killed.unwrap().success());
-    let [_, _, after] = terminal.parts();
+    let [_, picture, after] = terminal.parts();
+    assert!(!picture.contains("\x1b[38"), "a colour: {picture:?}");
     assert!(after.contains("code=0"), "{after}");
     assert_is_restored(&after);
+}
+
+#[test]
+fn a_picture_follows_the_size_of_the_terminal_at_once() {
+    let up = Up::start();
+    // No second look comes to its help.
+    let top = format!("top --every 1m --data {}", up.data.path().display());
+    let mut terminal = Terminal::start(XTERM, &top);
+    terminal.wait_for("balancer-1");
+    let tty = terminal.said("tty=");
+    let resized = Command::new("stty")
+        .args(["-F", &tty, "rows", "12", "cols", "40"])
+        .status();
+    assert!(resized.unwrap().success());
+    terminal.wait_for("40x12");
+    terminal.press(b"q");
+    terminal.parts();
 }
 
 #[test]

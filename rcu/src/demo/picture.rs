@@ -155,7 +155,7 @@ impl Picture {
             ),
             trend_row(
                 "rows/s",
-                self.stored_per_s(),
+                Some(self.stored_per_s()),
                 FLOW,
                 &self.stored_trend,
                 width,

@@ -96,16 +96,17 @@ pub(crate) fn row(name: &'static str, value: Vec<Span<'static>>) -> Line<'static
     spans.into()
 }
 
-/// A figure, and the trend of it in what is left of the line.
+/// A figure, where it is known, and the trend of it in what is left of the line.
 pub(crate) fn trend_row(
     name: &'static str,
-    now: f64,
+    now: Option<f64>,
     style: Style,
     trend: &Trend,
     width: usize,
 ) -> Line<'static> {
+    let now = now.map_or("-".into(), |now| format!("{now:.1}"));
     trend.beside(
-        row(name, vec![Span::styled(format!("{now:>9.1}"), style)]),
+        row(name, vec![Span::styled(format!("{now:>9}"), style)]),
         width,
     )
 }
@@ -188,7 +189,7 @@ mod tests {
     #[test]
     fn a_row_is_as_wide_as_there_is_room() {
         assert_eq!(bar_row("devices", (1, 2), GOOD, "attached", 60).width(), 60);
-        let row = trend_row("rows/s", 1.0, FLOW, &Trend::default(), 60);
+        let row = trend_row("rows/s", Some(1.0), FLOW, &Trend::default(), 60);
         assert_eq!(row.width(), 60);
     }
 }

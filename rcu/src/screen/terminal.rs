@@ -45,8 +45,9 @@ impl Live {
         taken.give_back_on_panic();
         // What is drawn has judged of colours already, NO_COLOR among the reasons.
         crossterm::style::force_color_output(true);
+        let terminal = Terminal::new(CrosstermBackend::new(io::stdout()));
         Ok(Self {
-            terminal: Terminal::new(CrosstermBackend::new(io::stdout()))?,
+            terminal: terminal.inspect_err(|_| taken.give_back())?,
             keys: Some(EventStream::new()),
             taken,
         })

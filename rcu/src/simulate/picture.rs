@@ -56,7 +56,7 @@ impl frame::Picture for Picture {
             ),
             trend_row(
                 "records/s",
-                self.acknowledged_per_s,
+                Some(self.acknowledged_per_s),
                 FLOW,
                 &self.trend,
                 width,

@@ -164,25 +164,18 @@ impl Shown {
         let it = &self.picture;
         let places = (it.sessions, it.places_max);
         let style = places_style(it.sessions, it.places_max);
-        let fault = |name, per_s: f64| {
-            trend_row(name, per_s, fault_style(per_s == 0.0), &Trend::default(), 0)
+        // Of the first look there are no rates yet.
+        let known = |per_s: f64| (it.over_ms > 0).then_some(per_s);
+        let none = Trend::default();
+        let flow = |name, per_s, trend| trend_row(name, known(per_s), FLOW, trend, width);
+        let fault = |name, per_s| {
+            let style = fault_style(per_s == 0.0);
+            trend_row(name, known(per_s), style, &none, width)
         };
         vec![
             bar_row("sessions", places, style, "places", width),
-            trend_row(
-                "logins/s",
-                it.logins_per_s,
-                FLOW,
-                &self.trends.logins,
-                width,
-            ),
-            trend_row(
-                "records/s",
-                it.records_per_s,
-                FLOW,
-                &self.trends.records,
-                width,
-            ),
+            flow("logins/s", it.logins_per_s, &self.trends.logins),
+            flow("records/s", it.records_per_s, &self.trends.records),
             fault("refusals/s", it.refusals_per_s),
             fault("overloaded/s", it.overloaded_per_s),
         ]
