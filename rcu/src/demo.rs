@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::data::DataDir;
 use crate::fleet;
 use crate::screen::parts::rate;
-use crate::screen::{Look, Screen, Stderr};
+use crate::screen::{Colours, Screen, Stderr};
 
 use self::picture::{Devices, Front, Node, Picture};
 
@@ -68,7 +68,7 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
-    look: Look,
+    colours: Colours,
 }
 
 impl Demo {
@@ -122,7 +122,7 @@ impl Demo {
         })?;
 
         let mut watch = Watch::new(&cluster, self.run_for);
-        let mut screen = Screen::open(self.look, stderr);
+        let mut screen = Screen::open(self.colours, stderr);
         let draw = || watch.picture(&cluster, &simulator);
         let shown = screen.run(&mut stop, self.run_for, draw).await;
         let shown = shown.and_then(|()| screen.close());

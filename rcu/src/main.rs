@@ -38,7 +38,7 @@ use rcu::explain;
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  rcu demo                          a whole cluster and 200 simulated devices, until Ctrl-C
+  rcu demo                          a whole cluster and 200 simulated devices, until q
   rcu up                            a cluster of your own, in ./rcu-data
   rcu device add my-device          make an account; prints its key once
   rcu top                           the running cluster, live

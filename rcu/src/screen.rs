@@ -28,27 +28,27 @@ const LINE: Duration = Duration::from_secs(1);
 /// Of text that is not shown on a terminal.
 const TEXT_WIDTH: usize = 80;
 
-/// How pictures look.
+/// Whether pictures have colours.
 #[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct Look {
+pub(crate) struct Colours {
     /// Whether the picture has colours; auto: unless NO_COLOR is set.
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Colour::Auto)]
-    color: Colour,
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
+    color: When,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Colour {
+enum When {
     Auto,
     Always,
     Never,
 }
 
-impl Look {
-    fn is_coloured(self) -> bool {
+impl Colours {
+    fn are_welcome(self) -> bool {
         match self.color {
-            Colour::Auto => logging::may_colour(),
-            Colour::Always => true,
-            Colour::Never => false,
+            When::Auto => logging::may_colour(),
+            When::Always => true,
+            When::Never => false,
         }
     }
 }
@@ -64,19 +64,19 @@ fn can_draw() -> bool {
 pub(crate) struct Screen<P> {
     /// `None`: lines are printed.
     live: Option<Live>,
-    look: Look,
+    colours: Colours,
     stderr: Stderr,
     last: Option<P>,
 }
 
 impl<P: Picture> Screen<P> {
     /// `stderr`: what takes the lines of the log.
-    pub(crate) fn open(look: Look, stderr: &Stderr) -> Self {
+    pub(crate) fn open(colours: Colours, stderr: &Stderr) -> Self {
         let live = can_draw().then(|| Live::open(stderr.clone()));
         Self {
             // Where a terminal refuses, lines do.
             live: live.and_then(Result::ok),
-            look,
+            colours,
             stderr: stderr.clone(),
             last: None,
         }
@@ -139,7 +139,7 @@ impl<P: Picture> Screen<P> {
             return Ok(());
         };
         let log = self.stderr.lines(frame::LOG_LINES);
-        let coloured = self.look.is_coloured();
+        let coloured = self.colours.are_welcome();
         Ok(live.draw(|buffer| frame::draw(buffer, picture, &log, coloured))?)
     }
 

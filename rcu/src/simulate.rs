@@ -26,7 +26,7 @@ use crate::database::{self, UrlArgument};
 use crate::fleet;
 use crate::operator::json_line;
 use crate::screen::parts::{Trend, rate};
-use crate::screen::{self, Look, Screen, Stderr};
+use crate::screen::{self, Colours, Screen, Stderr};
 
 use self::picture::Picture;
 
@@ -81,7 +81,7 @@ pub(crate) struct Simulate {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    look: Look,
+    colours: Colours,
 }
 
 /// What `rcu simulate --json` prints.
@@ -160,7 +160,7 @@ impl Simulate {
         if self.json {
             screen::wait(&mut stop, self.run_for).await;
         } else {
-            let mut screen = Screen::open(self.look, stderr);
+            let mut screen = Screen::open(self.colours, stderr);
             let mut watch = Watch::new(self.run_for);
             let draw = || watch.picture(simulator.stats());
             screen.run(&mut stop, self.run_for, draw).await?;

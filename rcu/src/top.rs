@@ -12,7 +12,7 @@ use common::process::signals::Stop;
 
 use self::picture::{Look, Picture, Shown, Trends};
 use crate::operator::{Failure, Operator, Target, json_line};
-use crate::screen::{self, Screen, Stderr};
+use crate::screen::{self, Colours, Screen, Stderr};
 use crate::time;
 
 /// Figures of half a second ago are told as those of now.
@@ -42,7 +42,7 @@ pub(crate) struct Top {
     #[arg(long)]
     once: bool,
     #[command(flatten)]
-    look: screen::Look,
+    colours: Colours,
 }
 
 fn every(text: &str) -> Result<Duration, String> {
@@ -78,8 +78,14 @@ impl Top {
                 () = stop.wait() => Ok(()),
             };
         }
-        let mut screen = Screen::open(self.look, &Stderr::default());
-        let done = self.show(operator, begun, &mut stop, &mut screen).await;
+        // Of a cluster that does not answer there is nothing to be seen.
+        let first = tokio::select! {
+            first = look(operator, begun) => first?,
+            () = stop.wait() => return Ok(()),
+        };
+        let mut screen = Screen::open(self.colours, &Stderr::default());
+        let show = self.show(operator, (begun, first), &mut stop, &mut screen);
+        let done = show.await;
         screen.close()?;
         done
     }
@@ -99,12 +105,12 @@ impl Top {
     async fn show(
         &self,
         operator: &mut Operator,
-        begun: Instant,
+        (begun, first): (Instant, Look),
         stop: &mut Stop,
         screen: &mut Screen<Shown>,
     ) -> Result<(), Failure> {
         let mut trends = Trends::default();
-        let mut before = look(operator, begun).await?;
+        let mut before = first;
         if screen.is_live() {
             // At once: what there is, without rates.
             let nothing = Look {
