@@ -243,6 +243,33 @@ fn what_operators_are_given_speaks_of_what_a_running_cluster_shows() {
     what_was_logged_is_whole_and_counted(&up.data.path().join("logs"));
 }
 
+/// Of who had a device do what; programs that read numbers as JavaScript does would make another id of it.
+#[test]
+fn the_log_names_a_command_by_the_id_that_was_printed() {
+    let mut up = Up::start();
+    let data = up.data.path().to_owned();
+    let sent = rcu(&["command", "send", "truck-1", "ping", "--json", "--data"])
+        .arg(&data)
+        .env_remove("RCU_CLUSTER")
+        .env_remove("RCU_OPERATOR_KEY_FILE")
+        .output()
+        .unwrap();
+    let sent: Value = serde_json::from_slice(&sent.stdout).unwrap();
+    up.end();
+    let mut lines = vec![];
+    for entry in fs::read_dir(data.join("logs")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        lines.extend(
+            text.lines()
+                .map(|line| serde_json::from_str::<Value>(line).unwrap()),
+        );
+    }
+    let told = Code::OperatorCommanded.number();
+    let line = lines.iter().find(|line| line["code"] == told).unwrap();
+    assert!(sent["command_id"].is_string(), "{sent}");
+    assert_eq!(line["fields"]["command_id"], sent["command_id"], "{line}");
+}
+
 fn the_figures_are_those_of_what_happened(exposed: &Exposed) {
     for (name, least) in [
         ("rcu_balancer_ok_total", 1.0),
