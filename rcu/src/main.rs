@@ -53,7 +53,8 @@ Environment:
   RCU_CLUSTER=HOST:PORT        a conn server, for node, session, command and top
   RCU_OPERATOR_KEY_FILE=FILE   the operator's key for it
   RCU_LOGIC_SERVER__WINDOW=16  overrides a key of the configuration, and so on for every key
-  RCU_DATABASE_URL             the database of `rcu db`, `rcu device` and `rcu simulate`
+  RCU_DATABASE_URL             the database of `rcu db` and `rcu device`, as its owner
+  RCU_READ_DATABASE_URL        the database of `rcu simulate`, as who may read it
   RCU_MASTER_KEY_FILE          the file of the key that opens its accounts
   RCU_DEVICE_KEY               a device's key, for explain
 

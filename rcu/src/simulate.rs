@@ -68,12 +68,13 @@ pub(crate) struct Simulate {
     /// The fleet key, 64 hex digits.
     #[arg(long, value_name = "HEX", requires = "fleet", value_parser = keys::key_from_hex)]
     fleet_key: Option<FleetKey>,
-    /// The cluster's database: what the devices sent and were told is compared with what it holds.
+    /// The cluster's database, as somebody who may read it: what the devices sent and were told is compared
+    /// with what it holds.
     #[arg(
         long,
         value_name = "URL",
         value_parser = database::read,
-        env = "RCU_DATABASE_URL",
+        env = "RCU_READ_DATABASE_URL",
         hide_env_values = true
     )]
     database: Option<UrlArgument>,

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+ROLES = ROOT / "config" / "schema" / "postgres" / "roles.sql"
 START_DEADLINE_S = 60
 STOP_DEADLINE_S = 60
 COMMAND_DEADLINE_S = 60
@@ -83,26 +84,40 @@ class PostgresDatabase:
             raise AssertionError("RCU_CONTRACT=processes needs a PostgreSQL: run this under `servers`, as scripts/test does")
         self._server = shared
         self._name = f"rcu_contract_{os.getpid()}_{next(_database_numbers)}"
-        self.url = shared.replace("/postgres?", f"/{self._name}?")
-        self._sql(self._server, f"CREATE DATABASE {self._name}")
-        self.arguments = ["--database", self.url]
+        self._sql(self._server, f"CREATE DATABASE {self._name} OWNER rcu_owner")
+        self.url = self._url_of("rcu_owner")
+        # Accounts may be added before the first start.
+        command("db", "migrate", "--database", self.url)
+        self._psql(self._url_of("postgres"), "-f", ROLES)
+        self.arguments = ["--database", self.url, "--read-database", self._url_of("rcu_read")]
+        self.arguments += ["--conn-database", self._url_of("rcu_login")]
+        self.arguments += ["--logic-database", self._url_of("rcu_telemetry")]
+
+    def _url_of(self, role):
+        """`servers` names the superuser's."""
+        url = self._server.replace("/postgres?", f"/{self._name}?")
+        return url.replace("user=postgres", f"user={role}")
 
     def rows(self, table, account):
         """As SQLite has them: times in Unix milliseconds, bytes as bytes."""
         times = "jsonb_build_object('recorded_at', {}, 'received_at', {})".format(
             *(f"(extract(epoch FROM {name}) * 1000)::bigint" for name in ("recorded_at", "received_at"))
         )
-        said = self._sql(self.url, _query(f"to_jsonb(t) || {times}", table, f"'{account}'"))
+        said = self._sql(self._url_of("rcu_read"), _query(f"to_jsonb(t) || {times}", table, f"'{account}'"))
         rows = [json.loads(line) for line in said.splitlines()]
         return [{name: _bytes_of(value) for name, value in row.items()} for row in rows]
 
     def discard(self):
         self._sql(self._server, f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)")
 
+    @classmethod
+    def _sql(cls, url, statement):
+        return cls._psql(url, "-c", statement)
+
     @staticmethod
-    def _sql(url, statement):
+    def _psql(url, *arguments):
         done = subprocess.run(
-            ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement, url],
+            ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", *arguments, url],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -206,9 +221,6 @@ class Processes:
         self._stopping = None
         self._runs = False
         command("keys", "new", directory / "keys")
-        if isinstance(database, PostgresDatabase):
-            # Accounts may be added before the first start.
-            command("db", "migrate", "--database", database.url)
 
     def _script(self, *arguments):
         return [sys.executable, ROOT / "scripts" / "cluster", *arguments, "--dir", self.data]
