@@ -42,9 +42,12 @@ BEGIN
                 NULL; -- somebody made it just now, for another database of this server
             END;
         END IF;
-        -- What an earlier version of this file gave is gone where this one does not give it.
-        EXECUTE format('REVOKE ALL ON DATABASE %I FROM %I', current_database(), role);
-        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM %I', place, role);
+        -- What an earlier version of this file gave a server is gone where this one does not give it. Analysts
+        -- may have got more from somebody else.
+        IF role <> 'rcu_read' THEN
+            EXECUTE format('REVOKE ALL ON DATABASE %I FROM %I', current_database(), role);
+            EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM %I', place, role);
+        END IF;
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role);
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', place, role);
     END LOOP;

@@ -192,7 +192,8 @@ impl Rows {
         match self {
             Self::Sqlite(sqlite) => sqlite.write(work).await.map_err(|error| {
                 let refused = sqlite::refusal(&error).map(Failure::Refused);
-                refused.unwrap_or_else(|| Failure::Database(sqlite::trouble(&error), error))
+                // Its user may everything, and its tables are made when it is opened.
+                refused.unwrap_or(Failure::Database(Trouble::Passing, error))
             }),
             Self::Postgres(postgres) => postgres.write(work).await.map_err(|error| {
                 let refused = postgres::refusal(&error).map(Failure::Refused);

@@ -37,8 +37,6 @@ impl SqliteCode {
     pub const IO_ERROR: Self = Self(10);
     pub const FULL: Self = Self(13);
     pub const CANNOT_OPEN: Self = Self(14);
-    /// Of a statement that does not fit the tables; whatever fails in another way has a code of its own.
-    const ERROR: Self = Self(1);
     const TOO_BIG: u32 = 18;
     const CONSTRAINT: u32 = 19;
     const MISMATCH: u32 = 20;
@@ -54,14 +52,6 @@ impl SqliteCode {
             Self::TOO_BIG | Self::CONSTRAINT | Self::MISMATCH
         );
         of_value && self != Self::CONSTRAINT_PRIMARY_KEY && self != Self::CONSTRAINT_UNIQUE
-    }
-
-    /// Where it refuses no value.
-    pub fn trouble(self) -> Trouble {
-        match self {
-            Self::ERROR => Trouble::Tables,
-            _ => Trouble::Passing,
-        }
     }
 }
 
@@ -154,10 +144,6 @@ mod tests {
             "40001", "40P01", "25006", "53100", "53300", "57P01", "57014",
         ] {
             assert_eq!(trouble(code), Trouble::Passing, "{code}");
-        }
-        assert_eq!(SqliteCode(1).trouble(), Trouble::Tables);
-        for code in [5, 6, 8, 1_034, 11, 13, 14] {
-            assert_eq!(SqliteCode(code).trouble(), Trouble::Passing, "{code}");
         }
     }
 

@@ -7,7 +7,7 @@ use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
 use super::bulk::{Bulk, RECORDS_MAX, SESSIONS_MAX, Values};
-use super::refusal::{SqliteCode, Trouble};
+use super::refusal::SqliteCode;
 use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record, refused};
 use crate::batch::{Presence, Row};
 use crate::writer::Work;
@@ -191,17 +191,8 @@ fn put_record(item: &Item<'_>, values: &mut Values) {
 
 /// What the database said, where it is about a value that it will never take.
 pub(super) fn refusal(error: &sqlx::Error) -> Option<String> {
-    code(error)?
-        .refuses_the_value()
-        .then(|| error.as_database_error().map(|it| it.message().to_owned()))?
-}
-
-/// Where it is not.
-pub(super) fn trouble(error: &sqlx::Error) -> Trouble {
-    code(error).map_or(Trouble::Passing, SqliteCode::trouble)
-}
-
-fn code(error: &sqlx::Error) -> Option<SqliteCode> {
-    let code = error.as_database_error()?.code()?;
-    Some(SqliteCode(code.parse().ok()?))
+    let database = error.as_database_error()?;
+    let code = SqliteCode(database.code()?.parse().ok()?);
+    code.refuses_the_value()
+        .then(|| database.message().to_owned())
 }
