@@ -10,7 +10,7 @@ use clap::Args;
 use common::database::Database;
 use common::fleet::FleetKey;
 use common::logging::{self, LogSettings};
-use common::process::output::{self, OutputError};
+use common::process::output;
 use common::process::signals::Stop;
 use common::process::{self, EXIT_FAILED};
 use conn_server::accounts::seal::MasterKey;

@@ -13,7 +13,7 @@ use common::fleet::FleetKey;
 use common::logging::{self, LogSettings};
 use common::process::EXIT_FAILED;
 use common::process::descriptors::{PROCESS, raise_limit};
-use common::process::output::{self, OutputError};
+use common::process::output;
 use common::process::signals::Stop;
 use serde::Serialize;
 use simulator::checker::{Verdict, rows};

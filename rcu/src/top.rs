@@ -7,13 +7,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use common::process::clock::unix_ms;
-use common::process::output::{self, OutputError};
 use common::process::signals::Stop;
 
 use self::picture::{Look, Picture, Shown, Trends};
 use crate::operator::{Failure, Operator, Target, json_line};
 use crate::screen::{self, Colours, Screen, Stderr};
-use crate::time;
 
 /// Figures of half a second ago are told as those of now.
 const EVERY_MIN: Duration = Duration::from_millis(500);
@@ -67,7 +65,7 @@ impl Top {
             tokio::time::sleep(self.every).await;
             let picture = Picture::new(&before, &look(operator, begun).await?);
             return match self.target.json {
-                true => json_line(&picture),
+                true => Ok(json_line(&picture)?),
                 false => Ok(screen::print(&Shown::of(picture))?),
             };
         }

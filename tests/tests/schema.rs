@@ -194,7 +194,8 @@ fn the_views_say_what_each_device_is_and_where_it_was_last() {
 async fn a_schema_of_its_own_has_its_partitions_too() {
     let server = PostgresServer::start("").unwrap();
     server.make_empty_database(NAME).unwrap();
-    let elsewhere = "CREATE SCHEMA fleet AUTHORIZATION rcu_owner; ALTER DATABASE rcu SET search_path = fleet";
+    let elsewhere =
+        "CREATE SCHEMA fleet AUTHORIZATION rcu_owner; ALTER DATABASE rcu SET search_path = fleet";
     server.sql(NAME, elsewhere).unwrap();
     let owner = server.url(NAME, Role::Owner);
     Postgres::migrate(&owner.parse().unwrap()).await.unwrap();

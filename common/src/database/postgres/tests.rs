@@ -330,7 +330,8 @@ async fn behind_a_pooler_that_drops_it_a_session_holds_what_it_must() {
     }
     let server = careless_server();
     let pooler = PgBouncer::start(&server, "session", IGNORE).unwrap();
-    let Database::Postgres(postgres) = connect(&pooler.url(NAME, Role::Telemetry)).await.unwrap() else {
+    let Database::Postgres(postgres) = connect(&pooler.url(NAME, Role::Telemetry)).await.unwrap()
+    else {
         panic!("it is PostgreSQL");
     };
     let (mut one, mut other) = (
@@ -352,7 +353,10 @@ async fn behind_a_pooler_that_drops_it_a_session_holds_what_it_must() {
             assert_eq!(held, value, "{name}");
         }
     }
-    let options = format!("{}?options=-csearch_path%3Dpublic", pooler.url(NAME, Role::Telemetry));
+    let options = format!(
+        "{}?options=-csearch_path%3Dpublic",
+        pooler.url(NAME, Role::Telemetry)
+    );
     let dropped = told(&connect(&options).await.unwrap_err());
     assert!(dropped.contains("ALTER ROLE"), "{dropped}");
 }
@@ -367,13 +371,21 @@ async fn a_pooler_that_lends_sessions_by_transaction_is_refused_by_name() {
     for mode in ["transaction", "statement"] {
         let pooler = PgBouncer::start(&server, mode, IGNORE).unwrap();
         for _ in 0..2 {
-            let refused = told(&connect(&pooler.url(NAME, Role::Telemetry)).await.unwrap_err());
+            let refused = told(
+                &connect(&pooler.url(NAME, Role::Telemetry))
+                    .await
+                    .unwrap_err(),
+            );
             assert!(refused.contains("pool_mode = session"), "{refused}");
         }
     }
     let narrow = format!("{IGNORE}\ndefault_pool_size = 1");
     let pooler = PgBouncer::start(&server, "session", &narrow).unwrap();
-    let refused = told(&connect(&pooler.url(NAME, Role::Telemetry)).await.unwrap_err());
+    let refused = told(
+        &connect(&pooler.url(NAME, Role::Telemetry))
+            .await
+            .unwrap_err(),
+    );
     assert!(
         refused.contains("timed out") || refused.contains("second connection"),
         "{refused}"
@@ -406,8 +418,8 @@ async fn make_version_1(url: &DatabaseUrl) {
 /// Of a table that somebody reads for long, a migration gets hold when that is over; who waits is told of it.
 #[tokio::test]
 async fn a_migration_tries_again_until_nobody_uses_the_table() {
-    let database = TestDatabase::new();
-    let url: DatabaseUrl = database.url.parse().unwrap();
+    let database = TestDatabase::empty();
+    let url: DatabaseUrl = database.url(Role::Owner).parse().unwrap();
     make_version_1(&url).await;
     let mut reader = session(&url, "analyst").connect().await.unwrap();
     let held = "BEGIN; LOCK TABLE accounts";
@@ -434,8 +446,8 @@ async fn a_migration_tries_again_until_nobody_uses_the_table() {
 /// Whatever the search path of the owner says later: it would begin anew, and all rows be out of sight.
 #[tokio::test]
 async fn a_schema_stays_where_it_is() {
-    let database = TestDatabase::new();
-    let url: DatabaseUrl = database.url.parse().unwrap();
+    let database = TestDatabase::empty();
+    let url: DatabaseUrl = database.url(Role::Owner).parse().unwrap();
     let sql = |statement: &'static str| {
         let url = url.clone();
         async move {

@@ -127,8 +127,7 @@ async fn behind_a_long_select_batches_go_on_and_the_day_is_made_later() {
     let partitions = Partitions::of(&bench.database).unwrap();
     let now_ms = now_ms();
     partitions.ensure(now_ms).await.unwrap();
-    let reader = bench.again().await;
-    let Database::Postgres(reader) = &reader else {
+    let Database::Postgres(reader) = &bench.owner else {
         panic!("a bench of PostgreSQL");
     };
     let mut reading = reader.pool().begin().await.unwrap();
