@@ -12,6 +12,7 @@ mod session;
 
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
@@ -54,9 +55,12 @@ const WHY_NONE: u32 = 3;
 
 /// Cheap to clone; all clones share the connections.
 #[derive(Clone, Debug)]
-pub struct Postgres {
+pub struct Postgres(Arc<Opened>);
+
+#[derive(Debug)]
+struct Opened {
     pool: PgPool,
-    session: Session,
+    session: Arc<Session>,
 }
 
 /// What `rcu db migrate` did.
@@ -73,7 +77,7 @@ impl Postgres {
         client: Client<'_>,
     ) -> Result<Self, DatabaseError> {
         let open = open_error(url);
-        let session = session(url, client.name);
+        let session = Arc::new(session(url, client.name));
         let pool = pool(client, &session);
         // By itself the pool would try again and again, and say in the end that it took too long.
         let connecting = tokio::time::timeout(client.connect_deadline, session.connect());
@@ -101,7 +105,7 @@ impl Postgres {
         }
         let (database, needed) = (url.to_string(), newest(&MIGRATOR));
         match found.cmp(&needed) {
-            std::cmp::Ordering::Equal => Ok(Self { pool, session }),
+            std::cmp::Ordering::Equal => Ok(Self(Arc::new(Opened { pool, session }))),
             std::cmp::Ordering::Less => Err(DatabaseError::SchemaTooOld {
                 database,
                 found,
@@ -198,7 +202,7 @@ impl Postgres {
 
     /// For statements that have no deadline. Whoever has one takes a [`Lease`].
     pub fn pool(&self) -> &PgPool {
-        &self.pool
+        &self.0.pool
     }
 
     /// A connection to be given back by hand.
@@ -206,7 +210,7 @@ impl Postgres {
     /// # Errors
     /// There is none within the client's deadline.
     pub async fn lease(&self) -> Result<Lease, sqlx::Error> {
-        match quietly(self.pool.acquire()).await {
+        match quietly(self.0.pool.acquire()).await {
             Ok(connection) => Ok(Lease(Some(connection))),
             Err(sqlx::Error::PoolTimedOut) => Err(self.why_none().await),
             Err(error) => Err(error),
@@ -216,12 +220,12 @@ impl Postgres {
     /// Where nobody listens, or the server takes no more, the pool tries again and again, and says at last
     /// only that its time is over. What one more try says is what an operator has to know.
     async fn why_none(&self) -> sqlx::Error {
-        if self.pool.size() >= self.pool.options().get_max_connections() {
+        if self.0.pool.size() >= self.0.pool.options().get_max_connections() {
             // All are in use, and one more would be one too many.
             return sqlx::Error::PoolTimedOut;
         }
-        let patience = self.pool.options().get_acquire_timeout() / WHY_NONE;
-        match tokio::time::timeout(patience, self.session.connect()).await {
+        let patience = self.0.pool.options().get_acquire_timeout() / WHY_NONE;
+        match tokio::time::timeout(patience, self.0.session.connect()).await {
             Ok(Err(error)) => error,
             // It works just now: whoever tries again gets one.
             Ok(Ok(connection)) => {
@@ -233,7 +237,7 @@ impl Postgres {
     }
 
     pub(super) async fn close(&self) {
-        self.pool.close().await;
+        self.0.pool.close().await;
     }
 }
 
@@ -300,8 +304,8 @@ fn session(url: &DatabaseUrl, name: &str) -> Session {
 }
 
 /// Its connections hold what they must, and nothing is logged by the way: who gets none in time says so.
-fn pool(client: Client<'_>, session: &Session) -> PgPool {
-    let of_pool = session.clone();
+fn pool(client: Client<'_>, session: &Arc<Session>) -> PgPool {
+    let of_pool = Arc::clone(session);
     PgPoolOptions::new()
         .max_connections(client.connections_max)
         .acquire_timeout(WHY_NONE * (client.connect_deadline / (WHY_NONE + 1)))
@@ -313,7 +317,7 @@ fn pool(client: Client<'_>, session: &Session) -> PgPool {
             })
         })
         .after_connect(move |connection, _| {
-            let session = of_pool.clone();
+            let session = Arc::clone(&of_pool);
             Box::pin(async move { session.hold(connection).await })
         })
         .connect_lazy_with(session.options().clone())

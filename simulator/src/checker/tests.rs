@@ -210,7 +210,6 @@ fn a_device_that_was_never_attached_and_a_kind_without_a_row_are_found() {
         account: "idle".parse().unwrap(),
         key: Secret::new([1; 32]),
     };
-    let vehicle = Vehicle::of(&identity.account, UNIX_MS);
     let device = Device::new(identity, Arc::new(Settings::default()), 5, 1);
     let mut judge = Judge::new(&KINDS);
     judge.judge(&ride.history, &rows);

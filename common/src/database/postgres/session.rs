@@ -71,13 +71,14 @@ enum SessionError {
 }
 
 impl From<SessionError> for sqlx::Error {
+    /// The one kind that shows what it was given, once.
     fn from(error: SessionError) -> Self {
-        Self::Configuration(error.into())
+        Self::InvalidArgument(error.to_string())
     }
 }
 
-/// How sessions are made, and what they must hold. Cheap enough to clone for each.
-#[derive(Clone, Debug)]
+/// How sessions are made, and what they must hold.
+#[derive(Debug)]
 pub(super) struct Session {
     options: PgConnectOptions,
     mark: String,
@@ -151,7 +152,8 @@ impl Session {
         match connection.execute(&*format!("NOTIFY {channel}")).await {
             // It heard itself, which no library expects: the two have one session.
             Err(sqlx::Error::Protocol(_)) => return Ok(false),
-            called => drop(called?),
+            Err(error) => return Err(error),
+            Ok(_) => {}
         }
         let heard = timeout(HEARD_WITHIN, listener.try_recv()).await;
         Ok(matches!(heard, Ok(Ok(Some(_)))))

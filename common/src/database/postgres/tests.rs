@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Mutex;
+
 use servers::{PgBouncer, PostgresServer, Role, TestDatabase, poolers_are_left_out};
 
 use super::*;
@@ -400,11 +402,59 @@ async fn whoever_is_refused_later_says_why_to_its_caller_alone() {
     }
     let server = careless_server();
     let pooler = PgBouncer::start(&server, "transaction", IGNORE).unwrap();
-    let session = session(&pooler.url(NAME, Role::Telemetry).parse().unwrap(), "test");
+    let url = pooler.url(NAME, Role::Telemetry).parse().unwrap();
+    let session = Arc::new(session(&url, "test"));
     let pool = pool(CLIENT, &session);
-    let postgres = Postgres { pool, session };
-    let refused = postgres.lease().await.map(drop).unwrap_err().to_string();
-    assert!(refused.contains("pool_mode = session"), "{refused}");
+    let postgres = Postgres(Arc::new(Opened { pool, session }));
+    let (refused, lines) = listening_to(postgres.lease()).await;
+    let refused = refused.map(drop).unwrap_err().to_string();
+    assert!(refused.starts_with("a pooler stands"), "{refused}");
+    assert_eq!(lines, "");
+}
+
+/// Likewise of a connection that is dead when it is wanted again.
+#[tokio::test]
+async fn a_dead_connection_is_told_to_its_caller_alone() {
+    let mut server = PostgresServer::start("").unwrap();
+    server.make_database(NAME).unwrap();
+    let url = server.url(NAME, Role::Telemetry);
+    let Database::Postgres(postgres) = connect(&url).await.unwrap() else {
+        panic!("it is PostgreSQL");
+    };
+    postgres.lease().await.unwrap().give_back();
+    tokio::time::sleep(IDLE_TRUSTED + Duration::from_millis(100)).await;
+    server.crash().unwrap();
+    let (gone, lines) = listening_to(postgres.lease()).await;
+    assert!(gone.is_err());
+    assert_eq!(lines, "");
+}
+
+/// What comes of it, and what is logged meanwhile on this thread.
+async fn listening_to<T>(doing: impl Future<Output = T>) -> (T, String) {
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let said = Said::default();
+    let writer = said.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(move || writer.clone())
+        .finish();
+    let listening = tracing::subscriber::set_default(subscriber);
+    let done = doing.await;
+    drop(listening);
+    let said = said.0.lock().unwrap().clone();
+    (done, String::from_utf8(said).unwrap())
 }
 
 /// As the first version of this program left it.
