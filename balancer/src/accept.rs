@@ -6,42 +6,20 @@
 
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::codes::Code;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::door::FromDoor;
 
-/// Connections that the kernel holds for us; it may have a lower limit of its own.
-const BACKLOG: i32 = 4_096;
-
 /// For an accept that fails otherwise, or while the reserve is lost to somebody else.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The connection that the accept failed for is there already, or was taken back by its device.
 const UNSEEN_MAX: Duration = Duration::from_millis(1);
-
-/// A listener for devices. An IPv6 one takes no IPv4, so that both can be configured side by side.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
 
 /// Accepts until the front is gone. While the front is behind, devices wait in the kernel's backlog.
 pub(crate) async fn run(listener: TcpListener, door: mpsc::Sender<FromDoor>) {

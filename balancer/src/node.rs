@@ -7,6 +7,7 @@ use std::time::Duration;
 use common::codes::Code;
 use common::ids::NodeName;
 use common::link::{Hub, HubSettings, Keys, Role};
+use common::process::listen::listen;
 use futures_core::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -158,8 +159,9 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static, span: &Span) -> JoinHa
 fn bind_all(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let (mut listeners, mut addresses, mut failures) = (Vec::new(), Vec::new(), Vec::new());
     for &address in wanted {
-        let bound =
-            accept::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let bound = listen(address, wanted)
+            .and_then(|socket| TcpListener::from_std(socket.into()))
+            .and_then(|listener| Ok((listener.local_addr()?, listener)));
         match bound {
             Ok((bound, listener)) => {
                 addresses.push(bound);

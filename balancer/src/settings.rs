@@ -18,7 +18,7 @@ const SOURCES_MAX: usize = 65_536;
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Where devices log in; several, where the machine has several addresses. Port 0: a free one.
-    #[serde(deserialize_with = "common::config::one_or_many")]
+    #[serde(deserialize_with = "common::config::addresses")]
     pub listen: Vec<SocketAddr>,
     /// The conn servers, host:port each, at least one.
     #[serde(deserialize_with = "common::config::one_or_many")]

@@ -23,6 +23,7 @@ const LOGIC_SERVERS_MAX: usize = 1_000;
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Where balancers and operators link to. Port 0: a free one.
+    #[serde(deserialize_with = "common::config::address")]
     pub listen: SocketAddr,
     /// Lets `listen` be an address that the whole world may reach.
     pub listen_publicly: bool,

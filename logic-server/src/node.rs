@@ -226,7 +226,7 @@ impl Drop for LogicServer {
 /// Listeners for devices, and where they were bound.
 fn bind_all(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let bind = |&address: &SocketAddr| {
-        bind(address)
+        bind(address, addresses)
             .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
             .map_err(|source| StartError::Listen { address, source })
     };

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use common::config::SourceCheck;
 use common::device::limit;
 use common::link::{HANDSHAKES_MAX, Role, is_public, links_max};
+use common::process::listen::takes_ipv4;
 use serde::Deserialize;
 
 use crate::batch;
@@ -32,13 +33,14 @@ const ANY: u64 = u64::MAX;
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Where devices connect, at most one address per family. Port 0: a free one.
-    #[serde(deserialize_with = "common::config::one_or_many")]
+    #[serde(deserialize_with = "common::config::addresses")]
     pub listen: Vec<SocketAddr>,
     /// Where devices are told to connect, at most one address per family; port 0: that of `listen`.
     /// Empty: the addresses of `listen`, which then must name an interface.
-    #[serde(deserialize_with = "common::config::one_or_many")]
+    #[serde(deserialize_with = "common::config::addresses")]
     pub advertise: Vec<SocketAddr>,
     /// Where conn servers connect. Port 0: a free one.
+    #[serde(deserialize_with = "common::config::address")]
     pub link_listen: SocketAddr,
     /// Lets `link_listen` be an address that the whole world may reach.
     pub link_listen_publicly: bool,
@@ -135,7 +137,7 @@ impl Settings {
         let (listen, advertise) = (&self.listen, &self.advertise);
         let is_no_target = |address: &SocketAddr| address.ip().is_unspecified();
         let has_port = |told: &SocketAddr| {
-            told.port() != 0 || listen.iter().any(|bound| same_family(told, bound))
+            told.port() != 0 || listen.iter().any(|bound| takes(bound, listen, told))
         };
         [
             (
@@ -222,7 +224,7 @@ impl Settings {
             return bound.to_vec();
         }
         let with_port = |mut told: SocketAddr| {
-            let bound = bound.iter().find(|bound| same_family(&told, bound));
+            let bound = bound.iter().find(|it| takes(it, bound, &told));
             if let (0, Some(bound)) = (told.port(), bound) {
                 told.set_port(bound.port());
             }
@@ -268,8 +270,12 @@ impl Settings {
     }
 }
 
-fn same_family(a: &SocketAddr, b: &SocketAddr) -> bool {
-    a.is_ipv4() == b.is_ipv4()
+/// Whether who connects to `told` comes in at `bound`, one of `all`.
+fn takes(bound: &SocketAddr, all: &[SocketAddr], told: &SocketAddr) -> bool {
+    match told.is_ipv4() {
+        true => takes_ipv4(*bound, all),
+        false => bound.is_ipv6(),
+    }
 }
 
 fn one_per_family(addresses: &[SocketAddr]) -> bool {
@@ -325,6 +331,14 @@ mod tests {
             settings.advertised(&bound),
             ["192.0.2.1:4000".parse().unwrap()]
         );
+        // Every interface is one for both families.
+        let every = ["[::]:4000".parse().unwrap()];
+        assert_eq!(
+            settings.advertised(&every),
+            ["192.0.2.1:4000".parse().unwrap()]
+        );
+        settings.listen = every.into();
+        assert_eq!(settings.check(), Vec::<String>::new());
         settings.advertise = vec!["192.0.2.1:99".parse().unwrap()];
         assert_eq!(settings.advertised(&bound), settings.advertise);
     }

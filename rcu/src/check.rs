@@ -205,7 +205,7 @@ fn check(file: &Path, tier: Option<Kind>) -> Result<Kind, CheckError> {
         .or_else(|| Kind::of(&text))
         .ok_or_else(|| CheckError::Unclear(file.into()))?;
     match kind {
-        Kind::Up => drop(Config::load(Some(file))?),
+        Kind::Up => drop(Config::load(Some(file), Purpose::Check)?),
         Kind::Balancer => drop(balancer::Config::load(file, Purpose::Check)?),
         Kind::ConnServer => drop(conn_server::Config::load(file, Purpose::Check)?),
         Kind::LogicServer => drop(logic_server::Config::load(file, Purpose::Check)?),

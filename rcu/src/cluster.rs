@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use balancer::Balancer;
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::data::{DataDir, DataError};
 
 /// Logic servers of `up` and `demo`.
-const LOGIC_SERVERS: u16 = 2;
+pub(crate) const LOGIC_SERVERS: u16 = 2;
 
 /// The tiers find one another within this time, or something is wrong.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -249,13 +250,11 @@ impl Cluster {
 
 /// One cluster on one data directory, for as long as the file is held: two would send devices to each
 /// other's logic servers.
-pub(crate) fn lock(data: &DataDir) -> Result<File, ClusterError> {
-    let file = File::create(data.path().join("up.lock")).map_err(ClusterError::Lock)?;
+pub(crate) fn lock(data: &Path) -> Result<File, ClusterError> {
+    let file = File::create(data.join("up.lock")).map_err(ClusterError::Lock)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(ClusterError::Locked(data.path().display().to_string()))
-        }
+        Err(TryLockError::WouldBlock) => Err(ClusterError::Locked(data.display().to_string())),
         Err(TryLockError::Error(error)) => Err(ClusterError::Lock(error)),
     }
 }
@@ -267,7 +266,7 @@ pub(crate) fn node(name: &str) -> NodeName {
 
 /// The settings of the logic server `index` of several in one process: ports that are named count up,
 /// free ones stay free.
-fn nth(settings: &logic_server::Settings, index: u16) -> logic_server::Settings {
+pub(crate) fn nth(settings: &logic_server::Settings, index: u16) -> logic_server::Settings {
     let mut settings = settings.clone();
     let shifted = settings.listen.iter_mut().chain(&mut settings.advertise);
     for address in shifted.chain([&mut settings.link_listen]) {

@@ -1,12 +1,17 @@
 //! The configuration file of `rcu up`: one table per tier, with the keys of the tiers' own files.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use common::config::file::{self, ConfigError};
-use common::config::process::in_table;
+use common::config::ports;
+use common::config::process::{Purpose, in_table};
 use common::logging::LogSettings;
 use common::metrics::MetricsSettings;
+use common::process::clock;
 use serde::Deserialize;
+
+use crate::cluster::{LOGIC_SERVERS, nth};
 
 /// What the three tiers and their process are told. Every key has a default, so an empty file is a whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -23,9 +28,30 @@ impl Config {
     /// What `rcu up` runs with: the file (`None`: every default), overridden by the environment.
     ///
     /// # Errors
-    /// The file cannot be read; or all mistakes in it and in the environment.
-    pub(crate) fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        file::load(path, file::environment(), Self::mistakes)
+    /// The file cannot be read; or all mistakes in it, in the environment and in what it needs of this machine.
+    pub(crate) fn load(path: Option<&Path>, purpose: Purpose) -> Result<Self, ConfigError> {
+        file::load(path, file::environment(), |config: &Self| {
+            let mut mistakes = config.mistakes();
+            mistakes.extend(ports::mistakes(config.listened(), purpose));
+            if purpose == Purpose::Start {
+                mistakes.extend(clock::mistake());
+            }
+            mistakes
+        })
+    }
+
+    /// Where all its servers listen, with their keys.
+    fn listened(&self) -> Vec<(&'static str, SocketAddr)> {
+        let balancer = self.balancer.listen.iter();
+        let mut all: Vec<_> = balancer.map(|&it| ("balancer.listen", it)).collect();
+        all.push(("conn_server.listen", self.conn_server.listen));
+        for index in 0..LOGIC_SERVERS {
+            let nth = nth(&self.logic_server, index);
+            all.extend(nth.listen.iter().map(|&it| ("logic_server.listen", it)));
+            all.push(("logic_server.link_listen", nth.link_listen));
+        }
+        all.extend(self.metrics.listened());
+        all
     }
 
     fn mistakes(&self) -> Vec<String> {

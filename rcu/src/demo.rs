@@ -80,7 +80,7 @@ impl Demo {
         let temporary = tempfile::tempdir()?;
         let path = self.data.as_deref().unwrap_or(temporary.path());
         let data = DataDir::open_or_make(path)?;
-        let _lock = cluster::lock(&data)?;
+        let _lock = cluster::lock(data.path())?;
         let runtime = process::runtime()?;
         let verdict = runtime.block_on(self.run_on(&data, &stderr))?;
         Ok(if verdict.holds() {

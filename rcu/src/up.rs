@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use common::codes::Code;
+use common::config::process::Purpose;
 use common::logging;
 use common::metrics::Server;
 use common::process::signals::Stop;
@@ -47,10 +48,13 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
-        let config = Config::load(self.config.as_deref())?;
+        // First: a second cluster on the same data is told to be one, and not that its ports are taken.
+        let there = self.data.is_dir().then(|| cluster::lock(&self.data));
+        let there = there.transpose()?;
+        let config = Config::load(self.config.as_deref(), Purpose::Start)?;
         let logging = logging::start(&config.log, &cluster::node(NODE))?;
         let data = DataDir::open_or_make(&self.data)?;
-        let _lock = cluster::lock(&data)?;
+        let _lock = there.map_or_else(|| cluster::lock(data.path()), Ok)?;
         let runtime = process::runtime()?;
         let done = runtime.block_on(run(&data, config, &logging));
         done.inspect_err(|error| logging::failed(error.as_ref()))

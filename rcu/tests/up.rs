@@ -5,6 +5,9 @@
 mod support;
 
 use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
 
 use common::device::code::CommandStatus;
 use common::device::command::cluster_code;
@@ -90,6 +93,76 @@ fn a_second_cluster_on_the_same_data_is_refused() {
     assert_eq!(second.status.code(), Some(1));
     let told = String::from_utf8(second.stderr).unwrap();
     assert!(told.contains("another cluster runs on"), "{told}");
+}
+
+/// A directory without a cluster, and a configuration in it.
+fn configured(text: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("up.toml");
+    fs::write(&config, text).unwrap();
+    let config = config.display().to_string();
+    (directory, config)
+}
+
+/// What a command says that fails.
+fn refused(data: &Path, arguments: &[&str]) -> String {
+    let ended = rcu(data, arguments).output().unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    String::from_utf8(ended.stderr).unwrap()
+}
+
+#[test]
+fn ports_that_are_taken_are_all_named_with_what_to_do() {
+    let taken: [_; 3] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [balancer, conn_server, logic_server] = taken.each_ref().map(|it| it.local_addr().unwrap());
+    let (directory, config) = configured(&format!(
+        "[balancer]\nlisten = \"{balancer}\"\n[conn_server]\nlisten = \"{conn_server}\"\n\
+         [logic_server]\nlisten = \"{logic_server}\"\n"
+    ));
+    let told = refused(&directory.path().join("data"), &["up", "--config", &config]);
+    for (line, key, address) in [
+        (2, "balancer", balancer),
+        (4, "conn_server", conn_server),
+        (6, "logic_server", logic_server),
+    ] {
+        let expected = format!(":{line}: {key}.listen: {address} is in use: another process");
+        assert!(told.contains(&expected), "{told}");
+    }
+    assert!(
+        told.contains("choose another port") && !told.contains("os error"),
+        "{told}"
+    );
+    assert!(!directory.path().join("data").exists(), "nothing was begun");
+    // Beside whoever has them now it can be used.
+    let looked_at = Command::new(env!("CARGO_BIN_EXE_rcu"))
+        .args(["config", "check", &config])
+        .output()
+        .unwrap();
+    assert!(looked_at.status.success(), "{looked_at:?}");
+}
+
+#[test]
+fn one_port_for_two_is_told_before_anything_starts() {
+    // The second of two logic servers takes the port behind the first one's.
+    let (directory, config) = configured(
+        "[balancer]\nlisten = \"127.0.0.1:31001\"\n[conn_server]\nlisten = \"127.0.0.1:31002\"\n\
+         [logic_server]\nlisten = \"127.0.0.1:31000\"\nlink_listen = \"127.0.0.1:31002\"\n\
+         [metrics]\nlisten = \"127.0.0.1:31003\"\n",
+    );
+    let looked_at = Command::new(env!("CARGO_BIN_EXE_rcu"))
+        .args(["config", "check", &config])
+        .output()
+        .unwrap();
+    assert_eq!(looked_at.status.code(), Some(1));
+    let told = String::from_utf8(looked_at.stderr).unwrap();
+    for expected in [
+        ":6: logic_server.listen: 127.0.0.1:31001 is balancer.listen already",
+        ":7: logic_server.link_listen: 127.0.0.1:31002 is conn_server.listen already",
+        ":9: metrics.listen: 127.0.0.1:31003 is logic_server.link_listen already",
+    ] {
+        assert!(told.contains(expected), "{told}");
+    }
+    drop(directory);
 }
 
 #[test]

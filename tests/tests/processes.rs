@@ -38,6 +38,52 @@ fn three_processes_are_a_cluster_and_end_as_they_are_told() {
     }
 }
 
+/// `[::]` is every interface, for both families; and a device is known by the address that it has.
+#[test]
+fn devices_come_by_ipv4_where_every_interface_is_listened_on() {
+    let site = Site::new();
+    let any = "listen = \"[::]:0\"";
+    let advertised = format!("{any}\nadvertise = \"127.0.0.1:0\"");
+    let logic = site.start(
+        Tier::LogicServer,
+        &site.config(Tier::LogicServer, "logic-1", &advertised),
+    );
+    let to_logic = format!("logic_servers = {:?}", logic.link());
+    let conn = site.start(
+        Tier::ConnServer,
+        &site.config(Tier::ConnServer, "conn-1", &to_logic),
+    );
+    let to_conn = format!("{any}\nconn_servers = {:?}", conn.link());
+    let balancer = site.start(
+        Tier::Balancer,
+        &site.config(Tier::Balancer, "balancer-1", &to_conn),
+    );
+    let port = balancer.devices().replace("[::]:", "");
+    let data = site.path("").display().to_string();
+    let fleet = ["--fleet", "van", "--fleet-key", FLEET_KEY];
+    let add = ["device", "add", "--count", "2", "--data", &data];
+    site.run("rcu", &[&add[..], &fleet].concat())
+        .expect_success();
+    let at = format!("127.0.0.1:{port}");
+    let run = [
+        "simulate",
+        "--balancer",
+        &at,
+        "--devices",
+        "2",
+        "--for",
+        "1s",
+    ];
+    site.run("rcu", &[&run[..], &fleet].concat())
+        .expect_success();
+    let show = ["device", "show", "van-000001", "--json", "--data", &data];
+    let shown = site.run("rcu", &show).text;
+    assert!(shown.contains("\"last_source\":\"127."), "{shown}");
+    for server in [balancer, conn, logic] {
+        site.stop(server).expect_success();
+    }
+}
+
 #[test]
 fn a_supervisor_is_told_when_a_server_runs() {
     let site = Site::new();

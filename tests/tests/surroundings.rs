@@ -238,4 +238,9 @@ fn a_clock_that_cannot_be_right_is_told_with_what_to_do() {
         let said = site.run_command(&mut server);
         said.expect_failure(&["the clock of this machine says 12345 s", "timedatectl"]);
     }
+    let mut up = command("rcu");
+    up.args(["up", "--data", &text(&site.path("data"))]);
+    let said = site.run_command(up.env("LD_PRELOAD", &library));
+    said.expect_failure(&["the clock of this machine says 12345 s", "timedatectl"]);
+    assert!(!site.path("data").exists(), "nothing was begun");
 }

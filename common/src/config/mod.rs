@@ -7,6 +7,7 @@ pub mod process;
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use serde::de::{Error, SeqAccess, Visitor};
@@ -45,6 +46,43 @@ where
     T: FromStr<Err: fmt::Display>,
 {
     deserializer.deserialize_any(OneOrMany(PhantomData))
+}
+
+/// An address to listen on or to be told, or none where the key may be absent: `listen = "127.0.0.1:10000"`.
+///
+/// # Errors
+/// No text, or one that is no such address.
+pub fn address<'de, D: Deserializer<'de>, T: From<SocketAddr>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok(parse::<Address, _>(&text)?.0.into())
+}
+
+/// The same for a list of them, or the only one alone.
+///
+/// # Errors
+/// As those of [`one_or_many`].
+pub fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let all: Vec<Address> = one_or_many(deserializer)?;
+    Ok(all.into_iter().map(|Address(address)| address).collect())
+}
+
+/// One that says what it is where a text is none.
+struct Address(SocketAddr);
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "an IP address and a port, as in 127.0.0.1:10000, 0.0.0.0:10000 or [::]:10000; names are not looked up"
+)]
+struct NoAddress;
+
+impl FromStr for Address {
+    type Err = NoAddress;
+
+    fn from_str(text: &str) -> Result<Self, NoAddress> {
+        text.parse().map(Self).map_err(|_| NoAddress)
+    }
 }
 
 /// Whether a text is host:port and can be dialled, as far as it can be told without asking.
@@ -101,6 +139,30 @@ mod tests {
     struct Choices {
         policy: Policy,
         source_check: SourceCheck,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default)]
+    struct Places {
+        #[serde(deserialize_with = "address")]
+        link: Option<SocketAddr>,
+        #[serde(deserialize_with = "addresses")]
+        listen: Vec<SocketAddr>,
+    }
+
+    #[test]
+    fn a_name_is_no_address_and_what_is_one_is_told() {
+        let right = "link = \"[::]:1\"\nlisten = [\"127.0.0.1:1\"]";
+        let places: Places = toml::from_str(right).unwrap();
+        assert_eq!((places.link.unwrap().port(), places.listen.len()), (1, 1));
+        assert_eq!(toml::from_str::<Places>("").unwrap().link, None);
+        for wrong in ["localhost:10000", ":10000", "10000", "127.0.0.1", "::1:1"] {
+            for key in ["link", "listen"] {
+                let error = toml::from_str::<Places>(&format!("{key} = \"{wrong}\""));
+                let told = error.unwrap_err().to_string();
+                assert!(told.contains("names are not looked up"), "{told}");
+            }
+        }
     }
 
     #[test]

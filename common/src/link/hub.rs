@@ -28,6 +28,7 @@ use crate::epoch::Epoch;
 use crate::ids::NodeName;
 use crate::logging::repeats::Repeats;
 use crate::millis::millis;
+use crate::process::listen::{canonical, listen};
 
 /// Links at once that a server of this role has; a further peer is turned away until one ends. Only conn
 /// servers dial a logic server.
@@ -144,7 +145,7 @@ impl Hub {
                     ),
                 ));
             }
-            let listener = TcpListener::bind(address).await?;
+            let listener = TcpListener::from_std(listen(address, &[])?.into())?;
             let bound = listener.local_addr()?;
             let roles = roles_admitted.into();
             self.spawn(move |shared| accept(shared, listener, roles));
@@ -398,9 +399,9 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, roles: Arc<[Role]>) 
             () = shared.stopped() => return,
         };
         let (stream, address) = match accepted {
-            Ok(accepted) => {
+            Ok((stream, address)) => {
                 is_failing = false;
-                accepted
+                (stream, canonical(address))
             }
             Err(error) => {
                 // Repeats are not repeated in the log.

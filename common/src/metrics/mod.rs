@@ -32,6 +32,7 @@ use crate::link::is_public;
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsSettings {
     /// Where the pages are; `None`: nowhere.
+    #[serde(deserialize_with = "crate::config::address")]
     pub listen: Option<SocketAddr>,
     /// Lets `listen` be an address that the whole world may reach.
     pub listen_publicly: bool,

@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use super::page::Page;
 use super::{MetricsSettings, Source, Sources};
 use crate::codes::Code;
+use crate::process::listen::listen;
 
 /// One Prometheus, a second one, a probe, and a person.
 const CONNECTIONS_MAX: usize = 16;
@@ -66,7 +67,8 @@ impl Server {
                 address: wanted,
                 source,
             };
-            let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+            let listener = listen(wanted, &[]).map_err(failed)?;
+            let listener = TcpListener::from_std(listener.into()).map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
             tracing::info!(code = Code::MetricsShown.number(), %address, "metrics are shown");
             let task = tokio::spawn(accept(listener, sources.into()));

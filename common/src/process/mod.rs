@@ -1,11 +1,12 @@
 //! What a process is beside the tiers in it: how a server is started and tells where it is reached
 //! (`arguments`, `supervisor`), what its tasks run on ([`runtime`]), how it is asked to end ([`signals`]), how many
-//! files it may open ([`descriptors`]), whether it can trust its [`clock`], and what it says ([`output`]) and
+//! files it may open ([`descriptors`]), how it listens ([`mod@listen`]), whether it can trust its [`clock`], and what it says ([`output`]) and
 //! returns when it fails.
 
 mod arguments;
 pub mod clock;
 pub mod descriptors;
+pub mod listen;
 pub mod output;
 pub mod signals;
 mod supervisor;
