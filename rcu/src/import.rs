@@ -1,7 +1,5 @@
 //! `rcu device import`: accounts from a list, a transaction for each thousand.
 
-mod rows;
-
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,8 +13,8 @@ use conn_server::accounts::store::Accounts;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use self::rows::{Mistake, Row, ranges};
 use crate::device::{hex, new_file, random_key};
+use crate::list::{self, List, Mistake, Row, Separator, ranges};
 use crate::operator::{Failure, json_line};
 
 /// Rows of one transaction: a running cluster stores nothing meanwhile.
@@ -25,7 +23,8 @@ const CHUNK_ROWS: usize = 1_000;
 /// Mistakes that are shown to people; the others are counted.
 const MISTAKES_SHOWN: usize = 50;
 
-/// Makes the accounts of a list: CSV with the columns account and, where it is known, key.
+/// Makes the accounts of a list: CSV with the columns account and, where it is known, key, parted by commas,
+/// semicolons or tabs.
 ///
 /// The list is read whole before anything is written; with a mistake in it nothing is. Then each
 /// thousand rows are one transaction. A row without a key gets a random one, which goes to the file
@@ -57,9 +56,11 @@ pub(crate) struct Import {
 }
 
 /// What `rcu device import --json` prints.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct Outcome {
     dry_run: bool,
+    /// What stands between the columns of the list: comma, semicolon or tab.
+    separator: Separator,
     /// Rows of the list that can be read.
     rows: usize,
     /// Accounts that were made, or in a dry run would be.
@@ -105,13 +106,17 @@ impl Import {
     ) -> Result<ExitCode, Failure> {
         let name = self.file.display();
         let bytes = fs::read(&self.file).map_err(|error| format!("cannot read {name}: {error}"))?;
-        let (rows, mistakes) = rows::parse(&String::from_utf8_lossy(&bytes));
+        let List {
+            rows,
+            mistakes,
+            separator,
+        } = list::parse(&String::from_utf8_lossy(&bytes));
         if !mistakes.is_empty() && !self.dry_run {
             let done = Done {
                 mistakes,
                 ..Done::default()
             };
-            return self.tell(rows.len(), done, json);
+            return self.tell(rows.len(), separator, done, json);
         }
         let mut keys = self.keys_file(&rows)?;
         let bar = bar(rows.len());
@@ -138,7 +143,7 @@ impl Import {
             // Nothing came to be in it.
             fs::remove_file(path)?;
         }
-        self.tell(rows.len(), done, json)
+        self.tell(rows.len(), separator, done, json)
     }
 
     /// Where keys go that are made; `None`: none is made.
@@ -222,7 +227,13 @@ impl Import {
         Ok(())
     }
 
-    fn tell(&self, rows: usize, mut done: Done, json: bool) -> Result<ExitCode, Failure> {
+    fn tell(
+        &self,
+        rows: usize,
+        separator: Separator,
+        mut done: Done,
+        json: bool,
+    ) -> Result<ExitCode, Failure> {
         done.mistakes.sort_by_key(|mistake| mistake.line);
         let exit = match done.mistakes.is_empty() {
             true => ExitCode::SUCCESS,
@@ -233,6 +244,7 @@ impl Import {
             let added = format!("{} accounts {wants}added", done.added);
             json_line(&Outcome {
                 dry_run: self.dry_run,
+                separator,
                 rows,
                 added: done.added,
                 keys_made: done.keys_made,
@@ -245,6 +257,10 @@ impl Import {
         }
         let name = self.file.display();
         let mut text = String::new();
+        if separator != Separator::Comma {
+            let separator = separator.name();
+            text.push_str(&format!("{name}: its columns are parted by {separator}\n"));
+        }
         for mistake in done.mistakes.iter().take(MISTAKES_SHOWN) {
             text.push_str(&format!("{name}:{}: {}\n", mistake.line, mistake.what));
         }
@@ -331,7 +347,7 @@ mod tests {
                 out: out.map(|name| self.path(name)),
                 dry_run,
             };
-            let (rows, mistakes) = rows::parse(list);
+            let List { rows, mistakes, .. } = list::parse(list);
             assert_eq!(mistakes, []);
             let mut keys = import.keys_file(&rows)?;
             let mut done = Done::default();

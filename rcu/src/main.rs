@@ -13,6 +13,7 @@ mod device;
 mod fleet;
 mod import;
 mod keys;
+mod list;
 mod logs;
 mod node;
 mod operator;

@@ -24,6 +24,7 @@ use simulator::keys;
 use crate::cluster;
 use crate::database::{self, UrlArgument};
 use crate::fleet;
+use crate::list::{self, Row};
 use crate::operator::json_line;
 use crate::screen::parts::{Trend, rate};
 use crate::screen::{self, Colours, Screen, Stderr};
@@ -54,7 +55,8 @@ pub(crate) struct Simulate {
     /// How long, for example 30s or 5m; without it until q or Ctrl-C.
     #[arg(long = "for", value_name = "D", value_parser = humantime::parse_duration)]
     run_for: Option<Duration>,
-    /// A list of accounts and keys, as `rcu device add --fleet … --out FILE` writes it.
+    /// A list of accounts and keys, as `rcu device add --fleet … --out FILE` writes it and `rcu device import`
+    /// reads it.
     #[arg(long, value_name = "FILE", required_unless_present = "fleet")]
     keys: Option<PathBuf>,
     /// Accounts PREFIX-000001 and so on, with keys made from the fleet key.
@@ -223,19 +225,23 @@ impl Simulate {
             return Err("--keys FILE, or --fleet PREFIX and --fleet-key HEX".into());
         };
         let name = path.display();
-        let text =
-            fs::read_to_string(path).map_err(|error| format!("cannot read {name}: {error}"))?;
-        let mut identities = keys::from_csv(&text).map_err(|error| format!("{name}: {error}"))?;
-        let wanted = self.devices as usize;
-        if identities.len() < wanted {
-            return Err(format!(
-                "{name} names {} devices, fewer than {wanted}",
-                identities.len()
-            )
-            .into());
+        let bytes = fs::read(path).map_err(|error| format!("cannot read {name}: {error}"))?;
+        let list = list::parse(&String::from_utf8_lossy(&bytes));
+        if let Some(first) = list.mistakes.first() {
+            return Err(format!("{name}:{}: {}", first.line, first.what).into());
         }
-        identities.truncate(wanted);
-        Ok(identities)
+        let wanted = self.devices as usize;
+        if list.rows.len() < wanted {
+            let names = list.rows.len();
+            return Err(format!("{name} names {names} devices, fewer than {wanted}").into());
+        }
+        let identity = |row: Row| -> Result<_, Box<dyn std::error::Error>> {
+            let Row { line, account, key } = row;
+            let lacking = || format!("{name}:{line}: {account} has no key, and cannot log in");
+            let key = key.ok_or_else(lacking)?;
+            Ok(Identity { account, key })
+        };
+        list.rows.into_iter().take(wanted).map(identity).collect()
     }
 }
 

@@ -14,7 +14,7 @@ use common::device::command::cluster_code;
 use common::link::message::{AccountCommand, CommandAnswer, Message, Order};
 use common::link::{Keys, Role, call};
 
-use support::{PATIENCE, Up, rcu};
+use support::{KEY, PATIENCE, Up, rcu};
 
 impl Up {
     fn command(&self, account: &str, order: Order) -> CommandAnswer {
@@ -163,6 +163,50 @@ fn one_port_for_two_is_told_before_anything_starts() {
         assert!(told.contains(expected), "{told}");
     }
     drop(directory);
+}
+
+#[test]
+fn a_list_of_accounts_is_the_same_for_the_cluster_and_its_devices() {
+    let up = Up::start();
+    let path = |name: &str| up.data.path().join(name).display().to_string();
+    for (number, separator) in [(1, ';'), (2, '\t'), (3, ',')] {
+        let list = path(&format!("{number}.csv"));
+        let text = format!("Account{separator}Key\r\ncar-{number}{separator}{KEY}\r\n");
+        fs::write(&list, text).unwrap();
+        let imported = rcu(up.data.path(), &["device", "import", &list])
+            .output()
+            .unwrap();
+        assert!(imported.status.success(), "{imported:?}");
+        let told = String::from_utf8(imported.stderr).unwrap();
+        assert_eq!(told.contains("are parted by a"), separator != ',', "{told}");
+        let balancer = up.address("/balancer/0").to_string();
+        let mut simulate = Command::new(env!("CARGO_BIN_EXE_rcu"));
+        simulate.args([
+            "simulate",
+            "--balancer",
+            &balancer,
+            "--devices",
+            "1",
+            "--for",
+            "1s",
+        ]);
+        let simulated = simulate.args(["--keys", &list]).output().unwrap();
+        assert!(simulated.status.success(), "{simulated:?}");
+    }
+    fs::write(path("4.csv"), format!("a;{KEY}\nb\n")).unwrap();
+    let mut simulate = Command::new(env!("CARGO_BIN_EXE_rcu"));
+    simulate.args([
+        "simulate",
+        "--balancer",
+        "127.0.0.1:1",
+        "--devices",
+        "2",
+        "--for",
+        "1s",
+    ]);
+    let refused = simulate.args(["--keys", &path("4.csv")]).output().unwrap();
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(told.contains("4.csv:2: b has no key"), "{told}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Pure. Who the simulated devices are: from a list of accounts and keys, or from one fleet key.
+//! Pure. Who the simulated devices are, where one fleet key makes them.
 
 use common::fleet::{self, FleetKey};
 use common::ids::NameError;
@@ -7,15 +7,8 @@ use thiserror::Error;
 
 use crate::device::Identity;
 
-/// The first line of a list may name its columns.
-const CSV_HEADER: &str = "account,key";
-
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum KeysError {
-    #[error("line {line}: {what}")]
-    Line { line: usize, what: String },
-    #[error("the list names no account")]
-    Empty,
     #[error("the fleet's prefix makes no account: {0}")]
     Prefix(#[from] NameError),
     #[error("a key is 64 hexadecimal digits")]
@@ -31,32 +24,6 @@ pub fn fleet(prefix: &str, fleet_key: &FleetKey, count: u32) -> Result<Vec<Ident
             Ok(Identity { account, key })
         })
         .collect()
-}
-
-/// The devices of a list: one `account,key` a line; empty lines and a first line `account,key`
-/// are passed over.
-pub fn from_csv(text: &str) -> Result<Vec<Identity>, KeysError> {
-    let mut identities = Vec::new();
-    for (line, text) in (1..).zip(text.lines().map(str::trim)) {
-        if text.is_empty() || (line == 1 && text == CSV_HEADER) {
-            continue;
-        }
-        let fault = |what: String| KeysError::Line { line, what };
-        let (account, key) = text
-            .split_once(',')
-            .ok_or_else(|| fault("not `account,key`".into()))?;
-        identities.push(Identity {
-            account: account
-                .trim()
-                .parse()
-                .map_err(|error: NameError| fault(error.to_string()))?,
-            key: key_from_hex(key.trim()).map_err(|error| fault(error.to_string()))?,
-        });
-    }
-    if identities.is_empty() {
-        return Err(KeysError::Empty);
-    }
-    Ok(identities)
 }
 
 /// A device key or fleet key from 64 hexadecimal digits.
@@ -82,29 +49,7 @@ mod tests {
     const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1F";
 
     #[test]
-    fn a_list_is_read_line_by_line() {
-        let text = format!("account,key\r\nrcu-1,{HEX}\r\n\n b:2 , {HEX}\n");
-        let identities = from_csv(&text).unwrap();
-        let accounts: Vec<_> = identities.iter().map(|id| id.account.as_str()).collect();
-        assert_eq!(accounts, ["rcu-1", "b:2"]);
-        let bytes: [u8; 32] = std::array::from_fn(|index| index as u8);
-        assert!(identities.iter().all(|id| *id.key.expose() == bytes));
-    }
-
-    #[test]
-    fn a_fault_is_reported_with_its_line_and_never_with_a_key() {
-        for (text, error) in [
-            ("", "the list names no account"),
-            ("account,key\n", "the list names no account"),
-            ("a\n", "line 1: not `account,key`"),
-            (
-                "account,key\n\na b,00",
-                "line 3: an account is 1 to 32 of A-Z a-z 0-9 . _ : -",
-            ),
-            ("a,beef", "line 1: a key is 64 hexadecimal digits"),
-        ] {
-            assert_eq!(from_csv(text).unwrap_err().to_string(), error);
-        }
+    fn what_is_no_key_is_refused() {
         for wrong in [
             &HEX[1..],
             &format!("{HEX}00"),

@@ -1,7 +1,8 @@
 //! Pure. A list of accounts as people write it: `account[,key]`, one a line; every mistake in it.
 //!
 //! A first line that names the columns is passed over, and so are empty lines, quotes around a
-//! column and the mark that some programs put before the first character.
+//! column and the mark that some programs put before the first character. Where a comma is the decimal
+//! sign, programs put semicolons between columns, others tabs: no name and no key has one of the three.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -9,6 +10,7 @@ use std::fmt::Write;
 use common::ids::{AccountName, NameError};
 use common::link::secret_from_hex;
 use common::secret::DeviceKey;
+use serde::Serialize;
 
 /// An account that is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,20 +27,70 @@ pub(crate) struct Mistake {
     pub(crate) what: String,
 }
 
-/// Names of the columns.
-const HEADERS: [&str; 4] = ["account,key", "account", "name,key", "name"];
-
 /// All rows and all mistakes, each in the order of the lines.
-pub(crate) fn parse(text: &str) -> (Vec<Row>, Vec<Mistake>) {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct List {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) mistakes: Vec<Mistake>,
+    pub(crate) separator: Separator,
+}
+
+/// What stands between two columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Separator {
+    Comma,
+    Semicolon,
+    Tab,
+}
+
+impl Separator {
+    const ALL: [Self; 3] = [Self::Comma, Self::Semicolon, Self::Tab];
+
+    fn char(self) -> char {
+        match self {
+            Self::Comma => ',',
+            Self::Semicolon => ';',
+            Self::Tab => '\t',
+        }
+    }
+
+    /// The first in the list.
+    fn of(text: &str) -> Self {
+        let which = |char| Self::ALL.into_iter().find(|it| it.char() == char);
+        text.chars().find_map(which).unwrap_or(Self::Comma)
+    }
+
+    /// For people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Comma => "a comma",
+            Self::Semicolon => "a semicolon",
+            Self::Tab => "a tab",
+        }
+    }
+}
+
+/// Names of the columns.
+const HEADERS: [&[&str]; 4] = [
+    &["account", "key"],
+    &["account"],
+    &["name", "key"],
+    &["name"],
+];
+
+pub(crate) fn parse(text: &str) -> List {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let separator = Separator::of(text);
     let (mut rows, mut mistakes) = (Vec::new(), Vec::new());
     let mut seen: HashMap<AccountName, u32> = HashMap::new();
     for (line, text) in (1..).zip(text.lines().map(str::trim)) {
-        let is_header = || HEADERS.contains(&unquoted(text).to_ascii_lowercase().as_str());
-        if text.is_empty() || (line == 1 && is_header()) {
+        let text = unquoted(text);
+        let columns: Vec<_> = text.split(separator.char()).map(str::trim).collect();
+        if text.is_empty() || (line == 1 && is_header(&columns)) {
             continue;
         }
-        let read = row(line, text).and_then(|row| match seen.get(&row.account) {
+        let read = row(line, &columns).and_then(|row| match seen.get(&row.account) {
             Some(first) => Err(format!("{} stands in line {first} already", row.account)),
             None => Ok(row),
         });
@@ -50,18 +102,29 @@ pub(crate) fn parse(text: &str) -> (Vec<Row>, Vec<Mistake>) {
             Err(what) => mistakes.push(Mistake { line, what }),
         }
     }
-    (rows, mistakes)
+    List {
+        rows,
+        mistakes,
+        separator,
+    }
+}
+
+fn is_header(columns: &[&str]) -> bool {
+    let is_one = |header: &&[&str]| {
+        let mut both = header.iter().zip(columns);
+        header.len() == columns.len()
+            && both.all(|(name, column)| column.eq_ignore_ascii_case(name))
+    };
+    HEADERS.iter().any(is_one)
 }
 
 /// Never says what stands in a key's place: it may be one.
-fn row(line: u32, text: &str) -> Result<Row, String> {
-    let text = unquoted(text);
-    let mut columns = text.split(',').map(str::trim);
-    let account = columns.next().unwrap_or_default();
-    let key = columns.next().filter(|key| !key.is_empty());
-    if columns.next().is_some() {
-        return Err("more than two columns: account,key".into());
-    }
+fn row(line: u32, columns: &[&str]) -> Result<Row, String> {
+    let (account, key) = match *columns {
+        [account] | [account, ""] => (account, None),
+        [account, key] => (account, Some(key)),
+        _ => return Err("more than two columns: account and key".into()),
+    };
     let account = account
         .parse()
         .map_err(|error: NameError| error.to_string())?;
@@ -72,7 +135,7 @@ fn row(line: u32, text: &str) -> Result<Row, String> {
     Ok(Row { line, account, key })
 }
 
-/// No column holds a quote or a comma, so that quotes mean nothing.
+/// No column holds a quote or a separator, so that quotes mean nothing.
 fn unquoted(text: &str) -> String {
     text.replace('"', "")
 }
@@ -102,7 +165,7 @@ mod tests {
     const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
     fn read(text: &str) -> Vec<(u32, String, bool)> {
-        let (rows, mistakes) = parse(text);
+        let List { rows, mistakes, .. } = parse(text);
         assert_eq!(mistakes, [], "{text:?}");
         let rows = rows.into_iter();
         rows.map(|row| (row.line, row.account.to_string(), row.key.is_some()))
@@ -117,6 +180,10 @@ mod tests {
             format!("Name,Key\r\na,{KEY}\r\nb,\r\n\r\n"),
             format!("\u{feff}\"account\",\"key\"\n\"a\",\"{KEY}\"\n\"b\",\"\""),
             format!("\n a , {KEY} \n b"),
+            format!("account;key\r\na;{KEY}\r\nb;\r\n"),
+            format!("\u{feff}\"Account\";\"Key\"\n\"a\";\"{KEY}\"\nb"),
+            format!("name\tkey\na\t{KEY}\nb\t\n"),
+            format!("account\na;{KEY}\nb\n"),
         ] {
             assert_eq!(read(&text), expected, "{text:?}");
         }
@@ -128,19 +195,32 @@ mod tests {
     }
 
     #[test]
+    fn a_list_has_one_separator() {
+        for (text, separator) in [
+            ("a\nb\n", Separator::Comma),
+            ("account;key\n", Separator::Semicolon),
+            ("a\nb\tc\n", Separator::Tab),
+        ] {
+            assert_eq!(parse(text).separator, separator, "{text:?}");
+        }
+        let mixed = parse("account;key\na,b\n");
+        assert_eq!(mixed.mistakes.len(), 1, "{mixed:?}");
+    }
+
+    #[test]
     fn every_mistake_is_told_with_its_line_and_no_key_is_shown() {
         let text = format!(
             "account,key\na b,{KEY}\nb,{}\nc\nd,{KEY},x\nc,{KEY}\nname\n,\n",
             &KEY[1..]
         );
-        let (rows, mistakes) = parse(&text);
+        let List { rows, mistakes, .. } = parse(&text);
         assert_eq!(rows.len(), 2, "c, and an account of the name `name`");
         let lines: Vec<_> = mistakes.iter().map(|mistake| mistake.line).collect();
         assert_eq!(lines, [2, 3, 5, 6, 8]);
         let told: Vec<_> = mistakes.iter().map(|mistake| &*mistake.what).collect();
         assert!(told[0].starts_with("an account is 1 to 32"));
         assert_eq!(told[1], "a key is 64 hex digits");
-        assert_eq!(told[2], "more than two columns: account,key");
+        assert_eq!(told[2], "more than two columns: account and key");
         assert_eq!(told[3], "c stands in line 4 already");
         assert!(!told.concat().contains(&KEY[2..10]));
     }
