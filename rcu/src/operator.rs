@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ use crate::data;
 pub(crate) const EXIT_NOT_ATTACHED: u8 = 3;
 /// The device answered, and not `ok`.
 pub(crate) const EXIT_NOT_OK: u8 = 4;
+
+/// As [`NodeName`] has it.
+const NODE_NAME_BYTES_MAX: usize = 32;
 
 /// A conn server answers within half a second what it knows, and within 4 s what it has to ask.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
@@ -99,10 +103,33 @@ impl Target {
 
 /// Under which name the conn server logs what is done: whoever has the key is believed.
 fn name() -> NodeName {
-    let of_user = |user: String| format!("operator-{user}").parse().ok();
-    let user = env::var("SUDO_USER").or_else(|_| env::var("USER")).ok();
-    user.and_then(of_user)
+    let user = env::var_os("SUDO_USER").or_else(|| env::var_os("USER"));
+    let user = user.filter(|user| !user.is_empty());
+    user.and_then(|user| name_of(user.as_bytes()))
         .unwrap_or_else(|| node_name(Role::Operator))
+}
+
+/// What no node's name can have, for example the @ of a directory service, stands there as `_` and its byte in
+/// hex; a name that is cut, for it is too long, ends with `_`.
+fn name_of(user: &[u8]) -> Option<NodeName> {
+    let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let mut name = String::from("operator-");
+    for (at, &byte) in user.iter().enumerate() {
+        let behind = user.get(at + 1..at + 3);
+        let reads_as_escape = byte == b'_' && behind.is_some_and(|two| two.iter().all(is_hex));
+        let is_plain = byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let next = match is_plain && !reads_as_escape {
+            true => char::from(byte).to_string(),
+            false => format!("_{byte:02x}"),
+        };
+        let is_last = at + 1 == user.len();
+        if name.len() + next.len() + usize::from(!is_last) > NODE_NAME_BYTES_MAX {
+            name.push('_');
+            break;
+        }
+        name += &next;
+    }
+    name.parse().ok()
 }
 
 /// A link to a conn server.
@@ -212,4 +239,35 @@ pub(crate) fn json_line(value: &impl Serialize) -> Result<(), OutputError> {
     let mut line = serde_json::to_string(value).map_err(io::Error::from)?;
     line.push('\n');
     output::print(&line)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_named_whatever_the_name_is_made_of() {
+        for (user, named) in [
+            ("anna", "operator-anna"),
+            ("svc_rcu", "operator-svc_rcu"),
+            ("anna@example.org", "operator-anna_40example.org"),
+            ("FIRM\\anna", "operator-FIRM_5canna"),
+            ("jürgen", "operator-j_c3_bcrgen"),
+            // Nobody takes it for the @ above.
+            ("anna_40example.org", "operator-anna_5f40example.org"),
+            (
+                "a-name-of-23-characters",
+                "operator-a-name-of-23-characters",
+            ),
+            (
+                "a-name-of-24-characters.",
+                "operator-a-name-of-24-character_",
+            ),
+            ("a-name-of-21-charact-@@", "operator-a-name-of-21-charact-_"),
+        ] {
+            assert_eq!(name_of(user.as_bytes()).unwrap().as_str(), named, "{user}");
+        }
+        assert_eq!(name_of(b"\xff").unwrap().as_str(), "operator-_ff");
+    }
 }
