@@ -23,8 +23,12 @@ def setUpModule():
 
 def run(address, account, key):
     host, port = address
+    return run_with(f"{host}:{port}", account, key.hex())
+
+
+def run_with(*arguments):
     return subprocess.run(
-        [sys.executable, SCRIPT, f"{host}:{port}", account, key.hex()],
+        [sys.executable, SCRIPT, *arguments],
         capture_output=True,
         text=True,
         timeout=4 * DEADLINE_S,
@@ -48,6 +52,32 @@ class WithTheCluster(ContractTest):
         self.assertEqual(1, done.returncode)
         self.assertIn("status 1", done.stderr)
         self.assertEqual([], cluster.rows("telemetry_gps", device))
+
+
+class WithoutACluster(ContractTest):
+    """One sentence, whatever is wrong."""
+
+    KEY = "00" * 32
+
+    def expect(self, sentence, *arguments):
+        done = run_with(*arguments)
+        self.assertEqual(1, done.returncode)
+        self.assertIn(sentence, done.stderr)
+        self.assertEqual(1, len(done.stderr.splitlines()), done.stderr)
+
+    def test_wrong_arguments(self):
+        for arguments in [(), ("localhost:10000", "a"), ("localhost", "a", self.KEY), ("localhost:x", "a", self.KEY)]:
+            self.expect("Usage: python3 docs/device.py HOST:PORT ACCOUNT KEYHEX", *arguments)
+        self.expect("an account is 1 to 32", "localhost:1", "a b", self.KEY)
+        for key in ["KEY", self.KEY[1:], self.KEY + "00", "0x" + self.KEY]:
+            self.expect("a key is 64 hex digits", "localhost:1", "a", key)
+
+    def test_nobody_there(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        self.expect(f"cannot connect to 127.0.0.1:{port}: ", f"127.0.0.1:{port}", "a", self.KEY)
+        self.expect("cannot connect to 127.0.0.1:70000: ", "127.0.0.1:70000", "a", self.KEY)
+        self.expect("cannot connect to nowhere.invalid:1: ", "nowhere.invalid:1", "a", self.KEY)
 
 
 class WithAnImpostor(ContractTest):
@@ -125,6 +155,11 @@ class WithAnImpostor(ContractTest):
             self.attach_reply,
         )
         self.expect_disbelief(address, "admit", served=2)
+
+    def test_it_refuses_an_answer_that_is_too_short(self):
+        address = self.serve(lambda question: rcu1.frame(Kind.LOGIN_REPLY, question.id, bytes(0)))
+        done = run(address, "my-device", self.KEY)
+        self.assertEqual((1, "an answer that is too short"), (done.returncode, done.stderr.strip()))
 
     def test_it_refuses_a_frame_with_a_wrong_crc(self):
         address = self.serve(lambda question: rcu1.frame(Kind.LOGIN_REPLY, question.id, bytes(13), crc=1))
