@@ -94,7 +94,8 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
         }
         for entry in fs::read_dir(path).map_err(named)? {
             let found = entry.map_err(named)?.path();
-            if is_log(&found) {
+            // A directory or a pipe may have such a name, too.
+            if is_log(&found) && found.is_file() {
                 files.push(found);
             }
         }
@@ -299,6 +300,7 @@ thread 'shard-0' panicked at somewhere
         for name in ["a.log", "b.jsonl", "rcu.db", "c.log.gz"] {
             fs::write(directory.path().join(name), "").unwrap();
         }
+        fs::create_dir(directory.path().join("older.log")).unwrap();
         let found = files(&[directory.path().into(), directory.path().join("rcu.db")]).unwrap();
         let names: Vec<_> = found
             .iter()
