@@ -58,6 +58,15 @@ pub enum Place {
     Nowhere,
 }
 
+impl Place {
+    fn line(&self) -> usize {
+        match self {
+            Self::Line(_, line) => *line,
+            Self::File(_) | Self::Variable(_) | Self::Nowhere => usize::MAX,
+        }
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = &self.what;
@@ -113,7 +122,11 @@ pub fn load<T: DeserializeOwned>(
     }
     match settings {
         Some(settings) if written.mistakes.is_empty() => Ok(settings),
-        _ => Err(ConfigError::Mistakes(written.mistakes)),
+        _ => {
+            // As whoever mends them goes through the file; then what stands in no line.
+            written.mistakes.sort_by_key(|mistake| mistake.place.line());
+            Err(ConfigError::Mistakes(written.mistakes))
+        }
     }
 }
 
@@ -421,16 +434,15 @@ mod tests {
         let text = "[balancer]\nlisten = \"nowhere\"\nrate = -1\nburts = 3\n\n[log]\ndays = 999\n\
                     [locks]\nx = 1\n";
         let variables = [("RCU_BALANCER__BURST", "many"), ("RCU_LOG__FROMAT", "x")];
-        let mut told = read(text, &variables).unwrap_err();
-        told.sort();
+        let told = read(text, &variables).unwrap_err();
         let begins = [
-            "RCU_BALANCER__BURST: balancer.burst: invalid type: string \"many\"",
-            "RCU_LOG__FROMAT: log.fromat: unknown field `fromat`",
             "x.toml:2: balancer.listen: \"nowhere\": invalid socket address",
             "x.toml:3: balancer.rate: invalid value",
             "x.toml:4: balancer.burts: unknown field `burts`",
             "x.toml:7: log.days: invalid value",
             "x.toml:8: locks: unknown field `locks`",
+            "RCU_BALANCER__BURST: balancer.burst: invalid type: string \"many\"",
+            "RCU_LOG__FROMAT: log.fromat: unknown field `fromat`",
         ];
         assert_eq!(told.len(), begins.len(), "{told:#?}");
         for (told, begin) in told.iter().zip(begins) {
