@@ -24,7 +24,7 @@ use crate::table::{Column, Table, Wide};
 Examples:
   rcu node list                                   of `rcu up` on ./rcu-data
   rcu node list --cluster 10.0.0.5:10100 --operator-key /etc/rcu/operator
-  rcu node list --json | jq -r 'select(.state != \"up\") | .name'
+  rcu node list --json | jq -r 'select(.state != \"up\") | .name // .link'
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.")]
 pub(crate) struct Node {
@@ -202,6 +202,9 @@ mod tests {
             ..logic()
         };
         let json = serde_json::to_string(&Line::from(down)).unwrap();
+        // So the example of --help names it by its link.
+        let help = Node::augment_args(clap::Command::new("node")).render_help();
+        assert!(help.to_string().contains("| .name // .link"), "{help}");
         assert!(json.starts_with("{\"name\":null,\"role\":\"logic-server\",\"state\":\"down\""));
         assert!(
             json.contains("\"sessions\":null,\"version\":null"),
