@@ -238,6 +238,40 @@ fn bincode_is_named_in_one_file() {
     assert_eq!(users, [root().join("common/src/link/wire.rs")]);
 }
 
+#[test]
+fn what_a_unit_names_as_its_document_is_installed() {
+    let operate = fs::read_to_string(root().join("docs/operate.md")).unwrap();
+    let installs = |directory: &str| {
+        operate.lines().any(|line| {
+            line.starts_with("install ") && line.contains(directory) && line.contains("docs/*.md")
+        })
+    };
+    let units = fs::read_dir(root().join("config/systemd")).unwrap();
+    let mut found = 0;
+    for unit in units {
+        let text = fs::read_to_string(unit.unwrap().path()).unwrap();
+        let documents = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Documentation=file:"));
+        for document in documents.map(Path::new) {
+            found += 1;
+            let directory = document.parent().unwrap().to_str().unwrap();
+            assert!(
+                installs(directory),
+                "no step installs {}",
+                document.display()
+            );
+            assert!(
+                root()
+                    .join("docs")
+                    .join(document.file_name().unwrap())
+                    .exists()
+            );
+        }
+    }
+    assert_eq!(found, 3);
+}
+
 /// The macros panic where nobody reads or the disk is full.
 #[test]
 fn programs_print_through_one_file() {
