@@ -4,6 +4,7 @@
 use common::device::code::LoginStatus;
 
 common::counters! {
+    /// Connections of devices that were accepted.
     Connections = "connections",
     // Connections turned away or dropped.
     /// Dropped for a newer one: its source had as many as it may.
@@ -26,15 +27,24 @@ common::counters! {
     /// Whole Logins.
     Logins = "logins",
     // What they were answered, by status of the contract.
+    /// Answered `ok`: let in, and told where to.
     Ok = "ok",
+    /// Answered `refused`: no such account, a wrong proof, or a nonce that was used before.
     Refused = "refused",
+    /// Answered `disabled`: the account is switched off.
     Disabled = "disabled",
+    /// Answered `clock_skew`: the device's clock is too far off.
     ClockSkew = "clock_skew",
+    /// Answered `full`: no place is free.
     Full = "full",
+    /// Answered `busy`: come again; why, other counters say.
     Busy = "busy",
+    /// Answered `malformed`: a Login frame whose body is none.
     Malformed = "malformed",
     // Why they were answered `busy` here.
+    /// `busy`: more logins from one source than it may forward.
     PacedSource = "paced_source",
+    /// `busy`: more logins than may be forwarded in all.
     PacedInAll = "paced_in_all",
     /// As many logins as may be were being decided.
     TooManyOpen = "too_many_open",
@@ -44,12 +54,16 @@ common::counters! {
     NoConnServer = "no_conn_server",
     /// The conn servers that were asked did not answer in time.
     NoAnswer = "no_answer",
+    /// `busy`, or dropped: the process is ending.
     ShuttingDown = "shutting_down",
     // What happened to tries.
+    /// Logins forwarded to a conn server for the first time.
     Forwarded = "forwarded",
     /// Forwarded once more, to another conn server.
     Retried = "retried",
+    /// Not answered by the conn server in time.
     TriesTimedOut = "tries_timed_out",
+    /// The link to the conn server broke before its answer.
     TriesLinkLost = "tries_link_lost",
     /// Answered `full` while another conn server had room.
     TriesFull = "tries_full",

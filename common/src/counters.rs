@@ -1,10 +1,12 @@
 //! Pure. One number for everything that is taken, refused, closed or shed, and for what stands at this
 //! moment; each tier declares its own, once for all who show them.
 
-/// Declares what a tier counts, with the names that metrics show, and where it is counted:
+/// Declares what a tier counts, with the names that metrics show, and what each is, which they show too; one that
+/// says nothing of itself does not compile:
 ///
 /// ```
 /// common::counters! {
+///     /// Whole Logins.
 ///     Logins = "logins",
 ///     /// As many logins as may be were being decided.
 ///     TooManyOpen = "too_many_open",
@@ -17,10 +19,10 @@
 /// ```
 #[macro_export]
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])* $counter:ident = $name:literal,)+) => {
+    ($($(#[doc = $doc:literal])+ $counter:ident = $name:literal,)+) => {
         $crate::named! {
             /// What is counted.
-            Counter { $($(#[doc = $doc])* $counter = $name,)+ }
+            Counter { $($(#[doc = $doc])+ $counter = $name,)+ }
         }
 
         /// One figure for each [`Counter`], since this was made.
@@ -84,10 +86,10 @@ macro_rules! counters {
 /// ```
 #[macro_export]
 macro_rules! gauges {
-    ($($(#[doc = $doc:literal])* $gauge:ident = $name:literal,)+) => {
+    ($($(#[doc = $doc:literal])+ $gauge:ident = $name:literal,)+) => {
         $crate::named! {
             /// What stands at a moment.
-            Gauge { $($(#[doc = $doc])* $gauge = $name,)+ }
+            Gauge { $($(#[doc = $doc])+ $gauge = $name,)+ }
         }
 
         impl Gauge {
@@ -109,10 +111,10 @@ macro_rules! gauges {
 /// An enum of figures, each with the name that it is shown under and what it is.
 #[macro_export]
 macro_rules! named {
-    ($(#[doc = $what:literal])* $Kind:ident { $($(#[doc = $doc:literal])* $it:ident = $name:literal,)+ }) => {
+    ($(#[doc = $what:literal])* $Kind:ident { $($(#[doc = $doc:literal])+ $it:ident = $name:literal,)+ }) => {
         $(#[doc = $what])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $Kind { $($(#[doc = $doc])* $it,)+ }
+        pub enum $Kind { $($(#[doc = $doc])+ $it,)+ }
 
         impl $Kind {
             /// In the order of their numbers.
@@ -123,7 +125,7 @@ macro_rules! named {
                 match self { $(Self::$it => $name,)+ }
             }
 
-            /// What its documentation says; empty where the name says it all.
+            /// What its documentation says: never nothing.
             pub const fn help(self) -> &'static str {
                 match self { $(Self::$it => concat!($($doc),*).trim_ascii(),)+ }
             }
@@ -135,15 +137,18 @@ macro_rules! named {
 #[allow(unreachable_pub)]
 mod tests {
     counters! {
+        /// Counted one at a time.
         First = "first",
         /// Counted many at a time.
         Second = "second",
+        /// Counted once.
         Third = "third",
     }
 
     gauges! {
         /// It goes up and down.
         Low = "low",
+        /// It does as well.
         High = "high",
     }
 
@@ -172,6 +177,6 @@ mod tests {
         assert_eq!(shown, [("first", 0), ("second", 6), ("third", 1)]);
         assert_eq!(*counters.figures(), [0, 6, 1]);
         assert_eq!(Counter::Second.help(), "Counted many at a time.");
-        assert_eq!(Counter::First.help(), "");
+        assert_eq!(Counter::First.help(), "Counted one at a time.");
     }
 }
