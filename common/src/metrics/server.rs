@@ -1,9 +1,10 @@
-//! The HTTP port: few connections, each short. Whoever else wants in waits in the kernel's backlog.
+//! The HTTP port: few connections, each short. Nobody waits for a place: whoever has had one longest gives it up,
+//! so that a probe is answered whatever others do.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -15,7 +16,6 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -24,7 +24,8 @@ use super::{MetricsSettings, Source, Sources};
 use crate::codes::Code;
 use crate::process::listen::listen;
 
-/// One Prometheus, a second one, a probe, and a person.
+/// One Prometheus, a second one, a probe, and a person. For one more the oldest goes: who asks is answered
+/// within milliseconds, so it is one that says nothing, or does not read.
 const CONNECTIONS_MAX: usize = 16;
 
 /// From its being accepted a connection has so long, whatever it asks.
@@ -89,22 +90,16 @@ impl Drop for Server {
 }
 
 async fn accept(listener: TcpListener, sources: Sources) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut served = VecDeque::new();
     let mut is_failing = false;
     loop {
-        // Never closed.
-        let Ok(place) = room.clone().acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 is_failing = false;
-                let sources = sources.clone();
-                tokio::spawn(async move {
-                    // Whoever is slow is cut off; what it asked it can ask again.
-                    let _ = timeout(CONNECTION_MAX, serve(stream, sources)).await;
-                    drop(place);
-                });
+                make_room(&mut served).await;
+                let serving = serve(stream, sources.clone());
+                // Whoever is slow is cut off; what it asked it can ask again.
+                served.push_back(tokio::spawn(timeout(CONNECTION_MAX, serving)));
             }
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
@@ -117,6 +112,18 @@ async fn accept(listener: TcpListener, sources: Sources) {
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// For one more connection; the oldest stands first.
+async fn make_room<T>(served: &mut VecDeque<JoinHandle<T>>) {
+    served.retain(|connection| !connection.is_finished());
+    while served.len() >= CONNECTIONS_MAX
+        && let Some(oldest) = served.pop_front()
+    {
+        oldest.abort();
+        // Until it is closed, it counts.
+        let _ = oldest.await;
     }
 }
 
@@ -203,15 +210,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_say_nothing_do_not_keep_others_out_for_ever() {
+    async fn a_probe_does_not_wait_for_those_who_say_nothing_or_not_all() {
         let server = started().await;
         let mut silent = vec![];
-        for _ in 0..CONNECTIONS_MAX {
-            silent.push(TcpStream::connect(server.address()).await.unwrap());
+        for said in ["", "GET /metrics HTTP/1.1\r\n"].repeat(CONNECTIONS_MAX) {
+            let mut stream = TcpStream::connect(server.address()).await.unwrap();
+            stream.write_all(said.as_bytes()).await.unwrap();
+            silent.push(stream);
         }
-        let answer = ask(server.address(), "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
-        let answer = timeout(5 * CONNECTION_MAX, answer).await.unwrap();
-        assert!(answer.ends_with("ok\n"), "{answer}");
+        for path in ["/healthz", "/readyz"] {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+            let answer = timeout(CONNECTION_MAX / 2, ask(server.address(), &request));
+            let answer = answer
+                .await
+                .expect("an answer while they have their places");
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        let (oldest, newest) = (&mut silent[0], 2 * CONNECTIONS_MAX - 1);
+        assert_eq!(oldest.read(&mut [0]).await.unwrap_or(0), 0);
+        let mut nothing = [0];
+        let read = silent[newest].try_read(&mut nothing);
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
