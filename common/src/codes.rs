@@ -86,7 +86,7 @@ codes! {
         "A link to another process of the cluster stands."
         "Nothing.",
     1102 LinkDown Info
-        "A link to another process of the cluster is gone. The side that dialled dials again."
+        "A link to another process of the cluster is gone: `peer` is its name, `role` what it is. The side that dialled dials again."
         "Nothing, where that process was stopped; else look at its log, and at the network between the two.",
     1103 LinkRefused Warn
         "Somebody who wanted to link was turned away: wrong key, wrong role, wrong version, or too many at once. For the same reason from the same address the line comes once a minute, and once a second at most; `untold` counts those in between."
@@ -95,7 +95,7 @@ codes! {
         "A link could not be accepted. The line comes once until one could be."
         "Look for a process that is out of file descriptors (`LimitNOFILE`, `ulimit -n`).",
     1105 LinkNotMade Warn
-        "A process of the cluster cannot be linked to. It is dialled again and again; for the same reason the line comes once a minute, and `untold` counts the attempts in between."
+        "A process of the cluster cannot be linked to; `peer` is its name, where a link to it stood before. It is dialled again and again; for the same reason the line comes once a minute, and `untold` counts the attempts in between."
         "Look whether the process runs at that address, and whether both have the same key files.",
     1106 LinksOpenAtEnd Warn
         "At the end of the process, links had not sent all that was queued for them within three seconds."
@@ -145,10 +145,10 @@ codes! {
         "Look at the database: is it writable for the conn server? Where the line says `permission denied`, run `config/schema/postgres/roles.sql` again.",
 
     3010 OperatorKicked Info
-        "An operator asked for the end of a session. The line says who (by the name of its link), whose session, on which logic server, and what came of it."
+        "An operator asked for the end of a session. The line says who (by the name of its link), whose session, on which logic server (`node`), and what came of it."
         "Nothing; it stands here for whoever asks later.",
     3011 OperatorCommanded Info
-        "An operator sent a command to a device. The line says who (by the name of its link), to whom, which one, and what came of it; not what it said."
+        "An operator sent a command to a device. The line says who (by the name of its link), to whom, on which logic server (`node`), which one, and what came of it; not what it said."
         "Nothing; it stands here for whoever asks later.",
     3012 MarkStored Info
         "The mark above the epochs is stored again."

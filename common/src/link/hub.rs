@@ -11,7 +11,7 @@ use futures_core::future::BoxFuture;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::connection::{self, Context, Full, Outbox, Queued};
 use super::dialler::{ATTEMPT_MS_MAX, Dialler};
@@ -212,11 +212,12 @@ impl Hub {
                 .await
                 .is_err()
             {
-                tracing::warn!(
-                    code = Code::LinksOpenAtEnd.number(),
-                    node = %self.shared.identity.node,
-                    "links still open at shutdown"
-                );
+                self.shared.span().in_scope(|| {
+                    tracing::warn!(
+                        code = Code::LinksOpenAtEnd.number(),
+                        "links still open at shutdown"
+                    );
+                });
             }
         })
     }
@@ -271,15 +272,19 @@ impl Shared {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let span = tracing::info_span!(parent: None, "link", node = %self.identity.node);
         let running = self.stopping.subscribe();
         tokio::spawn(
             async move {
                 task.await;
                 drop(running);
             }
-            .instrument(span),
+            .instrument(self.span()),
         );
+    }
+
+    /// Says whose links are spoken of.
+    fn span(&self) -> Span {
+        tracing::info_span!(parent: None, "link", node = %self.identity.node)
     }
 
     /// Completes when the hub stops or its owner is gone.
@@ -313,10 +318,15 @@ impl Shared {
             %link, peer = %peer.node, role = %peer.role, address = %peer.address,
             "link up"
         );
+        let (node, role, address) = (peer.node.clone(), peer.role, peer.address);
         self.tell(LinkEvent::Up { link, peer }).await;
         let end = connection::run(stream, transport, inbox, context, self.stopped()).await;
         self.write_table().links.remove(&link);
-        tracing::info!(code = Code::LinkDown.number(), %link, why = %end, "link down");
+        tracing::info!(
+            code = Code::LinkDown.number(),
+            %link, peer = %node, %role, %address, why = %end,
+            "link down"
+        );
         let why = end.to_string();
         self.tell(LinkEvent::Down { link, why }).await;
         started.elapsed()
@@ -446,6 +456,8 @@ async fn keep_dialling(shared: Arc<Shared>, target: String) {
     let mut dialler = Dialler::new(rand::random());
     let attempt_max = Duration::from_millis(ATTEMPT_MS_MAX);
     let mut repeats = Repeats::default();
+    // Who was there last.
+    let mut known: Option<NodeName> = None;
     loop {
         let connected = tokio::select! {
             connected = timeout(attempt_max, shared.connect(&target)) => connected,
@@ -454,6 +466,7 @@ async fn keep_dialling(shared: Arc<Shared>, target: String) {
         match connected.unwrap_or(Err(HandshakeError::Slow)) {
             Ok((stream, transport, peer)) => {
                 repeats = Repeats::default();
+                known = Some(peer.node.clone());
                 shared.note_target(&target, None);
                 let lasted = shared.run(stream, transport, peer).await;
                 dialler.lost(millis(lasted));
@@ -465,6 +478,7 @@ async fn keep_dialling(shared: Arc<Shared>, target: String) {
                     tracing::warn!(
                         code = Code::LinkNotMade.number(),
                         target,
+                        peer = known.as_ref().map(tracing::field::display),
                         why,
                         untold,
                         "no link"

@@ -50,9 +50,9 @@ where
         let mut line = Line::default();
         attributes.record(&mut Fields(&mut line));
         if let Some(span) = context.span(id)
-            && !line.node.is_empty()
+            && let Some(Value::String(node)) = line.fields.remove("node")
         {
-            span.extensions_mut().insert(SpanNode(line.node));
+            span.extensions_mut().insert(SpanNode(node));
         }
     }
 
@@ -71,12 +71,11 @@ where
             ..Line::default()
         };
         event.record(&mut Fields(&mut line));
-        if line.node.is_empty() {
-            let of_span = context.event_scope(event).and_then(|mut scope| {
-                scope.find_map(|span| Some(span.extensions().get::<SpanNode>()?.0.clone()))
-            });
-            line.node = of_span.unwrap_or_else(|| self.node.clone());
-        }
+        // A node that the event names is one that it is about.
+        let of_span = context.event_scope(event).and_then(|mut scope| {
+            scope.find_map(|span| Some(span.extensions().get::<SpanNode>()?.0.clone()))
+        });
+        line.node = of_span.unwrap_or_else(|| self.node.clone());
         for sink in &self.sinks {
             let text = line.write(sink.format, sink.coloured);
             // A full queue counts what it drops.
@@ -108,7 +107,6 @@ impl Fields<'_> {
     fn put(&mut self, field: &Field, value: Value) {
         match (field.name(), value) {
             ("message", Value::String(text)) => self.0.message = text,
-            ("node", Value::String(text)) => self.0.node = text,
             (name, value) => _ = self.0.fields.insert(name.to_owned(), value),
         }
     }

@@ -54,10 +54,15 @@ fn every_line_goes_to_both_places_with_its_node_and_its_code() {
         .collect();
     let expected = [
         ("INFO", Some(Code::LinkUp.number()), "logic-1"),
-        ("INFO", None, "logic-2"),
+        ("INFO", None, "logic-1"),
         ("WARN", Some(Code::LinkRefused.number()), "process-1"),
     ];
     assert_eq!(said, expected, "{lines:#?}");
+    assert!(
+        lines[1].ends_with("tells of another node=logic-2"),
+        "{}",
+        lines[1]
+    );
     let end = r#"logic-1 link up\nforged n=3 peer=conn-1 why="a \"quoted\" word""#;
     assert!(lines[0].ends_with(end), "{}", lines[0]);
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -128,7 +133,7 @@ fn speaks() {
         tracing::info!(code = Code::LinkUp.number(), peer = %"conn-1", why, n = 3, "link up\nforged");
         tracing::debug!("not asked for");
         let within = tracing::info_span!("within", other = 1);
-        within.in_scope(|| tracing::info!(node = "logic-2", "names another"));
+        within.in_scope(|| tracing::info!(node = "logic-2", "tells of another"));
     });
     // In the order of the queue, which the file keeps.
     tracing::warn!(code = Code::LinkRefused.number(), "outside");

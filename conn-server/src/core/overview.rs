@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use common::ids::NodeName;
 use common::link::message::{
     Figures, FiguresAsk, Message, NODES_PAGE_MAX, NodeState, NodeView, NodesAnswer, Places,
 };
@@ -23,10 +24,15 @@ const FIGURES_WITHIN_MS: u64 = 500;
 #[derive(Debug, Default)]
 pub(super) struct Linked {
     peers: BTreeMap<LinkId, Peer>,
+    /// Who was there when a target was last linked to: so many at most as are dialled.
+    names: BTreeMap<String, NodeName>,
 }
 
 impl Linked {
     pub(super) fn up(&mut self, link: LinkId, peer: Peer) {
+        if let Some(target) = &peer.target {
+            self.names.insert(target.clone(), peer.node.clone());
+        }
         self.peers.insert(link, peer);
     }
 
@@ -166,7 +172,7 @@ impl Core {
             }
             nodes.push(NodeView {
                 role: Role::Logic,
-                name: node.map(|node| node.name.clone()),
+                name: self.linked.names.get(target).cloned(),
                 link: target.clone(),
                 state: node.map_or(NodeState::Down, |node| node.state()),
                 link_version: node.map_or(0, |node| self.linked.version(node.link)),

@@ -491,7 +491,7 @@ fn nodes_are_told_with_what_they_say_of_themselves() {
     let expected = [
         (Role::Conn, None, NodeState::Up),
         (Role::Logic, name("logic-0"), NodeState::Up),
-        (Role::Logic, None, NodeState::Down),
+        (Role::Logic, name("logic-1"), NodeState::Down),
         (Role::Balancer, name("balancer-1"), NodeState::Up),
     ];
     assert_eq!(seen, expected);
