@@ -10,6 +10,12 @@ use common::logging::{self, Guard};
 use common::metrics::{Server, Source};
 use common::process::signals::Stop;
 use common::process::{self, Addresses, Arguments, Failure, output};
+use mimalloc::MiMalloc;
+
+/// Gives the memory of connections that are gone back to the system. glibc's allocator keeps it: after 5,000
+/// strangers at the door 10 MB, of which it used 50 KB.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The front door of an RCU cluster: devices log in here, and are told which logic server is theirs.
 #[derive(Parser)]
