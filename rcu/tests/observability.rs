@@ -113,7 +113,12 @@ struct Exposed {
     series: BTreeMap<(String, String), f64>,
     /// Families, with their types.
     families: BTreeMap<String, String>,
+    /// What the families say of themselves.
+    helps: BTreeMap<String, String>,
 }
+
+/// Shown where a certificate is verified, and so not by `rcu up`.
+const OF_POSTGRES: [&str; 1] = ["rcu_process_database_certificate_expires_seconds"];
 
 impl Exposed {
     fn read(text: &str) -> Self {
@@ -123,6 +128,9 @@ impl Exposed {
                 let (name, kind) = family.split_once(' ').unwrap();
                 let before = exposed.families.insert(name.into(), kind.into());
                 assert!(before.is_none(), "{name} stands there twice");
+            } else if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, text) = help.split_once(' ').unwrap();
+                exposed.helps.insert(name.into(), text.trim().into());
             } else if !line.starts_with('#') {
                 let (series, value) = line.rsplit_once(' ').unwrap();
                 let (name, labels) = series.split_once('{').unwrap();
@@ -235,6 +243,7 @@ fn what_operators_are_given_speaks_of_what_a_running_cluster_shows() {
     let exposed = Exposed::read(&text);
     the_figures_are_those_of_what_happened(&exposed);
     every_counter_of_every_tier_is_shown(&exposed);
+    every_family_says_what_it_is(&exposed);
     rules_and_board_name_what_is_shown(&exposed);
     the_documentation_names_every_figure_that_is_no_counter(&exposed);
     series_are_bounded(&exposed);
@@ -313,13 +322,20 @@ fn every_counter_of_every_tier_is_shown(exposed: &Exposed) {
     }
 }
 
+fn every_family_says_what_it_is(exposed: &Exposed) {
+    for family in exposed.families.keys() {
+        let help = exposed.helps.get(family).map_or("", String::as_str);
+        assert!(help.ends_with(['.', '`']), "{family}: {help:?}");
+    }
+}
+
 fn rules_and_board_name_what_is_shown(exposed: &Exposed) {
     let shown = exposed.names();
     for expression in expressions() {
         let (names, labels) = named(&expression);
         for name in names {
             assert!(
-                shown.contains(name.as_str()),
+                shown.contains(name.as_str()) || OF_POSTGRES.contains(&name.as_str()),
                 "{name} is not shown: {expression}"
             );
         }
@@ -362,8 +378,10 @@ fn the_documentation_names_every_figure_that_is_no_counter(exposed: &Exposed) {
     {
         let word = word.split('{').next().unwrap();
         // How every name begins.
-        let is_shown =
-            word == "rcu_" || exposed.families.contains_key(word) || exposed.names().contains(word);
+        let is_shown = word == "rcu_"
+            || OF_POSTGRES.contains(&word)
+            || exposed.families.contains_key(word)
+            || exposed.names().contains(word);
         assert!(is_shown || word.contains("TIER"), "{word} is not shown");
     }
 }

@@ -309,6 +309,11 @@ impl Server {
         self.address("/devices/0")
     }
 
+    /// Where it shows its metrics.
+    pub fn metrics(&self) -> String {
+        self.address("/metrics")
+    }
+
     fn address(&self, pointer: &str) -> String {
         let address = self.addresses.pointer(pointer).and_then(Value::as_str);
         address.expect("an address").to_owned()

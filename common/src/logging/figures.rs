@@ -7,12 +7,18 @@ use crate::metrics::{Gathered, Source};
 #[derive(Debug)]
 pub struct LogSource {
     pub(super) node: String,
+    pub(super) started_ms: u64,
     pub(super) figures: LogFigures,
 }
 
 impl Source for LogSource {
     fn gather(&self, gathered: &mut Gathered) {
         let mut figures = gathered.node("process", &self.node);
+        figures.gauge(
+            "start_time_seconds",
+            "When the process started, in Unix seconds.",
+            self.started_ms / 1_000,
+        );
         for (code, count) in self.figures.events() {
             figures.event(code, count);
         }

@@ -36,6 +36,7 @@ use self::layer::{Counting, Lines, Sink};
 use self::line::Format;
 use crate::codes::Code;
 use crate::ids::NodeName;
+use crate::process::clock::unix_ms;
 
 /// Overrides what is logged, for example `RCU_LOG=debug` or `RCU_LOG=logic_server=trace`.
 pub const FILTER_VARIABLE: &str = "RCU_LOG";
@@ -143,6 +144,7 @@ impl LogFigures {
 pub struct Guard {
     workers: Workers,
     figures: LogFigures,
+    started_ms: u64,
 }
 
 impl Guard {
@@ -154,6 +156,7 @@ impl Guard {
     pub fn metrics(&self, node: &NodeName) -> LogSource {
         LogSource {
             node: node.to_string(),
+            started_ms: self.started_ms,
             figures: self.figures.clone(),
         }
     }
@@ -248,6 +251,7 @@ pub fn start_with(
     panic::log_and_end(workers.clone());
     Ok(Guard {
         workers,
+        started_ms: unix_ms(),
         figures: LogFigures {
             counted,
             queues,
