@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::codes::Code;
-use common::database::Database;
+use common::database::{CertificateSource, Database};
 use common::link::Keys;
 use common::logging::{self, Guard};
 use common::metrics::{Server, Source};
@@ -68,6 +68,7 @@ async fn serve(
     let name = format!("conn-server {node}");
     let client = config.database().client(&name, CONNECTIONS_MAX);
     let database = Database::connect(&config.database().url, client).await?;
+    let certificate = CertificateSource::start(&config.database().url, &node);
     let server = ConnServer::start(
         config.conn_server,
         node.clone(),
@@ -76,8 +77,11 @@ async fn serve(
         master,
     )
     .await?;
-    let sources: Vec<Box<dyn Source>> =
-        vec![Box::new(server.metrics()), Box::new(logging.metrics(&node))];
+    let sources: Vec<Box<dyn Source>> = vec![
+        Box::new(server.metrics()),
+        Box::new(certificate),
+        Box::new(logging.metrics(&node)),
+    ];
     let metrics = Server::start(&config.metrics, sources).await?;
     let running = arguments.announce(&Addresses {
         node,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::codes::Code;
-use common::database::Database;
+use common::database::{CertificateSource, Database};
 use common::link::Keys;
 use common::logging::{self, Guard};
 use common::metrics::{Server, Source};
@@ -67,9 +67,13 @@ async fn serve(
     let name = format!("logic-server {node}");
     let client = config.database().client(&name, CONNECTIONS_MAX);
     let database = Database::connect(&config.database().url, client).await?;
+    let certificate = CertificateSource::start(&config.database().url, &node);
     let server = LogicServer::start(config.logic_server, node.clone(), keys, &database).await?;
-    let sources: Vec<Box<dyn Source>> =
-        vec![Box::new(server.metrics()), Box::new(logging.metrics(&node))];
+    let sources: Vec<Box<dyn Source>> = vec![
+        Box::new(server.metrics()),
+        Box::new(certificate),
+        Box::new(logging.metrics(&node)),
+    ];
     let metrics = Server::start(&config.metrics, sources).await?;
     let running = arguments.announce(&Addresses {
         node,

@@ -8,6 +8,7 @@
 //!
 //! What is asked of it stands with the tier that asks: each has its statements in both dialects.
 
+mod certificate;
 mod clocks;
 mod postgres;
 mod settings;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
+pub use certificate::CertificateSource;
 pub use postgres::{
     APPLICATION, Lease, Migrated, Patience, Postgres, UnixMs, Waiting, is_lock_timeout,
 };
