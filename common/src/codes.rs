@@ -75,6 +75,12 @@ codes! {
     1008 ClocksDiffer Warn
         "The clock of the database differs by more than 5 s from that of this machine; `ahead_s` says by how much, below 0: it is behind. Times that one writes and the other compares are off by as much: `received_at`, `last_login_at`, the days that get partitions. The line comes once, at the start."
         "Have both machines follow a time server (`timedatectl`), then restart.",
+    1013 DatabaseFileLost Error
+        "The SQLite file, or one of the two that belong to it, was removed, moved away or replaced while it is open. Nothing is stored or acknowledged any more, and nobody logs in by it: what is written to it would be lost with the process. The line comes again each minute; `failures` counts since the last one."
+        "Put the same files back under their names (a mount that went away: mount it again), and it goes on by itself. If the file is to be another one, stop the process first, remove `rcu.db-wal` and `rcu.db-shm`, put the file there, start it: docs/operate.md, Restore.",
+    1014 DatabaseFileBack Info
+        "The file of the database is under its name again, and is written to."
+        "Nothing.",
     1019 HangupIgnored Info
         "SIGHUP came to a server that no terminal controls. It runs on, with the configuration that it has."
         "To have it take up a configuration that was changed, restart it.",
@@ -156,6 +162,7 @@ codes! {
     3013 LastLoginsNoted Info
         "Who logged in last is written again."
         "Nothing.",
+
 
     // ---- logic server ----
     4001 LogicServerRuns Info

@@ -10,22 +10,24 @@
 
 mod certificate;
 mod clocks;
+mod files;
 mod postgres;
 mod settings;
 mod sqlite;
 mod url;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
 pub use certificate::CertificateSource;
+pub use files::FileError;
 pub use postgres::{
     APPLICATION, Lease, Migrated, Patience, Postgres, UnixMs, Waiting, is_lock_timeout,
 };
 pub use settings::DatabaseSettings;
-pub use sqlite::Sqlite;
+pub use sqlite::{Sqlite, Writing};
 pub use url::{DatabaseUrl, UrlError};
 
 /// Cheap to clone; all clones share the connections.
@@ -55,6 +57,12 @@ pub enum DatabaseError {
         database: String,
         source: sqlx::Error,
     },
+    #[error(
+        "{database} is missing, but {} with what was committed to it is there: put the file back; \
+         or move that away as well, to begin with an empty one",
+        beside.display()
+    )]
+    FileMissing { database: String, beside: PathBuf },
     #[error("cannot bring the schema of {database} up to date")]
     Migrate {
         database: String,

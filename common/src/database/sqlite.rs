@@ -3,16 +3,21 @@
 //! SQLite has one writer at a time. Tiers that queued for it inside SQLite would sleep and retry;
 //! here they wait in turn for the one writing connection. Readers have connections of their own and never wait.
 
+use std::io;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::ConnectOptions as _;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
+use sqlx::{ConnectOptions as _, Connection as _, Transaction};
 
 use super::DatabaseError;
+use super::files::{self, Files};
 
 /// Statements wait this long for another process (`rcu device …` beside `rcu up`) to finish writing.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,6 +36,14 @@ const MIGRATOR: Migrator = sqlx::migrate!("../config/schema/sqlite");
 pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
+    files: Arc<Files>,
+}
+
+/// What is being written.
+#[derive(Debug)]
+pub struct Writing<'c> {
+    transaction: Transaction<'c, sqlx::Sqlite>,
+    files: &'c Files,
 }
 
 impl Sqlite {
@@ -44,6 +57,10 @@ impl Sqlite {
             database: name(),
             source,
         };
+        if let Some(beside) = files::left_behind(path) {
+            let database = name();
+            return Err(DatabaseError::FileMissing { database, beside });
+        }
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -54,10 +71,10 @@ impl Sqlite {
             // It would print whole statements, hundreds of rows long.
             .disable_statement_logging();
         let cache_size = format!("-{WRITER_CACHE_KIB}");
-        let writer = pool(1)
-            .connect_with(options.clone().pragma("cache_size", cache_size))
-            .await
-            .map_err(open)?;
+        let writing = options.clone().pragma("cache_size", cache_size);
+        let writer = pool(1).connect_with(writing.clone()).await.map_err(open)?;
+        // One that is opened anew after an error finds the file, or fails.
+        writer.set_connect_options(writing.create_if_missing(false));
         MIGRATOR.run(&writer).await.map_err(|source| match source {
             MigrateError::VersionMissing(found) => DatabaseError::SchemaTooNew {
                 database: name(),
@@ -73,11 +90,48 @@ impl Sqlite {
             .connect_with(options.read_only(true))
             .await
             .map_err(open)?;
-        Ok(Self { writer, readers })
+        // Here all that SQLite has beside its file is there: it was read.
+        let files = Files::of(path).map_err(|error| open(error.into()))?;
+        Ok(Self {
+            writer,
+            readers,
+            files: Arc::new(files),
+        })
     }
 
-    /// The one connection of this process that writes. Begin with `BEGIN IMMEDIATE` and be short:
-    /// the batches of the logic servers wait behind.
+    /// Begins to write, on the one connection of this process that does. Be short: the batches of the logic
+    /// servers wait behind.
+    ///
+    /// # Errors
+    /// The file is not the one of its name any more; SQLite's.
+    pub async fn begin(&self) -> Result<Writing<'_>, sqlx::Error> {
+        self.check()?;
+        let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let files = &self.files;
+        Ok(Writing { transaction, files })
+    }
+
+    /// Likewise on a connection of [`Sqlite::writer`].
+    pub async fn begin_on<'c>(
+        &'c self,
+        connection: &'c mut SqliteConnection,
+    ) -> Result<Writing<'c>, sqlx::Error> {
+        self.check()?;
+        let transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let files = &self.files;
+        Ok(Writing { transaction, files })
+    }
+
+    /// To be asked before anybody relies on what stands in the file.
+    ///
+    /// # Errors
+    /// It is not the one of its name any more.
+    pub fn check(&self) -> Result<(), sqlx::Error> {
+        self.files.check().map_err(io_error)
+    }
+
+    /// The one connection of this process that writes. What is acknowledged goes through
+    /// [`Sqlite::begin`] or [`Sqlite::begin_on`].
     pub fn writer(&self) -> &SqlitePool {
         &self.writer
     }
@@ -92,6 +146,35 @@ impl Sqlite {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+impl Writing<'_> {
+    /// After it what was written is in the file of that name, and outlives a power cut.
+    ///
+    /// # Errors
+    /// It is of unknown outcome.
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.transaction.commit().await?;
+        self.files.check().map_err(io_error)
+    }
+}
+
+impl Deref for Writing<'_> {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for Writing<'_> {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.transaction
+    }
+}
+
+fn io_error(error: files::FileError) -> sqlx::Error {
+    io::Error::other(error).into()
 }
 
 /// The version that a program with these migrations needs.
@@ -129,6 +212,84 @@ mod tests {
             assert_eq!(accounts, 0);
             database.close().await;
         }
+    }
+
+    async fn write(database: &Sqlite) -> Result<(), sqlx::Error> {
+        let mut writing = database.begin().await?;
+        let insert =
+            "INSERT INTO epoch_marks VALUES (1, 1) ON CONFLICT DO UPDATE SET mark = mark + 1";
+        sqlx::query(insert).execute(&mut *writing).await?;
+        writing.commit().await
+    }
+
+    /// Whatever becomes of the files, a COMMIT that nobody will find is none.
+    #[tokio::test]
+    async fn nothing_is_written_to_a_file_that_is_not_the_one_of_its_name() {
+        for lost in ["rcu.db", "rcu.db-wal", "rcu.db-shm", ""] {
+            let directory = tempfile::tempdir().unwrap();
+            let home = directory.path().join("data");
+            std::fs::create_dir(&home).unwrap();
+            let path = home.join("rcu.db");
+            let database = Sqlite::open(&path).await.unwrap();
+            write(&database).await.unwrap();
+            let (lost, away) = (home.join(lost), directory.path().join("away"));
+            std::fs::rename(&lost, &away).unwrap();
+            for _ in 0..2 {
+                let refused = write(&database).await.unwrap_err().to_string();
+                assert!(refused.contains("moved away"), "{refused}");
+                database.check().unwrap_err();
+            }
+            // It comes back, and all is in it.
+            std::fs::rename(&away, &lost).unwrap();
+            write(&database).await.unwrap();
+            database.close().await;
+            let database = Sqlite::open(&path).await.unwrap();
+            let (mark,): (i64,) = sqlx::query_as("SELECT mark FROM epoch_marks")
+                .fetch_one(database.reader())
+                .await
+                .unwrap();
+            assert_eq!(mark, 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_commit_under_way_while_the_file_goes_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rcu.db");
+        let database = Sqlite::open(&path).await.unwrap();
+        let writing = database.begin().await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(writing.commit().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn another_file_of_that_name_is_let_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rcu.db");
+        let database = Sqlite::open(&path).await.unwrap();
+        let copy = directory.path().join("copy");
+        std::fs::copy(&path, &copy).unwrap();
+        std::fs::rename(&copy, &path).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let refused = write(&database).await.unwrap_err().to_string();
+        assert!(refused.contains("replaced by another file"), "{refused}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    /// SQLite would read it into the new file.
+    #[tokio::test]
+    async fn no_new_file_is_made_beside_what_was_committed_to_the_old_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rcu.db");
+        let database = Sqlite::open(&path).await.unwrap();
+        write(&database).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let refused = Sqlite::open(&path).await.unwrap_err();
+        assert!(
+            matches!(refused, DatabaseError::FileMissing { .. }),
+            "{refused}"
+        );
+        assert!(!path.exists());
     }
 
     #[tokio::test]

@@ -67,7 +67,7 @@ impl Store {
     /// An attempt to write takes at most `write_deadline`.
     pub fn new(database: &Database, node: &NodeName, write_deadline: Duration) -> Self {
         let rows = match database {
-            Database::Sqlite(sqlite) => Rows::Sqlite(Sqlite::new(sqlite.writer().clone(), node)),
+            Database::Sqlite(sqlite) => Rows::Sqlite(Sqlite::new(sqlite.clone(), node)),
             Database::Postgres(postgres) => Rows::Postgres(Postgres::new(postgres.clone(), node)),
         };
         Self {

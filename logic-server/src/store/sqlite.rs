@@ -1,10 +1,10 @@
 //! SQLite: multi-row inserts in one transaction, on the one writing connection of the process. In a
 //! careful write each row is a statement of its own, and one that is refused goes to dead_letter.
 
+use common::database;
 use common::device::record::{Row as _, Table};
 use common::ids::NodeName;
-use sqlx::Connection;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::{Bulk, RECORDS_MAX, SESSIONS_MAX, Values};
 use super::refusal::SqliteCode;
@@ -19,7 +19,7 @@ pub(super) const ENDED_TAIL: &str = ") UPDATE sessions SET ended_at = over.at, r
 
 #[derive(Debug)]
 pub(super) struct Sqlite {
-    writer: SqlitePool,
+    database: database::Sqlite,
     node: String,
     /// In the order of [`Table::ALL`].
     telemetry: [Bulk; Table::ALL.len()],
@@ -29,9 +29,9 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    pub(super) fn new(writer: SqlitePool, node: &NodeName) -> Self {
+    pub(super) fn new(database: database::Sqlite, node: &NodeName) -> Self {
         Self {
-            writer,
+            database,
             node: node.to_string(),
             telemetry: Table::ALL.map(|table| {
                 let own = table.columns().iter().map(|column| column.name);
@@ -61,20 +61,25 @@ impl Sqlite {
     pub(super) async fn repair(&self, unix_ms: u64) -> Result<u64, sqlx::Error> {
         let statement = "UPDATE sessions SET ended_at = max(attached_at, ?), reason = 'crash' \
                          WHERE node = ? AND ended_at IS NULL";
+        let mut writing = self.database.begin().await?;
         let done = sqlx::query(statement)
             .bind(i64::try_from(unix_ms).unwrap_or(i64::MAX))
             .bind(&self.node)
-            .execute(&self.writer)
+            .execute(&mut *writing)
             .await?;
+        writing.commit().await?;
         Ok(done.rows_affected())
     }
 
     /// Returns how many rows were refused.
     pub(super) async fn write(&self, work: &Work) -> Result<u64, sqlx::Error> {
-        let mut connection = self.writer.acquire().await?;
+        // Before a connection is opened, which would be to whatever has that name now.
+        self.database.check()?;
+        let mut connection = self.database.writer().acquire().await?;
         let written = self.write_in_transaction(&mut connection, work).await;
         if let Err(error) = &written
             && refusal(error).is_none()
+            && self.database.check().is_ok()
         {
             // SQLite ends a transaction by itself when the disk fails or is full. sqlx does not
             // notice, and would begin none on this connection any more.
@@ -88,10 +93,10 @@ impl Sqlite {
         connection: &mut SqliteConnection,
         work: &Work,
     ) -> Result<u64, sqlx::Error> {
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        let refused = self.write_rows(&mut transaction, work).await?;
-        self.write_presence(&mut transaction, work).await?;
-        transaction.commit().await?;
+        let mut writing = self.database.begin_on(connection).await?;
+        let refused = self.write_rows(&mut writing, work).await?;
+        self.write_presence(&mut writing, work).await?;
+        writing.commit().await?;
         Ok(refused)
     }
 

@@ -6,9 +6,9 @@ use std::iter::repeat;
 use common::database;
 use common::ids::{AccountId, AccountName};
 use serde::Serialize;
+use sqlx::QueryBuilder;
 use sqlx::query::QueryAs;
-use sqlx::sqlite::{SqliteArguments, SqlitePool};
-use sqlx::{QueryBuilder, Transaction};
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool};
 
 use super::{AccountRow, Added, ChangeRow, Edit, Edited, Sealed, VersionRow};
 use crate::account::{ChangeKind, LastLogin};
@@ -33,13 +33,15 @@ impl Sqlite {
         Self(database)
     }
 
-    fn reader(&self) -> &SqlitePool {
-        self.0.reader()
+    /// As long as the file is the one of its name: what stands in another is no answer.
+    fn reader(&self) -> Result<&SqlitePool, sqlx::Error> {
+        self.0.check()?;
+        Ok(self.0.reader())
     }
 
     pub(super) async fn position(&self) -> Result<i64, sqlx::Error> {
         sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM account_changes")
-            .fetch_one(self.reader())
+            .fetch_one(self.reader()?)
             .await
     }
 
@@ -54,7 +56,7 @@ impl Sqlite {
         )
         .bind(after)
         .bind(max)
-        .fetch_all(self.reader())
+        .fetch_all(self.reader()?)
         .await
     }
 
@@ -67,7 +69,7 @@ impl Sqlite {
              WHERE name IN (SELECT value FROM json_each(?))",
         )
         .bind(json(names))
-        .fetch_all(self.reader())
+        .fetch_all(self.reader()?)
         .await
     }
 
@@ -77,34 +79,35 @@ impl Sqlite {
              WHERE id IN (SELECT value FROM json_each(?))",
         )
         .bind(json(ids))
-        .fetch_all(self.reader())
+        .fetch_all(self.reader()?)
         .await
     }
 
     pub(super) async fn names(&self, ids: &[AccountId]) -> Result<Vec<(i64, String)>, sqlx::Error> {
         sqlx::query_as("SELECT id, name FROM accounts WHERE id IN (SELECT value FROM json_each(?))")
             .bind(json(ids))
-            .fetch_all(self.reader())
+            .fetch_all(self.reader()?)
             .await
     }
 
     pub(super) async fn mark(&self, node_number: u16) -> Result<Option<i64>, sqlx::Error> {
         sqlx::query_scalar("SELECT mark FROM epoch_marks WHERE node_number = ?")
             .bind(node_number)
-            .fetch_optional(self.reader())
+            .fetch_optional(self.reader()?)
             .await
     }
 
     pub(super) async fn store_mark(&self, node_number: u16, mark: i64) -> Result<(), sqlx::Error> {
+        let mut transaction = self.0.begin().await?;
         sqlx::query(
             "INSERT INTO epoch_marks (node_number, mark) VALUES (?, ?) \
              ON CONFLICT (node_number) DO UPDATE SET mark = max(mark, excluded.mark)",
         )
         .bind(node_number)
         .bind(mark)
-        .execute(self.0.writer())
-        .await
-        .map(drop)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await
     }
 
     pub(super) async fn note_last_logins(&self, notes: &[LastLogin]) -> Result<(), sqlx::Error> {
@@ -130,7 +133,9 @@ impl Sqlite {
                     .push_bind(note.node.as_str());
             });
             update.push(") AS note WHERE accounts.id = note.column1");
-            update.build().execute(self.0.writer()).await?;
+            let mut transaction = self.0.begin().await?;
+            update.build().execute(&mut *transaction).await?;
+            transaction.commit().await?;
         }
         Ok(())
     }
@@ -140,7 +145,7 @@ impl Sqlite {
         accounts: &[Sealed<'_>],
         unix_ms: i64,
     ) -> Result<Added, sqlx::Error> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.0.begin().await?;
         let newest: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM accounts")
             .fetch_one(&mut *transaction)
             .await?;
@@ -171,7 +176,7 @@ impl Sqlite {
         accounts: &[Sealed<'_>],
         unix_ms: i64,
     ) -> Result<Vec<String>, sqlx::Error> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.0.begin().await?;
         let newest: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM accounts")
             .fetch_one(&mut *transaction)
             .await?;
@@ -219,7 +224,7 @@ impl Sqlite {
                 sqlx::query_as("DELETE FROM accounts WHERE name = ? RETURNING id, version + 1")
             }
         };
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.0.begin().await?;
         let edited = edited.bind(name.as_str()).fetch_optional(&mut *transaction);
         let Some((id, version)) = edited.await? else {
             return Ok(match id_of(&mut transaction, name).await? {
@@ -245,7 +250,7 @@ impl Sqlite {
     pub(super) async fn list(&self, after: &str, max: u32) -> Result<Vec<Described>, sqlx::Error> {
         let sql = format!("{DESCRIBED} WHERE name > ? ORDER BY name LIMIT ?");
         let rows = sqlx::query_as(&sql).bind(after).bind(max);
-        rows.fetch_all(self.reader()).await
+        rows.fetch_all(self.reader()?).await
     }
 
     pub(super) async fn describe(
@@ -254,7 +259,7 @@ impl Sqlite {
     ) -> Result<Option<Described>, sqlx::Error> {
         let sql = format!("{DESCRIBED} WHERE name = ?");
         let row = sqlx::query_as(&sql).bind(name.as_str());
-        row.fetch_optional(self.reader()).await
+        row.fetch_optional(self.reader()?).await
     }
 
     pub(super) async fn online(&self, id: i64) -> Result<Option<Online>, sqlx::Error> {
@@ -263,12 +268,8 @@ impl Sqlite {
              WHERE account_id = ? AND ended_at IS NULL ORDER BY epoch DESC LIMIT 1",
         )
         .bind(id)
-        .fetch_optional(self.reader())
+        .fetch_optional(self.reader()?)
         .await
-    }
-
-    async fn begin(&self) -> Result<Transaction<'static, sqlx::Sqlite>, sqlx::Error> {
-        self.0.writer().begin_with("BEGIN IMMEDIATE").await
     }
 }
 
@@ -281,7 +282,7 @@ fn json(rows: &[impl Serialize]) -> String {
 /// Records the accounts that were added in this transaction. Ids only grow, and nobody else writes
 /// meanwhile: they are those above `newest`.
 async fn tell_of_new(
-    transaction: &mut Transaction<'_, sqlx::Sqlite>,
+    transaction: &mut SqliteConnection,
     newest: i64,
     unix_ms: i64,
 ) -> Result<(), sqlx::Error> {
@@ -292,24 +293,24 @@ async fn tell_of_new(
     .bind(ChangeKind::Added.name())
     .bind(unix_ms)
     .bind(newest)
-    .execute(&mut **transaction)
+    .execute(&mut *transaction)
     .await
     .map(drop)
 }
 
 async fn id_of(
-    transaction: &mut Transaction<'_, sqlx::Sqlite>,
+    transaction: &mut SqliteConnection,
     name: &AccountName,
 ) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar("SELECT id FROM accounts WHERE name = ?")
         .bind(name.as_str())
-        .fetch_optional(&mut **transaction)
+        .fetch_optional(&mut *transaction)
         .await
 }
 
 /// Which account could not be added: it was there, or it is in the list twice.
 async fn first_existing(
-    transaction: &mut Transaction<'_, sqlx::Sqlite>,
+    transaction: &mut SqliteConnection,
     accounts: &[Sealed<'_>],
     newest: i64,
 ) -> Result<AccountName, sqlx::Error> {

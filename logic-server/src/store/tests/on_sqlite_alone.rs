@@ -46,6 +46,55 @@ async fn a_database_that_is_locked_or_full_fails_and_takes_it_later() {
     assert_eq!(bench.count("telemetry_custom").await, 1);
 }
 
+/// A record that nobody will find is not stored, and once its file is back it is.
+#[tokio::test]
+async fn nothing_is_committed_to_a_file_that_was_moved_away() {
+    let bench = Bench::sqlite().await;
+    let Held::Directory(directory) = &bench._held else {
+        panic!("a file has a directory");
+    };
+    let (path, away) = (
+        directory.path().join("rcu.db"),
+        directory.path().join("away.db"),
+    );
+    let mut batch = empty();
+    put_record(&mut batch, 1, 1, custom(1));
+    let work = work(batch);
+    std::fs::rename(&path, &away).unwrap();
+    for _ in 0..3 {
+        assert_eq!(bench.store.write(&work).await, WriteResult::Failed);
+        assert!(!path.exists(), "and none is made in its place");
+    }
+    std::fs::rename(&away, &path).unwrap();
+    assert_eq!(bench.store.write(&work).await, COMMITTED);
+    assert_eq!(bench.count("telemetry_custom").await, 1);
+}
+
+/// Nor is what lies beside the old file read into the new one.
+#[tokio::test]
+async fn another_file_that_was_put_in_its_place_stays_as_it_is() {
+    let bench = Bench::sqlite().await;
+    let Held::Directory(directory) = &bench._held else {
+        panic!("a file has a directory");
+    };
+    let (path, copy) = (
+        directory.path().join("rcu.db"),
+        directory.path().join("copy.db"),
+    );
+    std::fs::copy(&path, &copy).unwrap();
+    let bytes = std::fs::read(&copy).unwrap();
+    let mut batch = empty();
+    put_record(&mut batch, 1, 1, custom(1));
+    let work = work(batch);
+    assert_eq!(bench.store.write(&work).await, COMMITTED);
+    std::fs::rename(&copy, &path).unwrap();
+    for _ in 0..3 {
+        assert_eq!(bench.store.write(&work).await, WriteResult::Failed);
+    }
+    bench.database.close().await;
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
 /// A session is found by its key: a search through those that are live would make the end of many
 /// sessions quadratic.
 #[tokio::test]
