@@ -29,6 +29,10 @@ const READERS_MAX: u32 = 4;
 /// measured: the system's cache has what is missing.
 const WRITER_CACHE_KIB: u32 = 500;
 
+/// What `rcu.db-wal` keeps on the disk when all of it is in the file. While somebody reads for long it grows
+/// by everything that is written; without this it would keep that size for ever.
+const WAL_BYTES_KEPT: u64 = 16 << 20;
+
 const MIGRATOR: Migrator = sqlx::migrate!("../config/schema/sqlite");
 
 /// Cheap to clone; all clones share the connections.
@@ -71,7 +75,10 @@ impl Sqlite {
             // It would print whole statements, hundreds of rows long.
             .disable_statement_logging();
         let cache_size = format!("-{WRITER_CACHE_KIB}");
-        let writing = options.clone().pragma("cache_size", cache_size);
+        let writing = options
+            .clone()
+            .pragma("cache_size", cache_size)
+            .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string());
         let writer = pool(1).connect_with(writing.clone()).await.map_err(open)?;
         // One that is opened anew after an error finds the file, or fails.
         writer.set_connect_options(writing.create_if_missing(false));
@@ -290,6 +297,41 @@ mod tests {
             "{refused}"
         );
         assert!(!path.exists());
+    }
+
+    /// Who reads for long has everything gather in `rcu.db-wal`; afterwards it is small again.
+    #[tokio::test]
+    async fn the_wal_shrinks_when_a_long_reader_has_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rcu.db");
+        let database = Sqlite::open(&path).await.unwrap();
+        let wal_bytes = || {
+            std::fs::metadata(path.with_extension("db-wal"))
+                .unwrap()
+                .len()
+        };
+        let put = async |rows: u32| {
+            let mut writing = database.begin().await.unwrap();
+            let insert = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?) \
+                          INSERT INTO telemetry_custom \
+                          SELECT abs(random()), n, n, n, 9, 1, randomblob(1000) FROM n";
+            let insert = sqlx::query(insert).bind(rows);
+            insert.execute(&mut *writing).await.unwrap();
+            writing.commit().await.unwrap();
+        };
+        let mut reader = database.reader().begin().await.unwrap();
+        let count = "SELECT count(*) FROM telemetry_custom";
+        let (rows,): (i64,) = sqlx::query_as(count).fetch_one(&mut *reader).await.unwrap();
+        assert_eq!(rows, 0);
+        for _ in 0..8 {
+            put(4_000).await;
+        }
+        assert!(wal_bytes() > 2 * WAL_BYTES_KEPT, "{}", wal_bytes());
+        reader.rollback().await.unwrap();
+        for _ in 0..3 {
+            put(1).await;
+        }
+        assert!(wal_bytes() <= WAL_BYTES_KEPT, "{}", wal_bytes());
     }
 
     #[tokio::test]
