@@ -209,6 +209,9 @@ codes! {
     5001 ClusterRuns Info
         "All tiers of `rcu up` run and found one another."
         "Nothing.",
+    5003 ClusterMade Info
+        "`rcu up` found no database in its data directory, and made a new one: a cluster without accounts."
+        "Nothing, if it was to be a new one. Else end it, and see why the database is not there: a disk that is not mounted, mostly.",
     5004 AddressesNotPrinted Warn
         "Standard output did not take the addresses of `rcu up`, because the disk was full, for example. The cluster runs."
         "Nothing: the addresses stand in `up.json` of the data directory. Where its disk is full, make room.",

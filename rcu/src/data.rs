@@ -21,6 +21,8 @@ use common::key_files::{self, CLUSTER, KeyDirectory, MASTER, OPERATOR};
 use common::link::{KeyError, Keys, read_secret};
 use conn_server::accounts::seal::MasterKey;
 
+use crate::used::Used;
+
 /// Where nothing else is said.
 pub(crate) const DEFAULT: &str = "./rcu-data";
 
@@ -46,6 +48,12 @@ pub(crate) struct DataDir {
 pub(crate) enum DataError {
     #[error("there is no cluster in {}: `rcu up` or `rcu device add` makes one", .0.display())]
     Missing(PathBuf),
+    #[error(
+        "{} was used before, and there is no database in it now: is its disk mounted? `rcu up --new` makes a new \
+         cluster there, which knows no device of the old one",
+        .0.display()
+    )]
+    Emptied(PathBuf),
     #[error("cannot make {}", path.display())]
     Make { path: PathBuf, source: io::Error },
     #[error(
@@ -66,7 +74,7 @@ impl DataDir {
         let data = Self {
             path: path.to_owned(),
         };
-        match data.database_path().exists() {
+        match data.has_database() {
             true => Ok(data),
             false => Err(DataError::Missing(path.to_owned())),
         }
@@ -75,11 +83,14 @@ impl DataDir {
     /// Makes what is missing: the directory and its keys. Several processes may do so at a time.
     ///
     /// # Errors
-    /// Something cannot be made; [`DataError::MasterLost`].
-    pub(crate) fn open_or_make(path: &Path) -> Result<Self, DataError> {
+    /// Something cannot be made; [`DataError::MasterLost`]; [`DataError::Emptied`], by what `used` knows.
+    pub(crate) fn open_or_make(path: &Path, used: &Used) -> Result<Self, DataError> {
         let data = Self {
             path: path.to_owned(),
         };
+        if !data.has_database() && used.knows(path) {
+            return Err(DataError::Emptied(path.to_owned()));
+        }
         let keys = path.join(KEYS);
         let make = |source| DataError::Make {
             path: keys.clone(),
@@ -87,7 +98,7 @@ impl DataDir {
         };
         let directory = KeyDirectory::open(&keys).map_err(make)?;
         let master = data.key_path(MASTER);
-        if !master.exists() && data.database_path().exists() {
+        if !master.exists() && data.has_database() {
             return Err(DataError::MasterLost {
                 key: master,
                 database: data.database_path(),
@@ -114,6 +125,14 @@ impl DataDir {
         self.path.join("rcu.db")
     }
 
+    pub(crate) fn has_database(&self) -> bool {
+        self.database_path().exists()
+    }
+
+    pub(crate) fn keys_path(&self) -> PathBuf {
+        self.path.join(KEYS)
+    }
+
     pub(crate) fn up_json_path(&self) -> PathBuf {
         up_json(&self.path)
     }
@@ -129,7 +148,7 @@ impl DataDir {
     }
 
     fn key_path(&self, name: &str) -> PathBuf {
-        self.path.join(KEYS).join(name)
+        self.keys_path().join(name)
     }
 }
 
@@ -141,6 +160,10 @@ mod tests {
 
     use super::*;
 
+    fn open_or_make(path: &Path) -> Result<DataDir, DataError> {
+        DataDir::open_or_make(path, &Used::by_nobody())
+    }
+
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
@@ -149,7 +172,7 @@ mod tests {
     fn what_is_made_is_for_its_owner_only_and_found_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("new").join("rcu-data");
-        let data = DataDir::open_or_make(&path).unwrap();
+        let data = open_or_make(&path).unwrap();
         assert_eq!(mode(&path), 0o700);
         assert_eq!(mode(&path.join("keys")), 0o700);
         for name in ["cluster", "operator", "master"] {
@@ -157,7 +180,7 @@ mod tests {
         }
         assert_eq!(fs::read_dir(path.join("keys")).unwrap().count(), 3);
         let master = data.master_key().unwrap();
-        let again = DataDir::open_or_make(&path).unwrap();
+        let again = open_or_make(&path).unwrap();
         assert_eq!(again.master_key().unwrap(), master);
         let keys = again.link_keys().unwrap();
         assert_ne!(keys.cluster, keys.operator);
@@ -168,7 +191,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rcu-data");
         let masters: Vec<_> = std::thread::scope(|scope| {
-            let make = || DataDir::open_or_make(&path).unwrap().master_key().unwrap();
+            let make = || open_or_make(&path).unwrap().master_key().unwrap();
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
             threads
                 .into_iter()
@@ -181,7 +204,7 @@ mod tests {
     #[test]
     fn a_key_that_others_can_read_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let data = DataDir::open_or_make(directory.path()).unwrap();
+        let data = open_or_make(directory.path()).unwrap();
         let master = directory.path().join("keys").join("master");
         fs::set_permissions(&master, fs::Permissions::from_mode(0o640)).unwrap();
         let refused = data.master_key().unwrap_err().to_string();
@@ -191,10 +214,10 @@ mod tests {
     #[test]
     fn a_lost_master_key_is_not_replaced_where_a_database_needs_it() {
         let directory = tempfile::tempdir().unwrap();
-        let data = DataDir::open_or_make(directory.path()).unwrap();
+        let data = open_or_make(directory.path()).unwrap();
         fs::write(data.database_path(), b"").unwrap();
         fs::remove_file(data.key_path(MASTER)).unwrap();
-        let refused = DataDir::open_or_make(directory.path()).unwrap_err();
+        let refused = open_or_make(directory.path()).unwrap_err();
         assert!(matches!(refused, DataError::MasterLost { .. }));
     }
 

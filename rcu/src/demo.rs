@@ -30,6 +30,7 @@ use crate::data::DataDir;
 use crate::fleet;
 use crate::screen::parts::rate;
 use crate::screen::{Colours, Screen, Stderr};
+use crate::used::Used;
 
 use self::picture::{Devices, Front, Node, Picture};
 
@@ -79,7 +80,7 @@ impl Demo {
         let _logging = logging::start_with(&LogSettings::to_stderr("warn"), &node, lines)?;
         let temporary = tempfile::tempdir()?;
         let path = self.data.as_deref().unwrap_or(temporary.path());
-        let data = DataDir::open_or_make(path)?;
+        let data = DataDir::open_or_make(path, &Used::by_nobody())?;
         let _lock = cluster::lock(data.path())?;
         let runtime = process::runtime()?;
         let verdict = runtime.block_on(self.run_on(&data, &stderr))?;

@@ -29,6 +29,7 @@ use crate::import::Import;
 use crate::operator::json_line;
 use crate::table::{Column, Table, Wide};
 use crate::time;
+use crate::used::Used;
 
 /// Names of a fleet are numbered with six digits.
 const FLEET_COUNT_MAX: u32 = 999_999;
@@ -77,6 +78,9 @@ pub(crate) struct Device {
     json: bool,
     #[command(subcommand)]
     action: Action,
+    /// Which data directories there were before.
+    #[arg(skip = Used::by_user())]
+    used: Used,
 }
 
 #[derive(Subcommand)]
@@ -210,11 +214,12 @@ impl Device {
         let path = path.unwrap_or(Path::new(data::DEFAULT));
         let data = match &self.action {
             Action::Add(_) | Action::Import(Import { dry_run: false, .. }) => {
-                DataDir::open_or_make(path)?
+                DataDir::open_or_make(path, &self.used)?
             }
             _ => DataDir::open(path)?,
         };
         let database = Database::open(&data.database_path()).await?;
+        self.used.remember(path);
         Ok((database, data.master_key()?))
     }
 }
@@ -587,6 +592,7 @@ mod tests {
         for command in commands {
             let mut device = parse(command).unwrap();
             device.data = Some(directory.to_owned());
+            device.used = Used::by_nobody();
             device.run()?;
         }
         let data = DataDir::open(directory)?;

@@ -24,6 +24,7 @@ mod table;
 mod time;
 mod top;
 mod up;
+mod used;
 
 use std::process::ExitCode;
 

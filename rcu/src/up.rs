@@ -16,13 +16,14 @@ use logic_server::Hurry;
 use crate::cluster::{self, Addresses, Cluster};
 use crate::config::Config;
 use crate::data::DataDir;
+use crate::used::Used;
 
 /// Who speaks in the log where no tier does.
 const NODE: &str = "rcu-up";
 
 /// Runs balancer, conn server and two logic servers in one process.
 ///
-/// Makes the data directory with its database and keys where it is missing, prints the addresses,
+/// Makes the data directory with its database and keys where it is missing, and says so; prints the addresses,
 /// and runs until Ctrl-C or SIGTERM: then it takes no new logins, stores and acknowledges what it
 /// holds, tells every device to come back later, and ends with exit code 0. A second time it waits for
 /// nothing that can be left.
@@ -32,6 +33,8 @@ Examples:
   rcu up                                     devices log in at 127.0.0.1:10000
   rcu up --data /var/lib/rcu --config up.toml
   rcu device add my-device                   in another terminal, while it runs
+
+Which data directories were used before is remembered in $XDG_STATE_HOME/rcu (~/.local/state/rcu).
 
 The configuration is TOML with the tables [balancer], [conn_server], [logic_server], [log],
 [metrics]; every key has
@@ -44,6 +47,10 @@ pub(crate) struct Up {
     /// The configuration; without it every key has its default.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Makes a new cluster where there was one before and its database is gone. Without it such a
+    /// directory is refused: its disk may not be mounted.
+    #[arg(long)]
+    new: bool,
 }
 
 impl Up {
@@ -53,22 +60,33 @@ impl Up {
         let there = there.transpose()?;
         let config = Config::load(self.config.as_deref(), Purpose::Start)?;
         let logging = logging::start(&config.log, &cluster::node(NODE))?;
-        let data = DataDir::open_or_make(&self.data)?;
+        let used = Used::by_user();
+        let data = match self.new {
+            true => DataDir::open_or_make(&self.data, &Used::by_nobody())?,
+            false => DataDir::open_or_make(&self.data, &used)?,
+        };
         let _lock = there.map_or_else(|| cluster::lock(data.path()), Ok)?;
         let runtime = process::runtime()?;
-        let done = runtime.block_on(run(&data, config, &logging));
+        let done = runtime.block_on(run(&data, &used, config, &logging));
         done.inspect_err(|error| logging::failed(error.as_ref()))
     }
 }
 
 async fn run(
     data: &DataDir,
+    used: &Used,
     config: Config,
     logging: &logging::Guard,
 ) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut stop = Stop::of_server()?;
     let metrics = config.metrics.clone();
+    let is_new = !data.has_database();
     let cluster = Cluster::start(data, config, 0).await?;
+    used.remember(data.path());
+    if is_new {
+        let directory = data.path().display();
+        tracing::info!(code = Code::ClusterMade.number(), %directory, "a new cluster");
+    }
     let mut sources = cluster.metrics();
     sources.push(Box::new(logging.metrics(&cluster::node(NODE))));
     let metrics = Server::start(&metrics, sources).await?;
@@ -76,7 +94,7 @@ async fn run(
     addresses.metrics = metrics.as_ref().map(Server::address);
     let up_json = data.up_json_path();
     write_atomically(&up_json, &serde_json::to_vec_pretty(&addresses)?)?;
-    print(&addresses, data);
+    print(&addresses, data, is_new);
     tracing::info!(code = Code::ClusterRuns.number(), "all tiers run");
 
     stop.wait().await;
@@ -90,7 +108,7 @@ async fn run(
 }
 
 /// For whoever started it. A cluster whose starter does not read it runs all the same.
-fn print(addresses: &Addresses, data: &DataDir) {
+fn print(addresses: &Addresses, data: &DataDir, is_new: bool) {
     let list = |addresses: &[_]| {
         addresses
             .iter()
@@ -106,7 +124,11 @@ fn print(addresses: &Addresses, data: &DataDir) {
     if let Some(metrics) = addresses.metrics {
         text += &format!("metrics             http://{metrics}/metrics\n");
     }
-    text += &format!("data                {}\n", data.path().display());
+    let what = match is_new {
+        true => "new data directory",
+        false => "data",
+    };
+    text += &format!("{what:<19} {}\n", data.path().display());
     if let Err(error) = output::print(&text)
         && !error.reader_is_gone()
     {

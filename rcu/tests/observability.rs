@@ -95,6 +95,8 @@ impl Drop for Up {
 fn rcu(arguments: &[&str]) -> Command {
     let mut process = Command::new(env!("CARGO_BIN_EXE_rcu"));
     process.args(arguments);
+    // What it remembers is not for whoever runs this.
+    process.env_remove("XDG_STATE_HOME").env_remove("HOME");
     process
 }
 

@@ -14,7 +14,9 @@ use common::device::command::cluster_code;
 use common::link::message::{AccountCommand, CommandAnswer, Message, Order};
 use common::link::{Keys, Role, call};
 
-use support::{KEY, PATIENCE, Up, rcu};
+use simulator::driver::Simulator;
+
+use support::{KEY, PATIENCE, Up, rcu, wait_for};
 
 impl Up {
     fn command(&self, account: &str, order: Order) -> CommandAnswer {
@@ -207,6 +209,123 @@ fn a_list_of_accounts_is_the_same_for_the_cluster_and_its_devices() {
     let refused = simulate.args(["--keys", &path("4.csv")]).output().unwrap();
     let told = String::from_utf8(refused.stderr).unwrap();
     assert!(told.contains("4.csv:2: b has no key"), "{told}");
+}
+
+/// Long enough for what was acknowledged before to arrive. A device that gets no acknowledgements sends only
+/// so much, and keeps the rest.
+fn record_more(device: &Simulator) {
+    let waiting = device.stats().unacknowledged;
+    wait_for("more records to wait", || {
+        device.stats().unacknowledged >= waiting + 5
+    });
+}
+
+/// What is acknowledged stands in the file of that name, or is not acknowledged; and nobody has to guess why.
+#[test]
+fn nothing_is_acknowledged_into_a_file_that_was_moved_away_and_all_goes_on_when_it_is_back() {
+    let up = Up::start();
+    up.add("truck-1");
+    let device = up.reporting_device("truck-1", 50);
+    let acknowledged = || device.stats().records_acknowledged;
+    wait_for("a record to be stored", || acknowledged() > 0);
+    assert_eq!(up.readyz().0, 200);
+
+    let (path, away) = (up.data.path().join("rcu.db"), up.data.path().join("away"));
+    fs::rename(&path, &away).unwrap();
+    wait_for("both tiers to say so", || {
+        let (status, text) = up.readyz();
+        status == 503 && text.contains("the accounts cannot be read") && text.contains("batches")
+    });
+    wait_for("the line", || up.log().contains(" 1013 "));
+    record_more(&device);
+    let before = acknowledged();
+    record_more(&device);
+    assert_eq!(acknowledged(), before);
+    let refused = rcu(up.data.path(), &["device", "add", "truck-2"])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(!path.exists(), "and no other file is made");
+
+    fs::rename(&away, &path).unwrap();
+    wait_for("records to be stored", || acknowledged() > before);
+    wait_for("the line", || up.log().contains(" 1014 "));
+    wait_for("it to be ready", || up.readyz().0 == 200);
+    up.add("truck-2");
+}
+
+#[test]
+fn a_file_that_was_put_in_its_place_is_not_written_to() {
+    let up = Up::start();
+    up.add("truck-1");
+    let device = up.reporting_device("truck-1", 50);
+    let acknowledged = || device.stats().records_acknowledged;
+    wait_for("a record to be stored", || acknowledged() > 0);
+    let (path, copy) = (up.data.path().join("rcu.db"), up.data.path().join("copy"));
+    fs::copy(&path, &copy).unwrap();
+    fs::rename(&copy, &path).unwrap();
+    wait_for("the line", || up.log().contains("replaced by another file"));
+    let bytes = fs::read(&path).unwrap();
+    wait_for("batches to fail", || up.readyz().1.contains("batches"));
+    record_more(&device);
+    let before = acknowledged();
+    record_more(&device);
+    assert_eq!(acknowledged(), before);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+/// Where a disk is not mounted there is an empty directory.
+#[test]
+fn a_directory_that_was_used_before_and_is_empty_is_refused_unless_it_is_to_be_new() {
+    let up = Up::start();
+    let data = up.data.path().join("disk");
+    let run = |arguments: &[&str]| {
+        let mut run = rcu(&data, arguments);
+        let state = up.data.path().join("state");
+        run.env("XDG_STATE_HOME", state).output().unwrap()
+    };
+    let add = run(&["device", "add", "truck-1"]);
+    assert!(add.status.success(), "{add:?}");
+    fs::remove_dir_all(&data).unwrap();
+    for there_is_a_directory in [false, true] {
+        if there_is_a_directory {
+            fs::create_dir(&data).unwrap();
+        }
+        for command in [&["up"][..], &["device", "add", "truck-1"]] {
+            let refused = run(command);
+            assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+            let told = String::from_utf8(refused.stderr).unwrap();
+            assert!(told.contains("was used before"), "{told}");
+            assert!(told.contains("--new"), "{told}");
+        }
+        assert!(!data.join("keys").exists(), "nothing is made in it");
+    }
+    let mut up_again = |arguments: &[&str]| {
+        let config = up.data.path().join("up.toml");
+        let log = fs::File::create(up.data.path().join("again.log")).unwrap();
+        let _ = fs::remove_file(data.join("up.json"));
+        let mut process = rcu(&data, arguments)
+            .env("XDG_STATE_HOME", up.data.path().join("state"))
+            .arg("--config")
+            .arg(config)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let said = || fs::read_to_string(up.data.path().join("again.log")).unwrap();
+        wait_for("its last line", || said().contains("all tiers run"));
+        process.kill().unwrap();
+        process.wait().unwrap();
+        said()
+    };
+    let made = up_again(&["up", "--new"]);
+    assert!(
+        made.contains("new data directory") && made.contains(" 5003 "),
+        "{made}"
+    );
+    let goes_on = up_again(&["up"]);
+    assert!(!goes_on.contains("new data directory"), "{goes_on}");
+    assert!(goes_on.contains("\ndata  "), "{goes_on}");
 }
 
 #[test]

@@ -25,6 +25,10 @@ LOGIC_SERVERS = 2
 
 _database_numbers = itertools.count(1)
 
+# What `rcu` remembers is not for whoever runs this.
+for name in ("XDG_STATE_HOME", "HOME"):
+    os.environ.pop(name, None)
+
 
 def binary():
     """The binary is $RCU_BIN, else target/debug/rcu; it is never built here. The servers lie beside it."""

@@ -338,6 +338,8 @@ pub fn command(program: &str) -> Command {
             command.env_remove(name);
         }
     }
+    // What `rcu` remembers is not for whoever runs this.
+    command.env_remove("XDG_STATE_HOME").env_remove("HOME");
     command
 }
 

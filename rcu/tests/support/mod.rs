@@ -4,7 +4,8 @@
 #![allow(dead_code)]
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 use std::thread::sleep;
@@ -30,7 +31,9 @@ impl Up {
         let data = tempfile::tempdir().unwrap();
         let config = data.path().join("up.toml");
         let free = "listen = \"127.0.0.1:0\"\n";
-        fs::write(&config, format!("[balancer]\n{free}[logic_server]\n{free}")).unwrap();
+        let tables = ["balancer", "logic_server", "metrics"];
+        let tables = tables.map(|table| format!("[{table}]\n{free}"));
+        fs::write(&config, tables.concat()).unwrap();
         let log = fs::File::create(data.path().join("up.log")).unwrap();
         let process = rcu(data.path(), &["up", "--config", config.to_str().unwrap()])
             .stdout(Stdio::null())
@@ -61,8 +64,28 @@ impl Up {
         assert!(added.status.success(), "{added:?}");
     }
 
-    /// A device of this account, attached.
+    /// What it has logged until now.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.data.path().join("up.log")).unwrap()
+    }
+
+    /// The status of /readyz, and what it says.
+    pub(crate) fn readyz(&self) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address("/metrics")).unwrap();
+        write!(stream, "GET /readyz HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer)
+    }
+
+    /// A device of this account, attached, which sends nothing by itself.
     pub(crate) fn device(&self, account: &str) -> Simulator {
+        self.reporting_device(account, 0)
+    }
+
+    /// Likewise with a record in each interval.
+    pub(crate) fn reporting_device(&self, account: &str, report_interval_ms: u32) -> Simulator {
         let simulator = Simulator::start(Settings {
             balancers: vec![self.address("/balancer/0").to_string()],
             identities: vec![Identity {
@@ -70,7 +93,7 @@ impl Up {
                 key: key_from_hex(KEY).unwrap(),
             }],
             device: DeviceSettings {
-                report_interval_ms: 0,
+                report_interval_ms,
                 ..DeviceSettings::default()
             },
             ..Settings::default()
@@ -94,6 +117,8 @@ impl Drop for Up {
 pub(crate) fn rcu(data: &Path, arguments: &[&str]) -> Process {
     let mut process = Process::new(env!("CARGO_BIN_EXE_rcu"));
     process.args(arguments).arg("--data").arg(data);
+    // What it remembers is not for whoever runs this.
+    process.env("XDG_STATE_HOME", data.join("state"));
     process
 }
 

@@ -129,6 +129,9 @@ impl Program {
         let log = std::fs::File::create(log).tried("create a log file")?;
         let child = Command::new(program)
             .args(arguments)
+            // What `rcu` remembers is not for whoever runs this.
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("HOME")
             .stdin(Stdio::null())
             .stdout(log.try_clone().tried("create a log file")?)
             .stderr(log)
