@@ -1,5 +1,6 @@
 //! The command that people type.
 
+mod backup;
 mod check;
 mod cluster;
 mod command;
@@ -42,6 +43,7 @@ use rcu::explain;
 Examples:
   rcu demo                          a whole cluster and 200 simulated devices, until q
   rcu up                            a cluster of your own, in ./rcu-data
+  rcu backup rcu-2026-01-31.db      its database, copied while it runs
   rcu device add my-device          make an account; prints its key once
   rcu top                           the running cluster, live
   rcu node list                     its processes; rcu session list: who is connected
@@ -55,7 +57,7 @@ Environment:
   RCU_CLUSTER=HOST:PORT        a conn server, for node, session, command and top
   RCU_OPERATOR_KEY_FILE=FILE   the operator's key for it
   RCU_LOGIC_SERVER__WINDOW=16  overrides a key of the configuration, and so on for every key
-  RCU_DATABASE_URL             the database of `rcu db` and `rcu device`, as its owner
+  RCU_DATABASE_URL             the database of `rcu db`, `device` and `backup`, as its owner
   RCU_READ_DATABASE_URL        the database of `rcu simulate`, as who may read it
   RCU_MASTER_KEY_FILE          the file of the key that opens its accounts
   RCU_DEVICE_KEY               a device's key, for explain
@@ -72,6 +74,7 @@ struct Rcu {
 enum Command {
     Demo(demo::Demo),
     Up(up::Up),
+    Backup(backup::Backup),
     Device(device::Device),
     Node(node::Node),
     Session(session::Session),
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
     process::run("rcu", || match rcu.command {
         Command::Demo(demo) => demo.run(),
         Command::Up(up) => up.run(),
+        Command::Backup(backup) => backup.run(),
         Command::Device(device) => device.run(),
         Command::Node(node) => node.run(),
         Command::Session(session) => session.run(),

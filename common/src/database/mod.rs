@@ -10,6 +10,7 @@
 
 mod certificate;
 mod clocks;
+mod copy;
 mod files;
 mod postgres;
 mod settings;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 pub use certificate::CertificateSource;
+pub use copy::{Copied, CopyError};
 pub use files::FileError;
 pub use postgres::{
     APPLICATION, Lease, Migrated, Patience, Postgres, UnixMs, Waiting, is_lock_timeout,

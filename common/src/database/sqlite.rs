@@ -106,6 +106,28 @@ impl Sqlite {
         })
     }
 
+    /// Copies what is committed in the file at `path` into `copy`, which is there and empty. Who writes
+    /// meanwhile does not wait; the schema stays as it is.
+    pub(super) async fn copy(path: &Path, copy: &Path) -> Result<(), DatabaseError> {
+        let copied = async {
+            let options = SqliteConnectOptions::new()
+                .filename(path)
+                .busy_timeout(BUSY_TIMEOUT)
+                .disable_statement_logging();
+            let mut connection = options.connect().await?;
+            // One transaction, and none that writes: copying the file would miss what stands beside it.
+            sqlx::query("VACUUM INTO ?")
+                .bind(copy.display().to_string())
+                .execute(&mut connection)
+                .await?;
+            connection.close().await
+        };
+        copied.await.map_err(|source| DatabaseError::Open {
+            database: path.display().to_string(),
+            source,
+        })
+    }
+
     /// Begins to write, on the one connection of this process that does. Be short: the batches of the logic
     /// servers wait behind.
     ///

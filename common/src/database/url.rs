@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use sqlx::postgres::PgConnectOptions;
 use tracing::subscriber::{NoSubscriber, with_default};
@@ -71,6 +72,35 @@ impl DatabaseUrl {
             Kind::Sqlite(path) => Some(path),
             Kind::Postgres(_) => None,
         }
+    }
+
+    /// For programs of PostgreSQL's own: the URL without its password, and that.
+    pub(super) fn for_programs(&self) -> (String, Option<String>) {
+        let Kind::Postgres(text) = &self.0 else {
+            return (self.to_string(), None);
+        };
+        let (rest, query) = text.split_once('?').unwrap_or((text, ""));
+        let (scheme, place) = rest.split_once("://").unwrap_or(("", rest));
+        let (user, host) = match place.rsplit_once('@') {
+            Some((user, host)) => (Some(user), host),
+            None => (None, place),
+        };
+        let (user, of_user) = match user.and_then(|user| user.split_once(':')) {
+            Some((user, password)) => (Some(user), Some(password)),
+            None => (user, None),
+        };
+        let is_password = |pair: &&str| pair.starts_with("password=");
+        let of_query = query.split('&').find(is_password);
+        let of_query = of_query.and_then(|pair| pair.split_once('='));
+        let password = of_query.map_or(of_user, |(_, password)| Some(password));
+        let password = password.map(|it| percent_decode_str(it).decode_utf8_lossy().into_owned());
+        let query: Vec<_> = query.split('&').filter(|it| !is_password(it)).collect();
+        let user = user.map_or(String::new(), |user| format!("{user}@"));
+        let query = match query[..] {
+            [] | [""] => String::new(),
+            _ => format!("?{}", query.join("&")),
+        };
+        (format!("{scheme}://{user}{host}{query}"), password)
     }
 
     /// How to connect; `None` for a file.
@@ -218,6 +248,36 @@ mod tests {
             ("postgres://rcu@db/rcu?pasword=hidden", UrlError::Parameter),
         ] {
             assert_eq!(read(text), Err(why), "{text}");
+        }
+    }
+
+    #[test]
+    fn programs_get_the_password_apart() {
+        for (text, url, password) in [
+            ("postgres://db/rcu", "postgres://db/rcu", None),
+            (
+                "postgres://rcu@db/rcu?sslmode=require",
+                "postgres://rcu@db/rcu?sslmode=require",
+                None,
+            ),
+            (
+                "postgres://rcu:a%2Fb@db:5433/rcu",
+                "postgres://rcu@db:5433/rcu",
+                Some("a/b"),
+            ),
+            (
+                "postgresql:///rcu?host=/run/postgresql&user=rcu&password=x%20y",
+                "postgresql:///rcu?host=/run/postgresql&user=rcu",
+                Some("x y"),
+            ),
+            (
+                "postgres://db/rcu?password=x",
+                "postgres://db/rcu",
+                Some("x"),
+            ),
+        ] {
+            let expected = (url.to_owned(), password.map(str::to_owned));
+            assert_eq!(read(text).unwrap().for_programs(), expected);
         }
     }
 
