@@ -163,6 +163,9 @@ codes! {
         "Who logged in last is written again."
         "Nothing.",
 
+    3014 DatabaseWentBack Error
+        "The database is an older one than it was: it was restored from a backup, or failed over to a copy that lacked the last transactions. What was known of the accounts is read anew, and every session and open grant is compared with them; whoever has no such account any more, or another key, is out within seconds."
+        "If a backup was restored, go on as docs/operate.md says in Restore. If nobody restored anything, find out why the database lost transactions: what was acknowledged since then is gone.",
 
     // ---- logic server ----
     4001 LogicServerRuns Info

@@ -96,15 +96,25 @@ impl Change {
     }
 }
 
-/// What a logic server has to end of what it held while it was cut off. `now` is the account's
-/// version and whether it is enabled; `None`: it was removed.
+/// What a logic server has to end of what it held while it was cut off, or of what the database knew
+/// before it was restored. `now` is the account's version and whether it is enabled; `None`: there is none
+/// of that id.
+///
+/// No version comes twice, so another one, lower or higher, is of another key, another state, or another
+/// account.
 pub fn stale(held: &Held, now: Option<(u32, bool)>) -> Option<Revoke> {
     let (below_version, why) = match now {
         None => (u32::MAX, RevokeReason::Disabled),
-        Some((version, _)) if version <= held.account_version => return None,
-        Some((version, false)) => (version, RevokeReason::Disabled),
-        // Re-keyed, or switched off and on again: the device may log in at once.
-        Some((version, true)) => (version, RevokeReason::KeyRotated),
+        Some((version, _)) if version == held.account_version => return None,
+        // A version that is lower now was given before the one that is held: both end.
+        Some((version, enabled)) => (
+            version.max(held.account_version.saturating_add(1)),
+            match enabled {
+                false => RevokeReason::Disabled,
+                // Re-keyed, or switched off and on again: the device may log in at once.
+                true => RevokeReason::KeyRotated,
+            },
+        ),
     };
     Some(Revoke {
         account_id: held.account_id,
@@ -153,6 +163,9 @@ mod tests {
         assert_eq!(why(Some((3, true))), None);
         assert_eq!(why(Some((5, true))), Some((5, RevokeReason::KeyRotated)));
         assert_eq!(why(Some((4, false))), Some((4, RevokeReason::Disabled)));
+        // The table was restored: what was granted since is over, what is granted now is let be.
+        assert_eq!(why(Some((2, true))), Some((4, RevokeReason::KeyRotated)));
+        assert_eq!(why(Some((1, false))), Some((4, RevokeReason::Disabled)));
         assert_eq!(why(None), Some((u32::MAX, RevokeReason::Disabled)));
     }
 

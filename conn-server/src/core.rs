@@ -51,6 +51,8 @@ pub enum Input {
     },
     /// An account changed; what was remembered of it is dropped.
     Changed(Change),
+    /// The database is an older one than it was: nothing that was read of it holds.
+    WentBack,
     /// Answer to [`Effect::CheckVersions`]: what the node of this link has to end.
     Stale {
         link: LinkId,
@@ -84,6 +86,8 @@ pub struct Core {
     bulletin: Bulletin,
     timers: Timers,
     round_at_ms: u64,
+    /// Until then what attaches is compared with the accounts.
+    doubted_until_ms: u64,
     /// From a balancer's asking to the answer.
     login_ms: Histogram,
     /// Ids of logins, commands and requests are of one count.
@@ -118,6 +122,7 @@ impl Core {
             bulletin: Bulletin::default(),
             timers: Timers::new(),
             round_at_ms: 0,
+            doubted_until_ms: 0,
             login_ms: Histogram::default(),
             last_id: 0,
             shutting_down: false,
@@ -133,6 +138,7 @@ impl Core {
             Input::Link(event) => self.link(event, now, effects),
             Input::Found { id, found } => self.found(id, found, now, effects),
             Input::Changed(change) => self.changed(&change, now, effects),
+            Input::WentBack => self.went_back(now, effects),
             Input::Stale { link, revocations } => {
                 for revoke in revocations {
                     self.revoke_on(link, revoke, effects);

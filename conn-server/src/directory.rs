@@ -23,6 +23,8 @@ pub const GRANTS_PER_ACCOUNT_MAX: usize = 4;
 pub struct Session {
     pub node: NodeIndex,
     pub epoch: Epoch,
+    /// Of the account, when the session was granted.
+    account_version: u32,
     /// In which of its node's adoptions it was last confirmed.
     adoption: u16,
 }
@@ -108,6 +110,7 @@ impl Directory {
         let attached = Session {
             node,
             epoch: held.epoch,
+            account_version: held.account_version,
             adoption,
         };
         let (older, newer) = match entry.session {
@@ -166,6 +169,26 @@ impl Directory {
 
     pub fn session(&self, account_id: AccountId) -> Option<Session> {
         self.accounts.get(&account_id)?.session
+    }
+
+    /// All that a node holds, in the order of the accounts.
+    pub fn held_by(&self, node: NodeIndex) -> Vec<Held> {
+        let of_account = |(&account_id, entry): (&AccountId, &Entry)| {
+            let session = entry.session.filter(|session| session.node == node);
+            let session = session.map(|it| (it.epoch, it.account_version));
+            let grants = entry.grants.iter().filter(|grant| grant.node == node);
+            let grants = grants.map(|it| (it.epoch, it.account_version));
+            let held = session.into_iter().chain(grants);
+            held.map(move |(epoch, account_version)| Held {
+                account_id,
+                epoch,
+                account_version,
+            })
+            .collect::<Vec<_>>()
+        };
+        let mut held: Vec<_> = self.accounts.iter().flat_map(of_account).collect();
+        held.sort_unstable_by_key(|held| (held.account_id, held.epoch));
+        held
     }
 
     /// The grant of this epoch, where it is still open.

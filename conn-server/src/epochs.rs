@@ -2,6 +2,11 @@
 //!
 //! A mark ahead of the clock is stored in the database. Only epochs below the stored mark are
 //! published, and a new start begins above it; so a restart with the wall clock set back makes no epoch twice.
+//!
+//! A database that is restored holds an older mark. While we run, a new one is stored before anything more is
+//! published ([`Epochs::mark_lost`]). A conn server that starts on it begins above the older one and the wall
+//! clock; what else was published, by a clock that was ahead, it hears from the logic servers before any of
+//! them takes a grant of it: an epoch that nobody holds any more needs not be exceeded.
 
 use common::epoch::{Epoch, EpochClock, NodeNumber};
 
@@ -55,6 +60,11 @@ impl Epochs {
         self.storing = false;
         self.stored = self.stored.max(mark.unwrap_or_default());
     }
+
+    /// The database went back, and the mark with it: nothing is published before one is stored anew.
+    pub fn mark_lost(&mut self) {
+        self.stored = Epoch::ZERO;
+    }
 }
 
 #[cfg(test)]
@@ -88,6 +98,22 @@ mod tests {
         assert!(epochs.mark_to_store(2_000).is_some());
     }
 
+    /// Else it would believe for an hour that the mark is there, and a restart would begin below it.
+    #[test]
+    fn a_mark_that_was_lost_is_stored_anew_also_where_the_clock_was_ahead() {
+        let mut epochs = epochs(Epoch::ZERO);
+        let mark = epochs.mark_to_store(3_600_000);
+        epochs.mark_stored(mark);
+        let before = epochs.next_epoch(3_600_000).unwrap();
+        assert_eq!(epochs.mark_to_store(0), None);
+        epochs.mark_lost();
+        assert_eq!(epochs.next_epoch(0), None);
+        let anew = epochs.mark_to_store(0);
+        assert!(anew.unwrap() > before);
+        epochs.mark_stored(anew);
+        assert!(epochs.next_epoch(0).unwrap() > before);
+    }
+
     #[test]
     fn a_mark_is_renewed_before_the_clock_reaches_it() {
         let mut epochs = epochs(Epoch::ZERO);
@@ -106,7 +132,11 @@ mod tests {
     enum Step {
         Login,
         Hear(u64),
-        StoreMark { arrives: bool },
+        StoreMark {
+            arrives: bool,
+        },
+        /// The database is restored, and that is noticed before anything is published.
+        Restore,
         Crash,
         SetClock(u64),
     }
@@ -116,6 +146,7 @@ mod tests {
             8 => Just(Step::Login),
             1 => (0u64..10_000_000).prop_map(Step::Hear),
             4 => any::<bool>().prop_map(|arrives| Step::StoreMark { arrives }),
+            1 => Just(Step::Restore),
             1 => Just(Step::Crash),
             1 => (0u64..10_000_000).prop_map(Step::SetClock),
         ];
@@ -141,13 +172,19 @@ mod tests {
                     Step::Hear(ahead) => epochs.observe(Epoch::at_ms(ahead)),
                     Step::StoreMark { arrives } => {
                         if let Some(mark) = epochs.mark_to_store(unix_ms) {
-                            prop_assert!(mark > stored, "the database never goes back");
+                            prop_assert!(mark > stored, "it only grows");
                             if arrives {
                                 stored = mark;
                             }
                             epochs.mark_stored(arrives.then_some(mark));
                         }
                     }
+                    Step::Restore => {
+                        stored = Epoch::ZERO;
+                        epochs.mark_lost();
+                    }
+                    // One that crashes on a restored database before it stored its mark has lost it.
+                    Step::Crash if stored == Epoch::ZERO => {}
                     Step::Crash => epochs = Epochs::new(NodeNumber::new(5).unwrap(), stored),
                     Step::SetClock(to) => unix_ms = to,
                 }

@@ -232,14 +232,14 @@ impl Login {
         self.look_up(self.claim.account.clone(), now)
     }
 
-    /// Whether it waits for a logic server, judged by this account under a version below that one.
-    pub fn rests_on(&self, account_id: AccountId, below_version: u32) -> bool {
+    /// The account by which it was judged, and its version; `None`: it waits for that.
+    pub fn rests_on(&self) -> Option<(AccountId, u32)> {
         let account = match &self.wait {
-            Wait::Account => return false,
+            Wait::Account => return None,
             Wait::Grant(offer) => &offer.account,
             Wait::Check(account, _) => account,
         };
-        account.id == account_id && account.version < below_version
+        Some((account.id, account.version))
     }
 
     /// What it waited for; it waits no more.

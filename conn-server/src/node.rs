@@ -6,18 +6,18 @@ use std::net::SocketAddr;
 
 use common::codes::Code;
 use common::database::Database;
-use common::epoch::NodeNumber;
+use common::epoch::{Epoch, NodeNumber};
 use common::ids::NodeName;
 use common::link::{Hub, HubSettings, Keys, Role};
 use futures_core::future::BoxFuture;
 use rand::rngs::{SmallRng, StdRng, SysError, SysRng};
 use rand::{RngExt, SeedableRng};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
 
 use crate::accounts::cache::AccountCache;
-use crate::accounts::reader::Reader;
+use crate::accounts::reader::{OwnMark, Reader};
 use crate::accounts::seal::MasterKey;
 use crate::accounts::table::Table;
 use crate::accounts::writer::Writer;
@@ -104,13 +104,19 @@ impl ConnServer {
         let span = tracing::info_span!("conn_server", %node);
 
         let (news_sender, news) = mpsc::channel(WAITING_MAX);
+        let (stored, marks) = watch::channel(Epoch::ZERO);
         let table = Table::new(&database);
         let writer = Writer {
             table: table.clone(),
             node_number: settings.node_number,
             news: news_sender.clone(),
+            marks: stored,
         };
-        let reader = Reader::new(table, master, news_sender).await?;
+        let mark = OwnMark {
+            node_number: settings.node_number,
+            stored: marks,
+        };
+        let reader = Reader::new(table, master, mark, news_sender).await?;
         let epochs = Epochs::new(number, writer.mark().await?);
         let mut core = core(&settings, epochs)?;
         store_first_mark(&mut core, &writer).await?;

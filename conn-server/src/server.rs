@@ -189,6 +189,16 @@ impl Server {
                 self.cache.forget(&change.name);
                 self.apply(Input::Changed(change));
             }
+            News::WentBack => {
+                tracing::error!(
+                    code = Code::DatabaseWentBack.number(),
+                    "the database is an older one than it was: all that was known of the accounts is read anew"
+                );
+                self.cache.forget_all();
+                // Of accounts that may be gone, or be others now.
+                self.last_logins.take();
+                self.apply(Input::WentBack);
+            }
             News::InStep => self.cache.in_step(self.clock.now_ms),
             News::Stale { link, revocations } => self.apply(Input::Stale { link, revocations }),
             News::Unchecked { link } => self.close(link, "its accounts cannot be checked"),

@@ -70,6 +70,13 @@ impl AccountCache {
         self.absent.invalidate(name);
     }
 
+    /// The database is another one.
+    pub fn forget_all(&mut self) {
+        let entries_max = [self.known.policy(), self.absent.policy()]
+            .map(|policy| policy.max_capacity().unwrap_or_default());
+        *self = Self::new(entries_max[0], entries_max[1]);
+    }
+
     /// All changes until now were told.
     pub fn in_step(&mut self, now_ms: u64) {
         self.freshness.in_step(now_ms);
@@ -135,6 +142,21 @@ mod tests {
         for text in ["a", "b", "c"] {
             assert_eq!(cache.find(&name(text), 1_000), None);
         }
+    }
+
+    #[test]
+    fn nothing_is_known_of_another_database() {
+        let mut cache = AccountCache::new(10, 10);
+        cache.in_step(1_000);
+        cache.keep(name("a"), account(1), 1_000);
+        cache.keep(name("b"), Found::Unknown, 1_000);
+        cache.forget_all();
+        for text in ["a", "b"] {
+            assert_eq!(cache.find(&name(text), 1_000), None);
+        }
+        assert!(!cache.follows(1_000));
+        cache.keep(name("a"), account(2), 1_000);
+        assert_eq!(cache.find(&name("a"), 1_000), Some(account(2)));
     }
 
     #[test]

@@ -3,6 +3,17 @@
 //!
 //! Since there is one query at a time, what is told is in the order of the table's own history: what
 //! was read before a change is told before that change, and nothing that is out of date outlives it.
+//!
+//! That history can end: a database is restored from a backup, or fails over to a copy that lacks the last
+//! transactions. Numbers of changes are then given anew, so a position alone would pass over what happens
+//! next. Each look therefore begins with the last change that was told, which must stand there as it did,
+//! and reads this conn server's mark, which only grows. Where either is not so, nothing that was ever read
+//! holds:
+//!
+//! ```text
+//! … 41 42 43            43 is there, the mark is not below ours ─▶ 44 45 … are told
+//! … 41 42'              it is not ─▶ the newest of now ─▶ WentBack: everything is read and checked anew
+//! ```
 
 use std::collections::{HashMap, VecDeque};
 
@@ -26,6 +37,15 @@ pub const CHANGES_MAX: usize = 1_000;
 /// closed: then its node lists them again.
 const UNCHECKED_MAX: usize = 200_000;
 
+/// A row of `account_changes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeRow {
+    pub id: i64,
+    /// `None`: one that this version does not know.
+    pub change: Option<Change>,
+    pub changed_at_ms: i64,
+}
+
 /// What the owner of the decisions asks.
 #[derive(Debug)]
 pub enum Question {
@@ -43,6 +63,8 @@ pub enum News {
         found: Found,
     },
     Changed(Change),
+    /// The database is an older one than it was: what was read of it before does not hold any more.
+    WentBack,
     /// Every change until now was told.
     InStep,
     Stale {
@@ -65,10 +87,12 @@ pub enum News {
 /// A query of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
-    /// At most [`CHANGES_MAX`], the oldest first, after this one.
+    /// At most [`CHANGES_MAX`], the oldest first, from this one on; and the mark of this conn server.
     Changes {
-        after: i64,
+        from: i64,
     },
+    /// The last change that there is, and the mark.
+    Newest,
     Accounts(Vec<AccountName>),
     Versions(Vec<AccountId>),
     Names(Vec<AccountId>),
@@ -77,8 +101,14 @@ pub enum Query {
 /// What came of a query.
 #[derive(Debug)]
 pub enum Answer {
-    /// Each with its number; `None`: one that this version does not know.
-    Changes(Vec<(i64, Option<Change>)>),
+    Changes {
+        rows: Vec<ChangeRow>,
+        mark: Epoch,
+    },
+    Newest {
+        row: Option<ChangeRow>,
+        mark: Epoch,
+    },
     /// Of each that was asked for.
     Accounts(HashMap<AccountName, Found>),
     /// Version, and whether it is enabled, of those that there are.
@@ -92,7 +122,9 @@ pub enum Answer {
 /// Whom the answer of the open query is for.
 #[derive(Debug)]
 enum Open {
-    Changes,
+    /// The mark that the database held when they were asked for.
+    Changes(Epoch),
+    Newest,
     Accounts(Vec<(u64, AccountName)>),
     Versions(LinkId, Vec<Held>),
     Names(u64),
@@ -100,8 +132,12 @@ enum Open {
 
 #[derive(Debug)]
 pub struct Inquiries {
-    /// The last change that was told.
-    position: i64,
+    /// The last change that was told; `None`: there was none.
+    newest: Option<ChangeRow>,
+    /// The mark that the database was told, or that was found in it.
+    mark: Epoch,
+    /// The last look found another history, and where that ends is not known yet.
+    went_back: bool,
     changes_due: bool,
     look_ups: VecDeque<(u64, AccountName)>,
     checks: VecDeque<(LinkId, Vec<Held>)>,
@@ -115,9 +151,11 @@ pub struct Inquiries {
 impl Inquiries {
     /// Follows the changes from the last one on that there is: whoever asks for an account later
     /// gets them with it.
-    pub fn new(position: i64) -> Self {
+    pub fn new(newest: Option<ChangeRow>) -> Self {
         Self {
-            position,
+            newest,
+            mark: Epoch::ZERO,
+            went_back: false,
             changes_due: false,
             look_ups: VecDeque::new(),
             checks: VecDeque::new(),
@@ -135,6 +173,11 @@ impl Inquiries {
         }
     }
 
+    /// The database holds this mark, or a higher one, from now on.
+    pub fn mark_stored(&mut self, mark: Epoch) {
+        self.mark = mark;
+    }
+
     /// [`FOLLOWED_EVERY_MS`] have passed.
     pub fn follow(&mut self) {
         self.changes_due = true;
@@ -147,8 +190,11 @@ impl Inquiries {
         }
         let (open, query) = if self.changes_due {
             self.changes_due = false;
-            let after = self.position;
-            (Open::Changes, Query::Changes { after })
+            let from = self.newest.as_ref().map_or(0, |newest| newest.id);
+            match self.went_back {
+                true => (Open::Newest, Query::Newest),
+                false => (Open::Changes(self.mark), Query::Changes { from }),
+            }
         } else if !self.look_ups.is_empty() {
             let count = self.look_ups.len().min(LOOK_UPS_MAX);
             let asked: Vec<_> = self.look_ups.drain(..count).collect();
@@ -172,8 +218,23 @@ impl Inquiries {
     pub fn answered(&mut self, answer: Answer, news: &mut Vec<News>) {
         let open = self.open.take().expect("a query is open");
         match (open, answer) {
-            (Open::Changes, Answer::Changes(changes)) => self.changed(changes, news),
-            (Open::Changes, Answer::Failed) => {}
+            (Open::Changes(known), Answer::Changes { rows, mark }) => {
+                match mark >= known && self.begins_where_we_are(&rows) {
+                    true => self.changed(rows, news),
+                    false => {
+                        self.went_back = true;
+                        self.changes_due = true;
+                    }
+                }
+            }
+            (Open::Newest, Answer::Newest { row, mark }) => {
+                self.newest = row;
+                self.mark = mark;
+                self.went_back = false;
+                news.push(News::WentBack);
+                self.in_step(news);
+            }
+            (Open::Changes(_) | Open::Newest, Answer::Failed) => {}
             (Open::Accounts(asked), Answer::Accounts(accounts)) => {
                 news.extend(asked.into_iter().map(|(id, account)| {
                     let found = accounts.get(&account).copied().unwrap_or(Found::Unknown);
@@ -206,18 +267,27 @@ impl Inquiries {
         }
     }
 
-    fn changed(&mut self, changes: Vec<(i64, Option<Change>)>, news: &mut Vec<News>) {
-        let is_last = changes.len() < CHANGES_MAX;
-        for (id, change) in changes {
-            self.position = id;
-            news.extend(change.map(News::Changed));
+    fn begins_where_we_are(&self, rows: &[ChangeRow]) -> bool {
+        let newest = self.newest.as_ref();
+        newest.is_none_or(|newest| rows.first() == Some(newest))
+    }
+
+    fn changed(&mut self, rows: Vec<ChangeRow>, news: &mut Vec<News>) {
+        let is_last = rows.len() < CHANGES_MAX;
+        let told = usize::from(self.newest.is_some());
+        for row in rows.into_iter().skip(told) {
+            news.extend(row.change.clone().map(News::Changed));
+            self.newest = Some(row);
         }
-        if is_last {
-            news.push(News::InStep);
-            self.checks.extend(self.unchecked.drain(..));
-        } else {
-            self.changes_due = true;
+        match is_last {
+            true => self.in_step(news),
+            false => self.changes_due = true,
         }
+    }
+
+    fn in_step(&mut self, news: &mut Vec<News>) {
+        news.push(News::InStep);
+        self.checks.extend(self.unchecked.drain(..));
     }
 
     fn keep_unchecked(&mut self, link: LinkId, held: Vec<Held>, news: &mut Vec<News>) {
@@ -242,14 +312,27 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn change(id: i64) -> (i64, Option<Change>) {
+    fn change(id: i64) -> ChangeRow {
         let change = Change {
             account_id: AccountId(id),
             name: name("a"),
             version: 2,
             kind: ChangeKind::Disabled,
         };
-        (id, Some(change))
+        ChangeRow {
+            id,
+            change: Some(change),
+            changed_at_ms: id * 1_000,
+        }
+    }
+
+    fn changes(rows: Vec<ChangeRow>) -> Answer {
+        let mark = Epoch::ZERO;
+        Answer::Changes { rows, mark }
+    }
+
+    fn changed(id: i64) -> News {
+        News::Changed(change(id).change.unwrap())
     }
 
     fn held(account_version: u32) -> Vec<Held> {
@@ -273,7 +356,7 @@ mod tests {
 
     #[test]
     fn one_query_at_a_time_and_changes_first() {
-        let mut inquiries = Inquiries::new(7);
+        let mut inquiries = Inquiries::new(Some(change(7)));
         inquiries.ask(look_up(1));
         let accounts = Some(Query::Accounts(vec![name("a")]));
         assert_eq!(inquiries.next_query(), accounts);
@@ -292,38 +375,120 @@ mod tests {
             }]
         );
         inquiries.ask(look_up(2));
-        let changes = Some(Query::Changes { after: 7 });
-        assert_eq!(inquiries.next_query(), changes);
-        let news = told(&mut inquiries, Answer::Changes(vec![change(8)]));
-        let changed = News::Changed(change(8).1.unwrap());
-        assert_eq!(news, [changed, News::InStep]);
+        assert_eq!(inquiries.next_query(), Some(Query::Changes { from: 7 }));
+        let news = told(&mut inquiries, changes(vec![change(7), change(8)]));
+        assert_eq!(news, [changed(8), News::InStep]);
         assert_eq!(inquiries.next_query(), accounts);
     }
 
     #[test]
     fn changes_are_followed_to_the_last_before_anybody_vouches_for_what_is_known() {
-        let mut inquiries = Inquiries::new(0);
+        let mut inquiries = Inquiries::new(None);
         inquiries.follow();
-        assert_eq!(inquiries.next_query(), Some(Query::Changes { after: 0 }));
+        assert_eq!(inquiries.next_query(), Some(Query::Changes { from: 0 }));
         let full: Vec<_> = (1..=CHANGES_MAX as i64).map(change).collect();
-        let news = told(&mut inquiries, Answer::Changes(full));
+        let news = told(&mut inquiries, changes(full));
         assert_eq!(news.len(), CHANGES_MAX, "not in step yet");
-        let after = CHANGES_MAX as i64;
-        assert_eq!(inquiries.next_query(), Some(Query::Changes { after }));
-        // One that this version does not know is passed over, and not read again.
-        let news = told(&mut inquiries, Answer::Changes(vec![(after + 1, None)]));
-        assert_eq!(news, [News::InStep]);
+        let from = CHANGES_MAX as i64;
+        assert_eq!(inquiries.next_query(), Some(Query::Changes { from }));
+        // One that this version does not know is passed over.
+        let unknown = ChangeRow {
+            change: None,
+            ..change(from + 1)
+        };
+        let rows = vec![change(from), unknown];
+        assert_eq!(told(&mut inquiries, changes(rows)), [News::InStep]);
         inquiries.follow();
-        let after = after + 1;
-        assert_eq!(inquiries.next_query(), Some(Query::Changes { after }));
+        let from = from + 1;
+        assert_eq!(inquiries.next_query(), Some(Query::Changes { from }));
         assert_eq!(told(&mut inquiries, Answer::Failed), [], "nobody vouches");
         assert_eq!(inquiries.next_query(), None, "until it is time again");
+    }
+
+    /// The look that finds `rows` and `mark` finds another history, and goes on from `newest`.
+    fn goes_back(
+        inquiries: &mut Inquiries,
+        rows: Vec<ChangeRow>,
+        mark: Epoch,
+        newest: Option<ChangeRow>,
+    ) {
+        inquiries.ask(look_up(1));
+        inquiries.follow();
+        assert!(matches!(
+            inquiries.next_query(),
+            Some(Query::Changes { .. })
+        ));
+        assert_eq!(told(inquiries, Answer::Changes { rows, mark }), []);
+        // Nothing is read before it is known where the other history ends, however long that takes.
+        assert_eq!(inquiries.next_query(), Some(Query::Newest));
+        assert_eq!(told(inquiries, Answer::Failed), [], "nobody vouches");
+        let accounts = Some(Query::Accounts(vec![name("a")]));
+        assert_eq!(inquiries.next_query(), accounts, "a device waits");
+        told(inquiries, Answer::Accounts(HashMap::new()));
+        inquiries.follow();
+        assert_eq!(inquiries.next_query(), Some(Query::Newest));
+        let from = newest.as_ref().map_or(0, |newest| newest.id);
+        let answer = Answer::Newest { row: newest, mark };
+        assert_eq!(told(inquiries, answer), [News::WentBack, News::InStep]);
+        inquiries.follow();
+        assert_eq!(inquiries.next_query(), Some(Query::Changes { from }));
+    }
+
+    #[test]
+    fn a_change_that_is_there_no_more_or_is_another_one_ends_the_history() {
+        let gone = vec![];
+        let later_ones = vec![change(44)];
+        let another_time = vec![ChangeRow {
+            changed_at_ms: 1,
+            ..change(43)
+        }];
+        let another_account = vec![ChangeRow {
+            change: change(42).change,
+            ..change(43)
+        }];
+        for rows in [gone, later_ones, another_time, another_account] {
+            for newest in [None, Some(change(7)), Some(change(50))] {
+                let mut inquiries = Inquiries::new(Some(change(43)));
+                goes_back(&mut inquiries, rows.clone(), Epoch::ZERO, newest.clone());
+                let told_before = newest.iter().cloned();
+                let next = newest.as_ref().map_or(1, |newest| newest.id + 1);
+                let rows = told_before.chain([change(next)]).collect();
+                let news = told(&mut inquiries, changes(rows));
+                assert_eq!(news, [changed(next), News::InStep], "it is followed");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mark_below_ours_ends_the_history_where_no_account_changed() {
+        for newest in [None, Some(change(43))] {
+            let mut inquiries = Inquiries::new(newest.clone());
+            inquiries.mark_stored(Epoch::at_ms(2));
+            let rows: Vec<_> = newest.iter().cloned().collect();
+            goes_back(&mut inquiries, rows.clone(), Epoch::at_ms(1), newest);
+            // Until it is stored anew, which may take long, it is known to be lower.
+            let mark = Epoch::at_ms(1);
+            let news = told(&mut inquiries, Answer::Changes { rows, mark });
+            assert_eq!(news, [News::InStep]);
+        }
+    }
+
+    #[test]
+    fn a_mark_that_is_stored_while_the_changes_are_read_may_be_missing_in_them() {
+        let mut inquiries = Inquiries::new(None);
+        inquiries.mark_stored(Epoch::at_ms(1));
+        inquiries.follow();
+        inquiries.next_query();
+        inquiries.mark_stored(Epoch::at_ms(2));
+        let (rows, mark) = (vec![], Epoch::at_ms(1));
+        let news = told(&mut inquiries, Answer::Changes { rows, mark });
+        assert_eq!(news, [News::InStep]);
     }
 
     #[test]
     fn what_could_not_be_checked_is_checked_when_the_table_can_be_read() {
         let link = LinkId(3);
-        let mut inquiries = Inquiries::new(0);
+        let mut inquiries = Inquiries::new(None);
         let held = held(1);
         inquiries.ask(Question::CheckVersions { link, held });
         let versions = Some(Query::Versions(vec![AccountId(1)]));
@@ -332,7 +497,7 @@ mod tests {
         assert_eq!(inquiries.next_query(), None);
         inquiries.follow();
         inquiries.next_query();
-        told(&mut inquiries, Answer::Changes(vec![]));
+        told(&mut inquiries, changes(vec![]));
         assert_eq!(inquiries.next_query(), versions);
         let now = HashMap::from([(AccountId(1), (2, false))]);
         let news = told(&mut inquiries, Answer::Versions(now));
@@ -348,7 +513,7 @@ mod tests {
     #[test]
     fn names_come_after_all_that_devices_wait_for() {
         let link = LinkId(3);
-        let mut inquiries = Inquiries::new(0);
+        let mut inquiries = Inquiries::new(None);
         let names = |id| Question::Names {
             id,
             accounts: vec![AccountId(1)],
@@ -382,7 +547,7 @@ mod tests {
     #[test]
     fn a_look_up_that_fails_is_told_so_and_too_much_unchecked_closes_the_link() {
         let link = LinkId(3);
-        let mut inquiries = Inquiries::new(0);
+        let mut inquiries = Inquiries::new(None);
         inquiries.ask(look_up(1));
         inquiries.next_query();
         let (account, found) = (name("a"), Found::Failed);

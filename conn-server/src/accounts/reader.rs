@@ -4,16 +4,19 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use common::codes::Code;
+use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName};
 use common::logging::outage::Outage;
 use sqlx::postgres::PgListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::inquiries::{Answer, CHANGES_MAX, Inquiries, LOOK_UPS_MAX, News, Query, Question};
+use super::inquiries::{
+    Answer, CHANGES_MAX, ChangeRow, Inquiries, LOOK_UPS_MAX, News, Query, Question,
+};
 use super::millis_since;
 use super::seal::{self, MasterKey};
-use super::table::{Table, silent};
+use super::table::{ChangeColumns, Table, silent};
 use crate::account::{Account, Change, ChangeKind, Found};
 
 /// A login waits no longer: its device is told to come back. Nor does a change: what the cache holds is
@@ -24,8 +27,11 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 pub(crate) struct Reader {
     table: Table,
     master: MasterKey,
+    mark: OwnMark,
     news: mpsc::Sender<News>,
     inquiries: Inquiries,
+    /// The last change whose kind was not known and told: it may be read again.
+    unknown_told: i64,
     ear: Ear,
     began: Instant,
     /// Of the table.
@@ -36,16 +42,19 @@ impl Reader {
     pub(crate) async fn new(
         table: Table,
         master: MasterKey,
+        mark: OwnMark,
         news: mpsc::Sender<News>,
     ) -> Result<Self, sqlx::Error> {
-        // Before the position: what changes in between is heard of.
+        // Before the newest change: what changes in between is heard of.
         let ear = Ear(table.listen().await?);
-        let position = table.position().await?;
+        let newest = table.newest().await?.map(row);
         Ok(Self {
             table,
             master,
+            mark,
             news,
-            inquiries: Inquiries::new(position),
+            inquiries: Inquiries::new(newest),
+            unknown_told: 0,
             ear,
             began: Instant::now(),
             outage: Outage::default(),
@@ -72,7 +81,7 @@ impl Reader {
                     asked.drain(..).for_each(|question| self.inquiries.ask(question));
                 }
             }
-            while let Some(query) = self.inquiries.next_query() {
+            while let Some(query) = self.next_query() {
                 let answer = timeout(ANSWER_DEADLINE, self.answer(query)).await;
                 let answer = answer.unwrap_or_else(|_| Err(silent()));
                 let answer = self.readable(answer).unwrap_or(Answer::Failed);
@@ -86,31 +95,49 @@ impl Reader {
         }
     }
 
-    async fn answer(&self, query: Query) -> Result<Answer, sqlx::Error> {
+    fn next_query(&mut self) -> Option<Query> {
+        let stored = &mut self.mark.stored;
+        if stored.has_changed().unwrap_or(false) {
+            self.inquiries.mark_stored(*stored.borrow_and_update());
+        }
+        self.inquiries.next_query()
+    }
+
+    async fn answer(&mut self, query: Query) -> Result<Answer, sqlx::Error> {
         Ok(match query {
-            Query::Changes { after } => Answer::Changes(self.changes(after).await?),
+            Query::Changes { from } => Answer::Changes {
+                rows: self.changes(from).await?,
+                mark: self.mark().await?,
+            },
+            Query::Newest => Answer::Newest {
+                row: self.table.newest().await?.map(row),
+                mark: self.mark().await?,
+            },
             Query::Accounts(names) => Answer::Accounts(self.accounts(names).await?),
             Query::Versions(accounts) => Answer::Versions(self.versions(&accounts).await?),
             Query::Names(accounts) => Answer::Names(self.names(&accounts).await?),
         })
     }
 
-    async fn changes(&self, after: i64) -> Result<Vec<(i64, Option<Change>)>, sqlx::Error> {
-        let rows = self.table.changes(after, CHANGES_MAX as i64).await?;
-        let changes = rows
-            .into_iter()
-            .map(|(id, account_id, name, kind, version)| {
-                let change = change(account_id, &name, &kind, version);
-                if change.is_none() {
-                    tracing::error!(
-                        code = Code::ChangeUnknown.number(),
-                        id,
-                        "a change of an account that this version does not know"
-                    );
-                }
-                (id, change)
-            });
-        Ok(changes.collect())
+    async fn mark(&self) -> Result<Epoch, sqlx::Error> {
+        let mark = self.table.mark(self.mark.node_number).await?;
+        Ok(mark.and_then(Epoch::from_i64).unwrap_or_default())
+    }
+
+    async fn changes(&mut self, from: i64) -> Result<Vec<ChangeRow>, sqlx::Error> {
+        let rows = self.table.changes(from, CHANGES_MAX as i64).await?;
+        let rows: Vec<_> = rows.into_iter().map(row).collect();
+        for ChangeRow { id, change, .. } in &rows {
+            if change.is_none() && *id != self.unknown_told {
+                self.unknown_told = *id;
+                tracing::error!(
+                    code = Code::ChangeUnknown.number(),
+                    id,
+                    "a change of an account that this version does not know"
+                );
+            }
+        }
+        Ok(rows)
     }
 
     async fn accounts(
@@ -210,6 +237,14 @@ impl Reader {
     }
 }
 
+/// The mark of this conn server's epochs, whose going back gives a restored database away.
+#[derive(Debug)]
+pub(crate) struct OwnMark {
+    pub(crate) node_number: u16,
+    /// What was stored last.
+    pub(crate) stored: watch::Receiver<Epoch>,
+}
+
 /// Hears of changes where the database tells of them. Deaf for a while, nothing is lost but time: the
 /// changes are read at every tick.
 #[derive(Debug)]
@@ -243,16 +278,23 @@ struct Row {
     version: u32,
 }
 
-fn change(account_id: i64, name: &str, kind: &str, version: i64) -> Option<Change> {
-    Some(Change {
-        account_id: AccountId(account_id),
-        name: name.parse().ok()?,
-        version: version_of(version),
-        kind: ChangeKind::from_name(kind)?,
-    })
+fn row((id, account_id, name, kind, version, changed_at_ms): ChangeColumns) -> ChangeRow {
+    let change = || {
+        Some(Change {
+            account_id: AccountId(account_id),
+            name: name.parse().ok()?,
+            version: version_of(version),
+            kind: ChangeKind::from_name(&kind)?,
+        })
+    };
+    ChangeRow {
+        id,
+        change: change(),
+        changed_at_ms,
+    }
 }
 
-/// Versions begin at 1 and grow by 1 with each change that a person makes.
+/// A version is a number of seconds at most; see [`store`](super::store).
 fn version_of(column: i64) -> u32 {
     u32::try_from(column).unwrap_or(u32::MAX)
 }
@@ -260,13 +302,15 @@ fn version_of(column: i64) -> u32 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use common::database::Database;
     use common::secret::Secret;
     use servers::{PostgresServer, Role};
+    use tokio::task::JoinHandle;
     use tokio::time::sleep;
 
     use super::*;
     use crate::accounts::store::Accounts;
-    use crate::testing;
+    use crate::testing::{self, on_both};
 
     const PATIENCE: Duration = Duration::from_secs(25);
 
@@ -300,6 +344,21 @@ mod tests {
         hears(&mut ear).await;
     }
 
+    /// A reader that runs, what it is asked by, and what it tells.
+    async fn start(
+        database: &Database,
+    ) -> (JoinHandle<()>, mpsc::Sender<Question>, mpsc::Receiver<News>) {
+        let (sender, news) = mpsc::channel(64);
+        let (ask, asked) = mpsc::channel(64);
+        let mark = OwnMark {
+            node_number: 1,
+            stored: watch::Sender::default().subscribe(),
+        };
+        let reader = Reader::new(Table::new(database), Secret::new([9; 32]), mark, sender);
+        let running = tokio::spawn(reader.await.unwrap().run(asked));
+        (running, ask, news)
+    }
+
     /// F8: what it asks fails in time, and is answered again when the database is back; whatever became
     /// of the connections.
     #[tokio::test]
@@ -311,10 +370,7 @@ mod tests {
         let accounts = Accounts::new(owner, Secret::new([9; 32]));
         let name: AccountName = "a".parse().unwrap();
         accounts.add(&name, &Secret::new([1; 32]), 0).await.unwrap();
-        let (sender, mut news) = mpsc::channel(64);
-        let (ask, asked) = mpsc::channel(64);
-        let reader = Reader::new(Table::new(&database), Secret::new([9; 32]), sender);
-        let running = tokio::spawn(reader.await.unwrap().run(asked));
+        let (running, ask, mut news) = start(&database).await;
         let mut found = async |id| {
             let account = name.clone();
             ask.send(Question::LookUp { id, account }).await.unwrap();
@@ -338,6 +394,42 @@ mod tests {
             assert!(Instant::now() < deadline, "it never answers again");
             id += 1;
         }
+        drop(ask);
+        running.await.unwrap();
+    }
+
+    on_both!(a_table_that_went_back_is_noticed_and_followed);
+
+    /// With the numbers of its changes given anew, before anybody looks.
+    async fn a_table_that_went_back_is_noticed_and_followed(
+        (_held, database): (testing::Held, Database),
+    ) {
+        let accounts = Accounts::new(database.clone(), Secret::new([9; 32]));
+        let name: AccountName = "a".parse().unwrap();
+        let key = Secret::new([1; 32]);
+        accounts.add(&name, &key, 1_000_000).await.unwrap();
+        accounts.disable(&name, 2_000_000).await.unwrap();
+        let (running, ask, mut news) = start(&database).await;
+        let mut hears = async |awaited: fn(&News) -> bool| {
+            let heard = async { while !awaited(&news.recv().await.unwrap()) {} };
+            timeout(PATIENCE, heard).await.expect("news of it");
+        };
+        hears(|news| *news == News::InStep).await;
+        let number = match &database {
+            Database::Sqlite(_) => {
+                "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'account_changes'"
+            }
+            Database::Postgres(_) => "ALTER TABLE account_changes ALTER id RESTART WITH 2",
+        };
+        let restore = format!(
+            "BEGIN; DELETE FROM account_changes WHERE id = 2; {number}; \
+             INSERT INTO account_changes (account_id, name, change, version, changed_at) \
+             SELECT account_id, name, 'key_rotated', version + 1, changed_at FROM account_changes; COMMIT"
+        );
+        testing::run(&database, &restore).await;
+        hears(|news| *news == News::WentBack).await;
+        accounts.enable(&name, 3_000_000).await.unwrap();
+        hears(|news| matches!(news, News::Changed(it) if it.kind == ChangeKind::Enabled)).await;
         drop(ask);
         running.await.unwrap();
     }

@@ -1,5 +1,9 @@
 //! What people do with accounts. Each change stands in one transaction with its row in
 //! `account_changes`, so that every conn server hears of it, whether one runs now or not.
+//!
+//! A version is the second of the change that made it, or the next number where the account has that
+//! already. So none comes twice, also after the database was restored and the same ids are given again:
+//! what was granted before is told from what is granted now by (id, version) alone.
 
 mod import;
 

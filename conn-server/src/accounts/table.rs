@@ -23,8 +23,8 @@ pub(crate) enum Table {
     Postgres(Postgres),
 }
 
-/// A row of `account_changes`: its number; the account, its name, what happened to it, its version.
-pub(super) type ChangeRow = (i64, i64, String, String, i64);
+/// A row of `account_changes`: its number; the account, its name, what happened to it, its version, when.
+pub(super) type ChangeColumns = (i64, i64, String, String, i64, i64);
 
 /// Of `accounts`: name, id, sealed key, enabled, version.
 pub(super) type AccountRow = (String, i64, Vec<u8>, bool, i64);
@@ -74,6 +74,11 @@ pub(super) enum Added {
     Exists(AccountName),
 }
 
+/// The least version of what is changed, or added, then; see [`store`](super::store).
+fn version_at(unix_ms: i64) -> i64 {
+    unix_ms.div_euclid(1_000).max(1)
+}
+
 /// It did not answer in time.
 pub(super) fn silent() -> sqlx::Error {
     io::Error::from(ErrorKind::TimedOut).into()
@@ -112,18 +117,18 @@ impl Table {
         }
     }
 
-    /// The number of the newest change; 0: there is none.
-    pub(super) async fn position(&self) -> Result<i64, sqlx::Error> {
-        on_either!(self, it => it.position())
+    /// The newest change.
+    pub(super) async fn newest(&self) -> Result<Option<ChangeColumns>, sqlx::Error> {
+        on_either!(self, it => it.newest())
     }
 
-    /// At most so many after this one, the oldest first.
+    /// At most so many from this one on, the oldest first.
     pub(super) async fn changes(
         &self,
-        after: i64,
+        from: i64,
         max: i64,
-    ) -> Result<Vec<ChangeRow>, sqlx::Error> {
-        on_either!(self, it => it.changes(after, max))
+    ) -> Result<Vec<ChangeColumns>, sqlx::Error> {
+        on_either!(self, it => it.changes(from, max))
     }
 
     /// Of those names, the accounts that there are.

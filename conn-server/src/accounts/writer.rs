@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::codes::Code;
 use common::epoch::Epoch;
 use common::logging::outage::Outage;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::inquiries::News;
@@ -28,6 +28,8 @@ pub(crate) struct Writer {
     pub(crate) table: Table,
     pub(crate) node_number: u16,
     pub(crate) news: mpsc::Sender<News>,
+    /// What was stored last, for whoever looks whether it is still there.
+    pub(crate) marks: watch::Sender<Epoch>,
 }
 
 impl Writer {
@@ -60,7 +62,10 @@ impl Writer {
 
     /// It only grows, whoever else believes to have this number.
     pub(crate) async fn store_mark(&self, mark: Epoch) -> Result<(), sqlx::Error> {
-        self.table.store_mark(self.node_number, mark.to_i64()).await
+        let stored = self.table.store_mark(self.node_number, mark.to_i64());
+        stored.await?;
+        self.marks.send_replace(mark);
+        Ok(())
     }
 }
 
@@ -176,6 +181,7 @@ mod tests {
             table: Table::new(&database),
             node_number: 0,
             news,
+            marks: watch::Sender::default(),
         };
         for noted in [0, 1, 16, 17, 1_030, accounts - 1] {
             // One of an account that was removed meanwhile is of no account.
@@ -210,6 +216,7 @@ mod tests {
             table: Table::new(&database),
             node_number: 7,
             news,
+            marks: watch::Sender::default(),
         };
         assert_eq!(writer.mark().await.unwrap(), Epoch::ZERO);
         for (stored, expected) in [(5, 5), (3, 5), (9, 9)] {

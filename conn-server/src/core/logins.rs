@@ -1,5 +1,6 @@
 //! Pure. The conversations of a login: with the accounts, with a logic server, and the answer.
 
+use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{self, GrantAnswer, GrantCheckAnswer, LoginAnswer, Message};
 
@@ -15,6 +16,13 @@ use crate::time::Now;
 
 /// A grant whose answer never came is taken for gone this long after it expired on its node.
 const FORGOTTEN_AFTER_MS: u64 = 1_000;
+
+/// A conn server that does not notice that the database went back grants by what it remembers for no
+/// longer than this: 5 s, and the time of a login.
+const REMEMBERED_MS: u64 = 10_000;
+
+/// Sessions and grants of one question to the accounts.
+const CHECKED_MAX: usize = 1_000;
 
 /// What a logic server was asked: for a grant, or about one.
 #[derive(Debug)]
@@ -156,12 +164,43 @@ impl Core {
             return;
         };
         self.revoke_everywhere(revoke, effects);
-        let mut outdated: Vec<_> = self
-            .logins
-            .iter()
-            .filter(|(_, login)| login.rests_on(revoke.account_id, revoke.below_version))
-            .map(|(id, _)| *id)
-            .collect();
+        let is_outdated =
+            |account_id, version| account_id == revoke.account_id && version < revoke.below_version;
+        self.judge_again(is_outdated, now, effects);
+    }
+
+    /// The accounts table is another one. Logins are judged anew; what nodes hold is compared with it, and
+    /// for a while what attaches is, too: a conn server that did not notice yet may grant by what it
+    /// remembers, and be gone before it tells. A node that is cut off is looked at when it is adopted.
+    pub(super) fn went_back(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.desk.epochs.mark_lost();
+        let mark = self.desk.epochs.mark_to_store(now.unix_ms);
+        effects.extend(mark.map(Effect::StoreMark));
+        self.judge_again(|_, _| true, now, effects);
+        let grant_ttl_ms = u64::from(self.desk.rules.grant_ttl_ms);
+        self.doubted_until_ms = now.ms + REMEMBERED_MS + grant_ttl_ms;
+        for (node, it) in self.desk.pool.iter() {
+            for held in self.desk.directory.held_by(node).chunks(CHECKED_MAX) {
+                effects.push(Effect::CheckVersions {
+                    link: it.link,
+                    held: held.to_vec(),
+                });
+            }
+        }
+    }
+
+    /// Those that were judged by such an account and version.
+    fn judge_again(
+        &mut self,
+        by: impl Fn(AccountId, u32) -> bool,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let outdated = self.logins.iter().filter(|(_, login)| {
+            let rests_on = login.rests_on();
+            rests_on.is_some_and(|(account_id, version)| by(account_id, version))
+        });
+        let mut outdated: Vec<_> = outdated.map(|(id, _)| *id).collect();
         outdated.sort_unstable();
         for asked in self.asked.values_mut() {
             asked

@@ -72,8 +72,12 @@ impl Core {
             Message::LogicLoad(load) => self.desk.pool.reported(node, load),
             Message::Adopt(page) => self.adopt(node, link, page, now, effects),
             Message::Attached(attached) => {
-                for held in attached.sessions {
-                    self.attached(node, held, effects);
+                for held in &attached.sessions {
+                    self.attached(node, *held, effects);
+                }
+                if now.ms < self.doubted_until_ms {
+                    let held = attached.sessions;
+                    effects.push(Effect::CheckVersions { link, held });
                 }
             }
             Message::Ended(ended) => {

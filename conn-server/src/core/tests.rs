@@ -609,6 +609,57 @@ fn a_node_that_was_cut_off_hears_of_changes_when_it_is_back() {
     assert_eq!(world.told(), [], "it lists again what it holds");
 }
 
+#[test]
+fn a_database_that_went_back_has_all_checked_and_judged_anew() {
+    let mut world = World::with_nodes(2);
+    world.attached(0, held(6, Epoch::at_ms(1)));
+    world.attached(1, held(7, Epoch::at_ms(2)));
+    let (_, granted, open) = world.login_asks(8, account(8));
+    world.grants(0, granted);
+    let (_, id, _) = world.login_asks(9, account(9));
+    world.take();
+
+    world.apply(Input::WentBack);
+    let effects = world.take();
+    let open = Held {
+        account_id: AccountId(8),
+        epoch: open.epoch,
+        account_version: 1,
+    };
+    let checks = [
+        (logic(0), vec![held(6, Epoch::at_ms(1)), open]),
+        (logic(1), vec![held(7, Epoch::at_ms(2))]),
+    ];
+    for (link, held) in checks {
+        let check = Effect::CheckVersions { link, held };
+        assert!(effects.contains(&check), "{check:?} is not in {effects:?}");
+    }
+    assert_eq!(
+        effects.iter().filter(|effect| is_look_up(effect)).count(),
+        1
+    );
+    let mark = effects.iter().find_map(|effect| match effect {
+        Effect::StoreMark(mark) => Some(*mark),
+        _ => None,
+    });
+    assert!(mark.unwrap() > open.epoch, "epochs grow over a restart");
+    world.grants(0, id);
+    assert_eq!(world.replies(), [], "it was judged by what does not hold");
+
+    // Another conn server may not have noticed yet, and grant by what it remembers.
+    let late = held(10, Epoch::at_ms(3));
+    world.attached(1, late);
+    let check = Effect::CheckVersions {
+        link: logic(1),
+        held: vec![late],
+    };
+    assert_eq!(world.take(), [check]);
+    world.wait(60_000);
+    world.take();
+    world.attached(1, held(11, Epoch::at_ms(4)));
+    assert_eq!(world.take(), [], "by then all have noticed");
+}
+
 fn command(world: &mut World, deadline_ms: u32) -> u64 {
     world.take();
     world.link(LinkEvent::Request {

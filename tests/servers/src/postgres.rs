@@ -265,6 +265,13 @@ impl PostgresServer {
         format!("host={socket} port={port}")
     }
 
+    /// Has `pg_restore` read a dump into a database that is there and empty.
+    pub fn restore(&self, name: &str, dump: &Path) -> Result<(), ServerError> {
+        let mut restore = Command::new(self.programs.join("pg_restore"));
+        let restore = restore.args(["--exit-on-error", "--dbname", &self.url(name)]);
+        run("pg_restore", restore.arg(dump)).map(drop)
+    }
+
     /// From now on who comes over TCP must speak TLS. Returns the file with the server's certificate, which
     /// nobody but itself has signed, and which is for `localhost` alone.
     pub fn require_tls(&self) -> Result<PathBuf, ServerError> {

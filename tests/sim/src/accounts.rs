@@ -7,8 +7,9 @@ use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName};
 use common::secret::DeviceKey;
 use conn_server::account::{Account, Change, ChangeKind, Found, LastLogin};
-use conn_server::accounts::inquiries::{Answer, CHANGES_MAX, Query};
+use conn_server::accounts::inquiries::{Answer, CHANGES_MAX, ChangeRow, Query};
 
+use crate::conn::node_number;
 use crate::device::{account_name, device_key};
 use crate::world::account_of;
 
@@ -81,7 +82,7 @@ impl Accounts {
         let is_away = self.is_away_for(conn);
         match request {
             Request::Read(_) if is_away => Reply::Read(Answer::Failed),
-            Request::Read(query) => Reply::Read(self.read(query)),
+            Request::Read(query) => Reply::Read(self.read(conn, query)),
             Request::StoreMark { .. } if is_away => Reply::MarkStored(None),
             Request::StoreMark { node_number, mark } => {
                 self.store_mark(node_number, mark);
@@ -97,13 +98,21 @@ impl Accounts {
         }
     }
 
-    fn read(&self, query: Query) -> Answer {
+    fn read(&self, conn: usize, query: Query) -> Answer {
+        let mark = || self.mark(node_number(conn));
         match query {
-            Query::Changes { after } => {
-                let changes = (1..).zip(&self.changes);
-                let newer = changes.skip_while(|(id, _)| *id <= after).take(CHANGES_MAX);
-                Answer::Changes(newer.map(|(id, it)| (id, Some(it.clone()))).collect())
-            }
+            Query::Changes { from } => Answer::Changes {
+                rows: self
+                    .rows_of_changes()
+                    .skip_while(|row| row.id < from)
+                    .take(CHANGES_MAX)
+                    .collect(),
+                mark: mark(),
+            },
+            Query::Newest => Answer::Newest {
+                row: self.newest(),
+                mark: mark(),
+            },
             Query::Accounts(names) => {
                 let found = |name: &AccountName| {
                     let row = self.rows.get(name).copied();
@@ -128,9 +137,17 @@ impl Accounts {
         }
     }
 
+    fn rows_of_changes(&self) -> impl Iterator<Item = ChangeRow> + '_ {
+        (1..).zip(&self.changes).map(|(id, change)| ChangeRow {
+            id,
+            change: Some(change.clone()),
+            changed_at_ms: id,
+        })
+    }
+
     /// The last change that there is.
-    pub fn position(&self) -> i64 {
-        self.changes.len() as i64
+    pub fn newest(&self) -> Option<ChangeRow> {
+        self.rows_of_changes().last()
     }
 
     pub fn mark(&self, node_number: u16) -> Epoch {

@@ -12,7 +12,7 @@ use common::link::message::Message;
 use common::link::{LinkEvent, LinkId, Peer, Role};
 use conn_server::account::Found;
 use conn_server::accounts::freshness::Freshness;
-use conn_server::accounts::inquiries::{FOLLOWED_EVERY_MS, Inquiries, News, Question};
+use conn_server::accounts::inquiries::{ChangeRow, FOLLOWED_EVERY_MS, Inquiries, News, Question};
 use conn_server::accounts::last_logins::LastLogins;
 use conn_server::core::{Core as Decisions, Effect, Input};
 use conn_server::counters::Counters;
@@ -87,8 +87,14 @@ pub struct ConnNode {
 }
 
 impl ConnNode {
-    /// `mark` is what the database holds of it, `position` the last change there.
-    pub fn start(plan: &Plan, index: usize, mark: Epoch, position: i64, seed: u64) -> Self {
+    /// `mark` is what the database holds of it, `newest` the last change there.
+    pub fn start(
+        plan: &Plan,
+        index: usize,
+        mark: Epoch,
+        newest: Option<ChangeRow>,
+        seed: u64,
+    ) -> Self {
         let limits = Limits {
             in_all: pace(plan.limits.conn_per_s),
             per_source: pace(plan.limits.conn_per_source_per_s),
@@ -119,7 +125,7 @@ impl ConnNode {
             timer: Timer::default(),
             cache: BTreeMap::new(),
             freshness: Freshness::default(),
-            inquiries: Inquiries::new(position),
+            inquiries: Inquiries::new(newest),
             last_logins: LastLogins::default(),
             errands: VecDeque::new(),
             is_writing: false,
@@ -153,8 +159,8 @@ impl World {
             return Ok(false);
         }
         let mark = self.accounts.mark(node_number(index));
-        let position = self.accounts.position();
-        let mut conn = ConnNode::start(&self.plan, index, mark, position, seed);
+        let newest = self.accounts.newest();
+        let mut conn = ConnNode::start(&self.plan, index, mark, newest, seed);
         let now = self.now(me);
         let mut effects = vec![];
         conn.core
@@ -162,6 +168,7 @@ impl World {
         for effect in effects {
             if let Effect::StoreMark(mark) = effect {
                 self.accounts.store_mark(node_number(index), mark);
+                conn.inquiries.mark_stored(mark);
                 let stored = Input::MarkStored(Some(mark));
                 conn.core.apply(stored, now.ms, now.unix_ms, &mut vec![]);
             }
@@ -279,6 +286,9 @@ impl World {
             }
             ConnMail::Reply(Reply::MarkStored(mark)) => {
                 self.written_errand(index);
+                if let Some(mark) = mark {
+                    self.conns[index].inquiries.mark_stored(mark);
+                }
                 self.conn_apply(index, Input::MarkStored(mark))?;
             }
             ConnMail::Reply(Reply::LastLoginsNoted) => self.written_errand(index),
@@ -300,6 +310,12 @@ impl World {
             News::Changed(change) => {
                 conn.cache.remove(&change.name);
                 Input::Changed(change)
+            }
+            News::WentBack => {
+                conn.cache.clear();
+                conn.freshness = Freshness::default();
+                conn.last_logins.take();
+                Input::WentBack
             }
             News::InStep => {
                 conn.freshness.in_step(now_ms);

@@ -193,7 +193,7 @@ impl World {
             .map(|_| BalancerNode::start(&plan, fork().random()))
             .collect();
         let conns = (0..plan.conn_servers.into())
-            .map(|index| ConnNode::start(&plan, index, Epoch::ZERO, 0, fork().random()))
+            .map(|index| ConnNode::start(&plan, index, Epoch::ZERO, None, fork().random()))
             .collect();
         let logic = (0..plan.logic_servers.into())
             .map(|node| LogicNode::start(&plan, logic_address(node), fork().random()))

@@ -13,7 +13,7 @@ use sqlx::query::QueryAs;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::{AccountRow, Added, ChangeRow, Edit, Edited, Sealed, VersionRow};
+use super::{AccountRow, Added, ChangeColumns, Edit, Edited, Sealed, VersionRow, version_at};
 use crate::account::{ChangeKind, LastLogin};
 use crate::accounts::store::{Described, Online};
 
@@ -22,6 +22,9 @@ const CHANGES: &str = "rcu_account_changes";
 
 /// Rows of one INSERT or UPDATE.
 const ROWS_PER_STATEMENT: usize = 10_000;
+
+const CHANGED: &str = "SELECT id, account_id, name, change, version, \
+     (extract(epoch FROM changed_at) * 1000)::bigint FROM account_changes";
 
 const DESCRIBED: &str = "SELECT id, name, enabled, version, \
      (extract(epoch FROM created_at) * 1000)::bigint AS created_at, firmware, \
@@ -47,28 +50,22 @@ impl Postgres {
         Ok(listener)
     }
 
-    pub(super) async fn position(&self) -> Result<i64, sqlx::Error> {
+    pub(super) async fn newest(&self) -> Result<Option<ChangeColumns>, sqlx::Error> {
         let mut lease = self.0.lease().await?;
-        let answer = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM account_changes")
-            .fetch_one(&mut *lease)
-            .await;
+        let sql = format!("{CHANGED} ORDER BY id DESC LIMIT 1");
+        let answer = sqlx::query_as(&sql).fetch_optional(&mut *lease).await;
         lease.answered(answer)
     }
 
     pub(super) async fn changes(
         &self,
-        after: i64,
+        from: i64,
         max: i64,
-    ) -> Result<Vec<ChangeRow>, sqlx::Error> {
+    ) -> Result<Vec<ChangeColumns>, sqlx::Error> {
         let mut lease = self.0.lease().await?;
-        let answer = sqlx::query_as(
-            "SELECT id, account_id, name, change, version FROM account_changes \
-             WHERE id > $1 ORDER BY id LIMIT $2",
-        )
-        .bind(after)
-        .bind(max)
-        .fetch_all(&mut *lease)
-        .await;
+        let sql = format!("{CHANGED} WHERE id >= $1 ORDER BY id LIMIT $2");
+        let changes = sqlx::query_as(&sql).bind(from).bind(max);
+        let answer = changes.fetch_all(&mut *lease).await;
         lease.answered(answer)
     }
 
@@ -203,25 +200,29 @@ impl Postgres {
         let kind = edit.kind();
         let edited: QueryAs<'_, sqlx::Postgres, (i64, i64), PgArguments> = match edit {
             Edit::Enable => sqlx::query_as(
-                "UPDATE accounts SET enabled = true, version = version + 1 \
+                "UPDATE accounts SET enabled = true, version = greatest(version + 1, $2) \
                  WHERE name = $1 AND NOT enabled RETURNING id, version",
             )
-            .bind(name.as_str()),
+            .bind(name.as_str())
+            .bind(version_at(unix_ms)),
             Edit::Disable => sqlx::query_as(
-                "UPDATE accounts SET enabled = false, version = version + 1 \
+                "UPDATE accounts SET enabled = false, version = greatest(version + 1, $2) \
                  WHERE name = $1 AND enabled RETURNING id, version",
             )
-            .bind(name.as_str()),
+            .bind(name.as_str())
+            .bind(version_at(unix_ms)),
             Edit::RotateKey(sealed) => sqlx::query_as(
-                "UPDATE accounts SET sealed_key = $2, version = version + 1 \
+                "UPDATE accounts SET sealed_key = $3, version = greatest(version + 1, $2) \
                  WHERE name = $1 RETURNING id, version",
             )
             .bind(name.as_str())
+            .bind(version_at(unix_ms))
             .bind(sealed),
-            Edit::Remove => {
-                sqlx::query_as("DELETE FROM accounts WHERE name = $1 RETURNING id, version + 1")
-                    .bind(name.as_str())
-            }
+            Edit::Remove => sqlx::query_as(
+                "DELETE FROM accounts WHERE name = $1 RETURNING id, greatest(version + 1, $2)",
+            )
+            .bind(name.as_str())
+            .bind(version_at(unix_ms)),
         };
         let mut transaction = self.begin().await?;
         let Some((id, version)) = edited.fetch_optional(&mut *transaction).await? else {
@@ -295,8 +296,8 @@ async fn insert(
     let keys: Vec<_> = accounts.iter().map(|(_, sealed)| &sealed[..]).collect();
     sqlx::query_scalar(
         "WITH added AS ( \
-             INSERT INTO accounts (name, sealed_key, created_at) \
-             SELECT name, key, $3 FROM unnest($1::text[], $2::bytea[]) \
+             INSERT INTO accounts (name, sealed_key, created_at, version) \
+             SELECT name, key, $3, $5 FROM unnest($1::text[], $2::bytea[]) \
                  WITH ORDINALITY AS new (name, key, place) ORDER BY place \
              ON CONFLICT (name) DO NOTHING RETURNING id, name, version \
          ), told AS ( \
@@ -308,6 +309,7 @@ async fn insert(
     .bind(keys)
     .bind(UnixMs(unix_ms))
     .bind(ChangeKind::Added.name())
+    .bind(version_at(unix_ms))
     .fetch_all(&mut **transaction)
     .await
 }

@@ -10,7 +10,7 @@ use sqlx::QueryBuilder;
 use sqlx::query::QueryAs;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool};
 
-use super::{AccountRow, Added, ChangeRow, Edit, Edited, Sealed, VersionRow};
+use super::{AccountRow, Added, ChangeColumns, Edit, Edited, Sealed, VersionRow, version_at};
 use crate::account::{ChangeKind, LastLogin};
 use crate::accounts::store::{Described, Online};
 
@@ -21,6 +21,9 @@ const ROWS_PER_INSERT: usize = 1_000;
 /// sizes, so that the statement is prepared twice in a process's life and not for every number of rows.
 pub(in crate::accounts) const ROWS_PER_UPDATE: usize = 512;
 const ROWS_PER_SMALL_UPDATE: usize = 16;
+
+const CHANGED: &str =
+    "SELECT id, account_id, name, change, version, changed_at FROM account_changes";
 
 const DESCRIBED: &str = "SELECT id, name, enabled, version, created_at, \
      firmware, last_login_at, last_source, last_node FROM accounts";
@@ -39,25 +42,20 @@ impl Sqlite {
         Ok(self.0.reader())
     }
 
-    pub(super) async fn position(&self) -> Result<i64, sqlx::Error> {
-        sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM account_changes")
-            .fetch_one(self.reader()?)
-            .await
+    pub(super) async fn newest(&self) -> Result<Option<ChangeColumns>, sqlx::Error> {
+        let sql = format!("{CHANGED} ORDER BY id DESC LIMIT 1");
+        let newest = sqlx::query_as(&sql);
+        newest.fetch_optional(self.reader()?).await
     }
 
     pub(super) async fn changes(
         &self,
-        after: i64,
+        from: i64,
         max: i64,
-    ) -> Result<Vec<ChangeRow>, sqlx::Error> {
-        sqlx::query_as(
-            "SELECT id, account_id, name, change, version FROM account_changes \
-             WHERE id > ? ORDER BY id LIMIT ?",
-        )
-        .bind(after)
-        .bind(max)
-        .fetch_all(self.reader()?)
-        .await
+    ) -> Result<Vec<ChangeColumns>, sqlx::Error> {
+        let sql = format!("{CHANGED} WHERE id >= ? ORDER BY id LIMIT ?");
+        let changes = sqlx::query_as(&sql).bind(from).bind(max);
+        changes.fetch_all(self.reader()?).await
     }
 
     pub(super) async fn accounts(
@@ -151,12 +149,13 @@ impl Sqlite {
             .await?;
         for chunk in accounts.chunks(ROWS_PER_INSERT) {
             let mut insert = QueryBuilder::<sqlx::Sqlite>::new(
-                "INSERT INTO accounts (name, sealed_key, created_at) ",
+                "INSERT INTO accounts (name, sealed_key, created_at, version) ",
             );
             insert.push_values(chunk, |mut row, (name, sealed)| {
                 row.push_bind(name.as_str())
                     .push_bind(&sealed[..])
-                    .push_bind(unix_ms);
+                    .push_bind(unix_ms)
+                    .push_bind(version_at(unix_ms));
             });
             insert.push(" ON CONFLICT (name) DO NOTHING");
             let added = insert.build().execute(&mut *transaction).await?;
@@ -183,12 +182,13 @@ impl Sqlite {
         let mut added = Vec::with_capacity(accounts.len());
         for chunk in accounts.chunks(ROWS_PER_INSERT) {
             let mut insert = QueryBuilder::<sqlx::Sqlite>::new(
-                "INSERT INTO accounts (name, sealed_key, created_at) ",
+                "INSERT INTO accounts (name, sealed_key, created_at, version) ",
             );
             insert.push_values(chunk, |mut row, (name, sealed)| {
                 row.push_bind(name.as_str())
                     .push_bind(&sealed[..])
-                    .push_bind(unix_ms);
+                    .push_bind(unix_ms)
+                    .push_bind(version_at(unix_ms));
             });
             insert.push(" ON CONFLICT (name) DO NOTHING RETURNING name");
             let names = insert.build_query_scalar::<String>();
@@ -206,26 +206,29 @@ impl Sqlite {
         unix_ms: i64,
     ) -> Result<Edited, sqlx::Error> {
         let kind = edit.kind();
-        let edited: QueryAs<'_, sqlx::Sqlite, (i64, i64), SqliteArguments<'_>> = match edit {
+        let edited: QueryAs<'_, sqlx::Sqlite, (i64, i64), SqliteArguments<'_>> = match &edit {
             Edit::Enable => sqlx::query_as(
-                "UPDATE accounts SET enabled = 1, version = version + 1 \
-                 WHERE name = ? AND enabled = 0 RETURNING id, version",
+                "UPDATE accounts SET enabled = 1, version = max(version + 1, ?2) \
+                 WHERE name = ?1 AND enabled = 0 RETURNING id, version",
             ),
             Edit::Disable => sqlx::query_as(
-                "UPDATE accounts SET enabled = 0, version = version + 1 \
-                 WHERE name = ? AND enabled = 1 RETURNING id, version",
+                "UPDATE accounts SET enabled = 0, version = max(version + 1, ?2) \
+                 WHERE name = ?1 AND enabled = 1 RETURNING id, version",
             ),
-            Edit::RotateKey(sealed) => sqlx::query_as(
-                "UPDATE accounts SET sealed_key = ?, version = version + 1 \
-                 WHERE name = ? RETURNING id, version",
-            )
-            .bind(sealed),
-            Edit::Remove => {
-                sqlx::query_as("DELETE FROM accounts WHERE name = ? RETURNING id, version + 1")
-            }
+            Edit::RotateKey(_) => sqlx::query_as(
+                "UPDATE accounts SET sealed_key = ?3, version = max(version + 1, ?2) \
+                 WHERE name = ?1 RETURNING id, version",
+            ),
+            Edit::Remove => sqlx::query_as(
+                "DELETE FROM accounts WHERE name = ?1 RETURNING id, max(version + 1, ?2)",
+            ),
         };
+        let mut edited = edited.bind(name.as_str()).bind(version_at(unix_ms));
+        if let Edit::RotateKey(sealed) = edit {
+            edited = edited.bind(sealed);
+        }
         let mut transaction = self.0.begin().await?;
-        let edited = edited.bind(name.as_str()).fetch_optional(&mut *transaction);
+        let edited = edited.fetch_optional(&mut *transaction);
         let Some((id, version)) = edited.await? else {
             return Ok(match id_of(&mut transaction, name).await? {
                 Some(_) => Edited::Nothing,

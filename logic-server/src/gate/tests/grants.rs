@@ -122,6 +122,21 @@ fn a_revocation_ends_what_was_granted_under_an_older_version() {
     }
 }
 
+/// Versions go back with a database that is restored.
+#[test]
+fn a_revocation_is_no_bar_to_what_is_granted_after_it() {
+    let mut bench = Bench::new(settings());
+    bench.apply(Input::Revoke(Revoke {
+        account_id: AccountId(1),
+        below_version: 9,
+        why: RevokeReason::KeyRotated,
+    }));
+    let mut lower = grant(1, 3);
+    lower.account_version = 2;
+    bench.grant(&lower);
+    assert!(bench.attach(&lower).is_ok());
+}
+
 #[test]
 fn an_end_closes_an_older_session_and_no_other() {
     let mut bench = Bench::new(settings());
