@@ -1,4 +1,5 @@
-//! `rcu db`: the schema of a PostgreSQL database, what there is in it, and the end of old days.
+//! `rcu db`: the schema of a PostgreSQL database, what there is in it, what a restored one needs, and the end of
+//! old days.
 
 mod days;
 mod status;
@@ -21,7 +22,8 @@ type Failure = Box<dyn std::error::Error>;
 /// Who looks at a database waits so long for it.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Makes the tables of a PostgreSQL database and brings them up to date, shows what there is, removes old days.
+/// Makes the tables of a PostgreSQL database and brings them up to date, also after a restore; shows what there is,
+/// removes old days.
 ///
 /// The SQLite file of `rcu up` needs neither: it is brought up to date when it is opened.
 #[derive(Args)]
@@ -33,6 +35,7 @@ Examples:
   rcu db status --database 'postgres:///rcu?host=/run/postgresql' --conn-servers 2 --logic-servers 20
   rcu db status --database postgres://rcu@localhost/rcu --config /etc/rcu/*.toml
   rcu db drop --database postgres://rcu@localhost/rcu --before 2026-01-15 --dry-run
+  rcu db restored --database postgres://rcu@localhost/rcu_restored
 
 The password may stand in the URL, in PGPASSWORD, or in ~/.pgpass.
 Exit codes: 0 done, 1 failed; of status also 1 where the schema is not the one that this program needs,
@@ -57,6 +60,10 @@ enum Action {
     /// Brings the schema up to date. Run it before a newer cluster, while the older one runs on: for a table that
     /// is in use it waits half a second at most, and tries again.
     Migrate,
+    /// Sees to it that a database that was restored from a backup gives no number again that was given
+    /// since: what devices of accounts that are gone still send would be another account's. Run it before
+    /// a cluster uses the database; docs/operate.md has the other steps.
+    Restored,
     Status(Status),
     Drop(Days),
 }
@@ -78,6 +85,7 @@ impl Db {
         runtime.block_on(async {
             match self.action {
                 Action::Migrate => migrate(&url).await,
+                Action::Restored => restored(&url).await,
                 Action::Status(status) => status.run(&url).await,
                 Action::Drop(days) => days.drop(&url).await,
             }
@@ -104,6 +112,28 @@ async fn connect(url: &DatabaseUrl) -> Result<Database, DatabaseError> {
         connect_deadline: CONNECT_DEADLINE,
     };
     Database::connect(url, client).await
+}
+
+/// Numbers that are left out after a restore: nobody makes more accounts, or changes, between two backups.
+const NUMBERS_SKIPPED: i64 = 1_000_000;
+
+async fn restored(url: &DatabaseUrl) -> Result<ExitCode, Failure> {
+    let database = connect(url).await?;
+    let Database::Postgres(postgres) = &database else {
+        return Err("it is PostgreSQL".into());
+    };
+    for table in ["accounts", "account_changes"] {
+        let next: i64 = sqlx::query_scalar(
+            "SELECT setval(sequence, nextval(sequence) + $2) FROM pg_get_serial_sequence($1, 'id') AS sequence",
+        )
+        .bind(table)
+        .bind(NUMBERS_SKIPPED)
+        .fetch_one(postgres.pool())
+        .await?;
+        output::tell(format_args!("{table}: the next number is {}", next + 1));
+    }
+    database.close().await;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A line for whoever looks on.
@@ -157,6 +187,26 @@ mod tests {
         assert_eq!(run(&status).unwrap(), ExitCode::SUCCESS);
         let crowd = [&status[..], &["--logic-servers", "1000"]].concat();
         assert_eq!(run(&crowd).unwrap(), ExitCode::from(EXIT_FAILED));
+    }
+
+    #[test]
+    fn a_restored_database_gives_no_number_again() {
+        let test = TestDatabase::new();
+        let database = ["--database", &test.url];
+        run(&[&["migrate"][..], &database].concat()).unwrap();
+        let restored = [&["restored"][..], &database].concat();
+        assert_eq!(run(&restored).unwrap(), ExitCode::SUCCESS);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (id, change): (i64, i64) = runtime.block_on(async {
+            let pool = PgPool::connect(&test.url).await.unwrap();
+            let add = "WITH added AS (INSERT INTO accounts (name, sealed_key, created_at) \
+                       VALUES ('a', '', now()) RETURNING id), \
+                       told AS (INSERT INTO account_changes (account_id, name, change, version, changed_at) \
+                       SELECT id, 'a', 'added', 1, now() FROM added RETURNING id) \
+                       SELECT added.id, told.id FROM added, told";
+            sqlx::query_as(add).fetch_one(&pool).await.unwrap()
+        });
+        assert!(id > NUMBERS_SKIPPED && change > NUMBERS_SKIPPED);
     }
 
     #[test]
