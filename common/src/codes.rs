@@ -77,7 +77,7 @@ codes! {
         "Have both machines follow a time server (`timedatectl`), then restart.",
     1013 DatabaseFileLost Error
         "The SQLite file, or one of the two that belong to it, was removed, moved away or replaced while it is open. Nothing is stored or acknowledged any more, and nobody logs in by it: what is written to it would be lost with the process. The line comes again each minute; `failures` counts since the last one."
-        "Put the same files back under their names (a mount that went away: mount it again), and it goes on by itself. If the file is to be another one, stop the process first, remove `rcu.db-wal` and `rcu.db-shm`, put the file there, start it: docs/operate.md, Restore.",
+        "Put the same files back under their names (a mount that went away: mount it again), and it goes on by itself. If the file is to be another one, stop the process first, move `rcu.db-wal` and `rcu.db-shm` away, put the file there, start it: docs/operate.md, Restore.",
     1014 DatabaseFileBack Info
         "The file of the database is under its name again, and is written to."
         "Nothing.",

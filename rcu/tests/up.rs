@@ -300,7 +300,7 @@ fn a_directory_that_was_used_before_and_is_empty_is_refused_unless_it_is_to_be_n
         }
         assert!(!data.join("keys").exists(), "nothing is made in it");
     }
-    let mut up_again = |arguments: &[&str]| {
+    let up_again = |arguments: &[&str]| {
         let config = up.data.path().join("up.toml");
         let log = fs::File::create(up.data.path().join("again.log")).unwrap();
         let _ = fs::remove_file(data.join("up.json"));

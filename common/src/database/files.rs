@@ -102,6 +102,24 @@ impl Files {
         found
     }
 
+    /// Where another file has the name when the last connection is closed, SQLite leaves what lies beside the
+    /// old one. Whoever opens the name next would have it read into the new file.
+    pub(super) fn set_aside(&self) {
+        let Some(((database, opened), beside)) = self.opened.split_first() else {
+            return;
+        };
+        let is = |path: &Path| fs::metadata(path).map(|metadata| identity(&metadata));
+        if is(database).is_ok_and(|now| now != *opened) {
+            for (path, opened) in beside {
+                if is(path).is_ok_and(|now| now == *opened)
+                    && let Err(error) = fs::rename(path, path.with_added_extension("old"))
+                {
+                    tracing::debug!(path = %path.display(), %error, "it cannot be set aside");
+                }
+            }
+        }
+    }
+
     fn find(&self) -> Result<(), FileError> {
         for (path, opened) in &self.opened {
             match fs::metadata(path) {
