@@ -158,9 +158,7 @@ fn who_is_not_in_a_restored_database_as_he_was_is_out_and_its_changes_are_follow
         let rekey = ["rotate-key", "rekeyed", "--key", THIRD_KEY];
         fixture.device("rcu_restored", &rekey);
     });
-    let restored = Instant::now();
     fixture.wait_until_online(&["same"]);
-    println!("in step {:?} after the restore", restored.elapsed());
     for conn in [&fixture.cluster.conn, &fixture.other_conn] {
         wait_for("both conn servers to say so", || {
             fixture.site.said_by(conn).contains(" 3014 ")
