@@ -2,7 +2,8 @@
 //! configurations, on free ports. Whatever a program says there is searched for the keys.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -309,9 +310,13 @@ impl Server {
         self.address("/devices/0")
     }
 
-    /// Where it shows its metrics.
-    pub fn metrics(&self) -> String {
-        self.address("/metrics")
+    /// What it answers at its metrics port, with the head.
+    pub fn page(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.address("/metrics")).expect("a metrics port");
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
     }
 
     fn address(&self, pointer: &str) -> String {

@@ -5,8 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -65,24 +63,15 @@ fn rules_ring_when_what_they_are_for_happens() {
     }
 }
 
-/// A page of a server.
-fn page(server: &Server, path: &str) -> String {
-    let mut stream = TcpStream::connect(server.metrics()).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
 fn is_ready(server: &Server) -> bool {
-    page(server, "/readyz").starts_with("HTTP/1.1 200")
+    server.page("/readyz").starts_with("HTTP/1.1 200")
 }
 
 /// Series with their values, as Prometheus would have them; `None`: nobody answers.
 type Scrape = Option<BTreeMap<String, String>>;
 
 fn scrape(server: &Server, instance: &str) -> Scrape {
-    let page = page(server, "/metrics");
+    let page = server.page("/metrics");
     let (_, text) = page.split_once("\r\n\r\n").unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let series = lines.map(|line| {
@@ -171,7 +160,7 @@ fn a_conn_server_that_was_killed_is_told_by_its_name_and_so_is_its_return() {
     drop(conn);
     fs::remove_file(site.path("conn-1.json")).unwrap();
     wait_for("those that miss it", || {
-        let text = page(&balancer, "/metrics");
+        let text = balancer.page("/metrics");
         let warned = text
             .lines()
             .any(|line| line.contains("\"LinkNotMade\"") && !line.ends_with(" 0"));

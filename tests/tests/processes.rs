@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use common::process::descriptors::raise_limit;
 use tests::cluster::Cluster;
-use tests::site::{PATIENCE, Said, Site, Tier, command, wait_for};
+use tests::site::{PATIENCE, Said, Server, Site, Tier, command, wait_for};
 
 const FLEET_KEY: &str = "f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee7f1ee";
 
@@ -256,4 +257,45 @@ fn a_balancer_with_another_key_is_told_on_both_sides() {
     });
     site.stop(balancer).expect_success();
     site.stop(conn).expect_success();
+}
+
+fn resident_bytes(server: &Server) -> u64 {
+    let page = server.page("/metrics");
+    let is_it = |line: &&str| line.starts_with("rcu_process_resident_bytes");
+    let line = page.lines().find(is_it).unwrap();
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn a_balancer_gives_back_the_memory_of_strangers_that_are_gone() {
+    const STRANGERS: usize = 5_000;
+    raise_limit();
+    let site = Site::new();
+    let more = format!(
+        "listen = \"127.0.0.1:0\"\nconn_servers = \"127.0.0.1:9\"\nlogin_deadline_ms = 60000\n\
+         connections_per_source_max = {STRANGERS}\n[metrics]\nlisten = \"127.0.0.1:0\""
+    );
+    let config = site.config(Tier::Balancer, "balancer-1", &more);
+    let balancer = site.start(Tier::Balancer, &config);
+    let at_rest = resident_bytes(&balancer);
+    let pending = |count: usize| {
+        let line = format!("node=\"balancer-1\"}} {count}");
+        let is_it = |it: &str| it.starts_with("rcu_balancer_pending{") && it.ends_with(&line);
+        balancer.page("/metrics").lines().any(is_it)
+    };
+    let strangers: Vec<_> = (0..STRANGERS)
+        .map(|_| {
+            let mut stranger = TcpStream::connect(balancer.devices()).unwrap();
+            stranger.write_all(b"RC\x01").unwrap();
+            stranger
+        })
+        .collect();
+    wait_for("all of them", || pending(STRANGERS));
+    let filled = resident_bytes(&balancer) - at_rest;
+    assert!(filled > 4 << 20, "{filled} bytes are nothing to give back");
+    drop(strangers);
+    wait_for("nobody", || pending(0));
+    wait_for("the memory of those that are gone", || {
+        resident_bytes(&balancer) < at_rest + filled / 2
+    });
 }
