@@ -201,6 +201,9 @@ codes! {
     4011 PartitionsNotMade Warn
         "Tables for days to come cannot be made in PostgreSQL. Records of such days go to the default partition, and are moved when the day is made. It is tried again each minute."
         "Look at the database: does it run? Where the line says `permission denied`, run `config/schema/postgres/roles.sql` again.",
+    4012 NumbersUsedAgain Warn
+        "A device sent records whose number and time were used before, for something else. What was stored first is kept, and the device was told `stored`: its later records are not in the database. Mostly its counter started again while it has no clock, which the contract forbids. The line comes once for an account while the process runs, and for 1,000 accounts at most; `records_contradicting` counts all."
+        "`SELECT name FROM accounts WHERE id = …` says who it is; `rcu session show` how many of them its session had. Mend its firmware: the boot counter must be kept over restarts, and grow.",
     4013 WriteForbidden Error
         "The database does not let the logic server write: its user lacks a right, which `error` names. Batches are kept and repeated, in vain; devices are answered `overloaded` and keep their records. The line comes again each minute; `failures` counts since the last one."
         "Run `config/schema/postgres/roles.sql` again, as after each `rcu db migrate`, and see that the URL is that of `rcu_telemetry`. Nothing that was acknowledged is lost; what waits is written as soon as it may be.",

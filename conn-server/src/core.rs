@@ -261,7 +261,7 @@ impl Core {
                     Message::CommandAnswer(answer) => {
                         self.command_answered(link, id, answer, effects)
                     }
-                    Message::SessionCheckAnswer(answer) => {
+                    Message::SessionLooked(answer) => {
                         self.session_checked(link, id, answer, effects);
                     }
                     Message::Kicked(kicked) => self.kicked(link, id, kicked, effects),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::database::Database;
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use logic_server::store::Store;
-use logic_server::writer::WriteResult;
+use logic_server::writer::{WriteResult, Written};
 use rusqlite::{Connection, params};
 use tokio::runtime::Runtime;
 
@@ -30,7 +30,7 @@ fn store(runtime: &Runtime, path: &Path, batches: u64) -> Duration {
     let start = Instant::now();
     for work in &works {
         let result = runtime.block_on(store.write(work));
-        assert_eq!(result, WriteResult::Committed { refused: 0 });
+        assert_eq!(result, WriteResult::Committed(Written::default()));
     }
     let time = start.elapsed();
     runtime.block_on(database.close());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::database::{Client, Database, DatabaseUrl};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use logic_server::store::{Partitions, Store};
-use logic_server::writer::WriteResult;
+use logic_server::writer::{WriteResult, Written};
 use servers::{PostgresServer, Role};
 use sqlx::postgres::PgPool;
 use tokio::runtime::Runtime;
@@ -90,7 +90,7 @@ impl Bench {
         let start = Instant::now();
         for work in &works {
             let result = self.runtime.block_on(self.store.write(work));
-            assert_eq!(result, WriteResult::Committed { refused: 0 });
+            assert_eq!(result, WriteResult::Committed(Written::default()));
         }
         start.elapsed()
     }

@@ -15,6 +15,7 @@
 //! under load batches grow for as long as the commit before them takes. Nobody waits for a line
 //! of `sessions`: it goes along with frames, or after `PRESENCE_WAIT_MS`.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -119,6 +120,9 @@ pub struct Batch {
     pub arena: Vec<u8>,
     pub acks: Vec<Ack>,
     pub presence: Vec<Presence>,
+    /// Of a batch that is stored: accounts with records that say something else than earlier ones of the same
+    /// number and time, which are kept; how many.
+    pub contradicting: BTreeMap<AccountId, u64>,
     /// Monotonic, when its first frame came; of no meaning where none did.
     pub opened_at_ms: u64,
 }
@@ -150,6 +154,7 @@ impl Batch {
             arena: vec![],
             acks: vec![],
             presence: vec![],
+            contradicting: BTreeMap::new(),
             opened_at_ms: 0,
         }
     }
@@ -160,6 +165,7 @@ impl Batch {
         self.acks.clear();
         // Of them there are many when a fleet comes, and few ever after.
         self.presence = vec![];
+        self.contradicting.clear();
     }
 }
 

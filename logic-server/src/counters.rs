@@ -107,8 +107,6 @@ common::counters! {
     AckDropped = "ack_dropped",
     /// Records in Telemetry frames that were looked at.
     Records = "records",
-    /// Records in frames that were answered `stored`.
-    RecordsStored = "records_stored",
     /// Set aside in dead_letter for a wrong length or a value out of range.
     RecordsFlawed = "records_flawed",
 
@@ -139,8 +137,15 @@ common::counters! {
     WriteFailed = "write_failed",
     /// Writes that were not carried out because the store refused a value in them.
     WriteRefused = "write_refused",
+    /// New in the store, each in its table or in dead_letter.
+    RecordsStored = "records_stored",
     /// Set aside in dead_letter because the store refused them.
     RecordsRefused = "records_refused",
+    /// There already, and the same: sent again by a device that got no answer, or written again by a server that
+    /// did not hear of its COMMIT.
+    RecordsRepeated = "records_repeated",
+    /// Whose number and time were used before, for something else, which is kept: their device breaks the contract.
+    RecordsContradicting = "records_contradicting",
     /// Lines of `sessions` that the next start repairs.
     PresenceDropped = "presence_dropped",
 }

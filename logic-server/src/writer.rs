@@ -21,16 +21,26 @@
 //! ```text
 //! a b c d e f   refused ─▶ a b c: lines of sessions, then rows, carefully     d e f: back to the queue
 //! ```
+//!
+//! A row whose key is in the store already is a repetition, and the first is kept. One that says the same is
+//! what the contract wants of a device that got no answer. One that says something else shows a device that
+//! uses its numbers again: its records are not what the device believes is stored, and somebody has to
+//! know. So the store counts both, each account is told of once, and its session is told how many.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::ops::Range;
 
+use common::ids::AccountId;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::batch::{Batch, BatchOutcome, Presence, Row};
 use crate::counters::{Counter, Counters};
+
+/// Accounts that are told of because their records contradict earlier ones. Beyond it a fleet has one mistake, and
+/// the others are only counted.
+pub const CONTRADICTING_TOLD_MAX: usize = 1_000;
 
 /// How much waits for the store, and for how long.
 #[derive(Clone, Debug)]
@@ -86,16 +96,46 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteResult {
     /// All of it is durable.
-    Committed {
-        /// Rows of a careful write that the database refused, and that are in dead_letter now. Those with
-        /// a flaw of their own are not counted.
-        refused: u64,
-    },
+    Committed(Written),
     /// The store found a value that it will never take (SQLSTATE classes 22 and 23, but for
     /// 23505); nothing of the work is stored. `why` is what the store said.
     Refused { why: String },
     /// Anything else, also a COMMIT of unknown outcome: nothing is known of it.
     Failed,
+}
+
+/// What the rows of a write came to. All others are new.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Those of a careful write that the database refused, and that are in dead_letter now. Those with a flaw of
+    /// their own are not counted.
+    pub refused: u64,
+    /// Those whose key was there before them, also within this write, and that say the same.
+    pub alike: u64,
+    /// Likewise, and they say something else than the one that is kept; by account.
+    pub contradicting: BTreeMap<AccountId, u64>,
+}
+
+impl Written {
+    /// Of a write in which nothing was there before.
+    pub const fn refusing(refused: u64) -> Self {
+        Self {
+            refused,
+            alike: 0,
+            contradicting: BTreeMap::new(),
+        }
+    }
+
+    /// Of rows that were there already, and of those that say something else, by the accounts' ids.
+    pub(crate) fn repeated(&mut self, rows: u64, contradicting: Vec<(i64, i64)>) {
+        let mut contradicts = 0;
+        for (account_id, rows) in contradicting {
+            let rows = rows.unsigned_abs();
+            contradicts += rows;
+            *self.contradicting.entry(AccountId(account_id)).or_default() += rows;
+        }
+        self.alike += rows.saturating_sub(contradicts);
+    }
 }
 
 /// What the writer asks for.
@@ -105,6 +145,8 @@ pub enum Effect {
     Write(Work),
     /// To go back to the batch's shard.
     Finished { batch: Batch, outcome: BatchOutcome },
+    /// Somebody should hear of it: a device uses its numbers again. Once for an account.
+    Contradicts { account_id: AccountId, records: u64 },
 }
 
 /// A batch that is not finished.
@@ -192,6 +234,20 @@ impl Work {
         }
     }
 
+    /// Each account to the first batch that has a row of it: there its session is told.
+    fn note_contradicting(&mut self, mut accounts: BTreeMap<AccountId, u64>) {
+        for Waiting { batch, .. } in &mut self.batches {
+            for row in &batch.rows {
+                if accounts.is_empty() {
+                    return;
+                }
+                if let Some(records) = accounts.remove(&row.account_id) {
+                    *batch.contradicting.entry(row.account_id).or_default() += records;
+                }
+            }
+        }
+    }
+
     fn row_count(&self) -> usize {
         self.batches.iter().map(|it| it.batch.rows.len()).sum()
     }
@@ -267,6 +323,8 @@ pub struct Writer {
     presence: VecDeque<Presence>,
     /// Writes that failed, one after another.
     failures: u32,
+    /// Accounts that were told of by [`Effect::Contradicts`].
+    told: BTreeSet<AccountId>,
     /// Rows of the next group: few after one that was refused, because of a large one most would have
     /// been written in vain; doubled with each that commits.
     group_rows: usize,
@@ -286,6 +344,7 @@ impl Writer {
             bytes: 0,
             presence: VecDeque::new(),
             failures: 0,
+            told: BTreeSet::new(),
             counters: Counters::default(),
             rng: SmallRng::seed_from_u64(seed),
         }
@@ -335,11 +394,12 @@ impl Writer {
     }
 
     /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded.
-    pub fn held(&self) -> [(&'static str, usize); 3] {
+    pub fn held(&self) -> [(&'static str, usize); 4] {
         [
             ("batches", self.queue.len()),
             ("batch_bytes", self.bytes),
             ("presence", self.presence.len()),
+            ("contradicting_told", self.told.len()),
         ]
     }
 
@@ -376,9 +436,9 @@ impl Writer {
     ) {
         self.state = State::Ready;
         match result {
-            WriteResult::Committed { refused } => {
+            WriteResult::Committed(written) => {
                 self.failures = 0;
-                self.counters.add(Counter::RecordsRefused, refused);
+                self.count(written, &mut work, effects);
                 if let Some(Part::Whole) = work.part_committed() {
                     let doubled = self.group_rows.saturating_mul(2);
                     self.group_rows = doubled.min(self.settings.group_rows_max);
@@ -406,6 +466,31 @@ impl Writer {
                 self.rest(work, now_ms);
             }
         }
+    }
+
+    /// What a part of a work came to, which is still its next one.
+    fn count(&mut self, written: Written, work: &mut Work, effects: &mut Vec<Effect>) {
+        let Written {
+            refused,
+            alike,
+            contradicting,
+        } = written;
+        let contradicts: u64 = contradicting.values().sum();
+        let stored = (work.rows_len() as u64).saturating_sub(alike + contradicts);
+        self.counters.add(Counter::RecordsStored, stored);
+        self.counters.add(Counter::RecordsRefused, refused);
+        self.counters.add(Counter::RecordsRepeated, alike);
+        self.counters
+            .add(Counter::RecordsContradicting, contradicts);
+        for (&account_id, &records) in &contradicting {
+            if self.told.len() < CONTRADICTING_TOLD_MAX && self.told.insert(account_id) {
+                effects.push(Effect::Contradicts {
+                    account_id,
+                    records,
+                });
+            }
+        }
+        work.note_contradicting(contradicting);
     }
 
     /// Of a group that was refused, puts all but the first batches back to the head of the queue.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use common::codes::Code;
 use tokio::sync::mpsc;
 
 use crate::batch::Batch;
@@ -91,6 +92,14 @@ impl WriterTask {
                         let finished = shard::Input::Finished { batch, outcome };
                         shards[shard].post(ToShard::Input(finished));
                     }
+                    Effect::Contradicts {
+                        account_id,
+                        records,
+                    } => tracing::warn!(
+                        code = Code::NumbersUsedAgain.number(),
+                        %account_id, records,
+                        "a device uses its record numbers again: what was stored first is kept"
+                    ),
                 }
             }
             figures.counters.publish(writer.counters().figures());

@@ -11,7 +11,7 @@ use clap::Args;
 use common::ids::NodeName;
 use common::link::message::{
     AccountCommand, CommandAnswer, KickAnswer, KickAsk, Message, NoSession, NodeView, NodesAnswer,
-    NodesAsk, SessionAnswer, SessionAsk, SessionsAnswer, SessionsAsk,
+    NodesAsk, SessionAsk, SessionShown, SessionsAnswer, SessionsAsk,
 };
 use common::link::{Caller, Keys, Role, node_name};
 use common::process::output::{self, OutputError};
@@ -198,9 +198,9 @@ impl Operator {
         }
     }
 
-    pub(crate) async fn session(&mut self, ask: SessionAsk) -> Result<SessionAnswer, Failure> {
+    pub(crate) async fn session(&mut self, ask: SessionAsk) -> Result<SessionShown, Failure> {
         match self.ask(ask).await? {
-            Message::SessionAnswer(answer) => Ok(answer),
+            Message::SessionShown(answer) => Ok(answer),
             _ => Err(unexpected()),
         }
     }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName, NodeName};
 use common::link::message::{
-    KickAnswer, KickAsk, NoSession, SESSIONS_PAGE_MAX, SessionAnswer, SessionAsk, SessionView,
+    KickAnswer, KickAsk, NoSession, SESSIONS_PAGE_MAX, SessionAsk, SessionShown, SessionView,
     SessionsAnswer, SessionsAsk,
 };
 use rcu::columns;
@@ -60,11 +60,10 @@ struct List {
     wide: Wide,
 }
 
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 4] = [
     Column::left("account").shortens(),
     Column::right("id").leaves(1),
     Column::left("node").shortens(),
-    Column::left("granted"),
     Column::left("epoch").leaves(2),
 ];
 
@@ -76,8 +75,6 @@ struct Line {
     account_id: AccountId,
     node: String,
     epoch: Epoch,
-    /// When its login was granted, by the conn server's clock.
-    granted_at_ms: u64,
 }
 
 /// What `rcu session show --json` and `kick --json` print.
@@ -98,7 +95,8 @@ struct Shown {
 
 #[derive(Debug, Serialize)]
 struct State {
-    granted_at_ms: u64,
+    /// By the clock of its logic server, to the second; `null`: that is of an older version, and so below.
+    attached_at_ms: Option<u64>,
     source: Option<String>,
     heartbeat_s: u16,
     /// Since its last whole frame.
@@ -107,6 +105,8 @@ struct State {
     unanswered: u16,
     /// A command is under way.
     command: bool,
+    /// Records whose number and time were used before, for something else, since it was attached.
+    contradicting: Option<u64>,
 }
 
 impl Session {
@@ -192,16 +192,14 @@ impl Line {
             account_id: session.account_id,
             node: node.map_or("-".into(), ToString::to_string),
             epoch: session.epoch,
-            granted_at_ms: session.epoch.unix_ms(),
         }
     }
 
-    fn row(&self) -> [String; 5] {
+    fn row(&self) -> [String; 4] {
         [
             self.account.clone().unwrap_or_else(|| "?".into()),
             self.account_id.to_string(),
             self.node.clone(),
-            time::date(self.granted_at_ms),
             self.epoch.to_string(),
         ]
     }
@@ -212,14 +210,15 @@ fn show(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {
         account: account.clone(),
     };
     let answer = target.run(async |operator| operator.session(ask).await)?;
-    let (account_id, node, state) = match answer {
-        SessionAnswer::Session {
+    let (account_id, node, look) = match answer {
+        SessionShown::Session {
             account_id,
             node,
-            state,
-        } => (account_id, node, state),
-        SessionAnswer::No(why) => return none(target, &account, why),
+            look,
+        } => (account_id, node, look),
+        SessionShown::No(why) => return none(target, &account, why),
     };
+    let state = look.state;
     let source = state.source.map(|source| source.to_string());
     if target.json {
         json_line(&Shown {
@@ -229,12 +228,13 @@ fn show(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {
             node: Some(node.to_string()),
             epoch: Some(state.epoch),
             state: Some(State {
-                granted_at_ms: state.epoch.unix_ms(),
+                attached_at_ms: look.attached_unix_ms,
                 source,
                 heartbeat_s: state.heartbeat_s,
                 silent_ms: state.silent_ms,
                 unanswered: state.unanswered,
                 command: state.command,
+                contradicting: look.contradicting,
             }),
         })?;
         return Ok(ExitCode::SUCCESS);
@@ -247,12 +247,26 @@ fn show(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {
             "address",
             source.unwrap_or_else(|| "it went just now".into()),
         ),
-        ("login granted", granted(state.epoch)),
+        (
+            "attached",
+            look.attached_unix_ms.map_or("?".into(), time::date),
+        ),
+        ("epoch", state.epoch.to_string()),
         ("heartbeat", format!("every {} s", state.heartbeat_s)),
         ("last heard", format!("{} ms ago", state.silent_ms)),
         (
             "telemetry",
             format!("{} frames wait for the database", state.unanswered),
+        ),
+        (
+            "contradicting",
+            look.contradicting
+                .map_or("?".into(), |records| match records {
+                    0 => "none".into(),
+                    _ => {
+                        format!("{records} records have the number and time of others (code 4012)")
+                    }
+                }),
         ),
         (
             "command",
@@ -270,10 +284,6 @@ fn show(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {
         .collect();
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn granted(epoch: Epoch) -> String {
-    format!("{}, epoch {epoch}", time::date(epoch.unix_ms()))
 }
 
 fn kick(target: &Target, account: AccountName) -> Result<ExitCode, Failure> {

@@ -260,7 +260,14 @@ impl Connection<'_> {
                 });
             }
             context.highest.observe(envelope.epoch);
-            heard.extend(event(context.link, envelope));
+            let message = envelope.message.renewed();
+            heard.extend(event(
+                context.link,
+                Envelope {
+                    message,
+                    ..envelope
+                },
+            ));
             Ok(())
         })?;
         received.drain(..used_bytes);

@@ -98,6 +98,7 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     peer: Role,
+    version: u16,
     outbox: Outbox,
 }
 
@@ -234,6 +235,7 @@ impl Hub {
             wire::number(&message),
             entry.peer,
         );
+        let message = message.to_version(entry.version);
         let bulk = is_bulk(&message);
         let envelope = Envelope {
             class,
@@ -302,6 +304,7 @@ impl Shared {
         let (outbox, inbox) = connection::queue();
         let entry = Entry {
             peer: peer.role,
+            version: peer.version,
             outbox,
         };
         self.write_table().links.insert(link, entry);

@@ -3,6 +3,7 @@
 //! bincode does not evolve: a changed message is a new number, and the old one stays for as long as
 //! version N−1 may be on the other side.
 
+mod older;
 mod operator;
 
 use std::net::{IpAddr, SocketAddr};
@@ -70,6 +71,9 @@ messages! {
     53 KickAnswer,
     54 Kick,
     55 Kicked,
+    // Since link version 3.
+    56 SessionShown,
+    57 SessionLooked,
 }
 
 impl Message {
@@ -92,6 +96,7 @@ impl Message {
             | Self::KickAnswer(_)
             | Self::Kick(_)
             | Self::Kicked(_) => 2,
+            Self::SessionShown(_) | Self::SessionLooked(_) => 3,
             _ => 1,
         }
     }

@@ -150,6 +150,7 @@ pub(super) fn may_send(from: Role, to: Role, class: Class, message: &Message) ->
         Message::NodesAnswer(_)
         | Message::SessionsAnswer(_)
         | Message::SessionAnswer(_)
+        | Message::SessionShown(_)
         | Message::KickAnswer(_) => (class, from, to) == (Class::Answer, Conn, Operator),
         Message::FiguresAsk(_) => {
             class == Class::Request && matches!((from, to), (Conn, Logic | Balancer))
@@ -160,9 +161,10 @@ pub(super) fn may_send(from: Role, to: Role, class: Class, message: &Message) ->
         Message::SessionPageAsk(_) | Message::SessionCheck(_) | Message::Kick(_) => {
             (class, from, to) == (Class::Request, Conn, Logic)
         }
-        Message::SessionPage(_) | Message::SessionCheckAnswer(_) | Message::Kicked(_) => {
-            (class, from, to) == (Class::Answer, Logic, Conn)
-        }
+        Message::SessionPage(_)
+        | Message::SessionCheckAnswer(_)
+        | Message::SessionLooked(_)
+        | Message::Kicked(_) => (class, from, to) == (Class::Answer, Logic, Conn),
     }
 }
 

@@ -21,9 +21,9 @@ use crate::ids::NodeName;
 /// The link version that this build speaks, and the one before it, which it still understands.
 /// They grow together when a message or the hello changes.
 ///
-/// 2: what operators ask, with numbers from 40 on.
-pub(super) const VERSION: u16 = 2;
-pub(super) const VERSION_OLDEST: u16 = 1;
+/// 2: what operators ask, with numbers from 40 on. 3: what of a session can be seen (56, 57).
+pub(super) const VERSION: u16 = 3;
+pub(super) const VERSION_OLDEST: u16 = 2;
 
 /// Of a message with its envelope, without `length`.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;

@@ -73,7 +73,7 @@ GRANT INSERT ON telemetry_gps, telemetry_fuel, telemetry_gyroscope, telemetry_di
 GRANT INSERT (account_id, epoch, node, source, attached_at) ON sessions TO rcu_telemetry;
 GRANT SELECT (account_id, epoch, node, attached_at, ended_at) ON sessions TO rcu_telemetry;
 GRANT UPDATE (ended_at, reason) ON sessions TO rcu_telemetry;
-GRANT EXECUTE ON FUNCTION rcu_ensure_partition(date) TO rcu_telemetry;
+GRANT EXECUTE ON FUNCTION rcu_ensure_partition(date), rcu_contradicting(anyarray) TO rcu_telemetry;
 
 -- ---- rcu_read ----
 

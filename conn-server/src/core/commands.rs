@@ -7,7 +7,7 @@ use common::ids::{AccountId, AccountName};
 use common::link::LinkId;
 use common::link::message::{
     AccountCommand, Command, CommandAnswer, Kick, KickAnswer, KickAsk, Kicked, Message, NoSession,
-    Order, SessionAnswer, SessionAsk, SessionCheck, SessionCheckAnswer,
+    Order, SessionAsk, SessionCheck, SessionLooked, SessionShown,
 };
 
 use super::{Core, Effect, Timer};
@@ -102,7 +102,7 @@ impl Kind {
             // It was not begun, and may be asked again.
             (Self::Command, NoSession::Busy | NoSession::Unsupported) => CommandAnswer::Busy.into(),
             (Self::Command, NoSession::NoAnswer) => CommandAnswer::Lost.into(),
-            (Self::Show, why) => SessionAnswer::No(why).into(),
+            (Self::Show, why) => SessionShown::No(why).into(),
             (Self::Kick, why) => KickAnswer::No(why).into(),
         }
     }
@@ -316,20 +316,20 @@ impl Core {
         &mut self,
         link: LinkId,
         id: u64,
-        answer: SessionCheckAnswer,
+        answer: SessionLooked,
         effects: &mut Vec<Effect>,
     ) {
         let Some((_, node, account_id)) = self.asked_there(link, id, Kind::Show) else {
             return;
         };
         let name = self.desk.pool.node(node).map(|node| node.name.clone());
-        let answer = match answer.state.zip(name) {
-            Some((state, node)) => SessionAnswer::Session {
+        let answer = match answer.look.zip(name) {
+            Some((look, node)) => SessionShown::Session {
                 account_id,
                 node,
-                state,
+                look,
             },
-            None => SessionAnswer::No(NoSession::NotAttached),
+            None => SessionShown::No(NoSession::NotAttached),
         };
         self.close_command(id, effects, |_| answer.into());
     }

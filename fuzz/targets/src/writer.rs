@@ -13,7 +13,7 @@ use common::ids::AccountId;
 use logic_server::batch::{Ack, Batch, BatchOutcome, EndReason, Presence, Row};
 use logic_server::counters::{Counter, Counters};
 use logic_server::ids::{SessionId, ShardIndex, Slot};
-use logic_server::writer::{Effect, Input, Settings, Work, WriteResult, Writer};
+use logic_server::writer::{Effect, Input, Settings, Work, WriteResult, Writer, Written};
 
 use crate::choices::Choices;
 
@@ -49,10 +49,16 @@ struct Model {
     work: Option<Work>,
     /// What the store will never take.
     poison: BTreeSet<i64>,
-    rows: BTreeSet<i64>,
-    dead_letter: BTreeSet<i64>,
-    /// Rows that the writer was told to be refused.
-    refused: u64,
+    /// With their payloads.
+    rows: BTreeMap<i64, Vec<u8>>,
+    dead_letter: BTreeMap<i64, Vec<u8>>,
+    /// What the writer was told of all rows together, and new ones beside it.
+    told: Written,
+    new: u64,
+    /// Rows that contradict others, as finished batches have it.
+    handed_on: u64,
+    /// That the one account contradicts itself.
+    is_told: bool,
     /// Lines of `sessions` submitted, by number from 1 on, and those in the store.
     lines: i64,
     written: BTreeSet<i64>,
@@ -79,9 +85,12 @@ impl Model {
             unfinished: BTreeMap::new(),
             work: None,
             poison: BTreeSet::new(),
-            rows: BTreeSet::new(),
-            dead_letter: BTreeSet::new(),
-            refused: 0,
+            rows: BTreeMap::new(),
+            dead_letter: BTreeMap::new(),
+            told: Written::default(),
+            new: 0,
+            handed_on: 0,
+            is_told: false,
             lines: 0,
             written: BTreeSet::new(),
             last_batch: 0,
@@ -120,20 +129,26 @@ impl Model {
             arena: vec![],
             acks: vec![],
             presence: vec![],
+            contradicting: BTreeMap::new(),
             opened_at_ms: self.now_ms,
         };
         self.last_batch += 1;
         let rows = choices.pick(&[1, 0, 2, 5, 9]);
         for _ in 0..rows {
-            self.last_seq += 1;
-            if choices.once_in(8) {
-                self.poison.insert(self.last_seq);
+            let (mut seq, mut payload) = (self.last_seq + 1, self.last_seq + 1);
+            match choices.below(16) {
+                0 | 1 => drop(self.poison.insert(seq)),
+                // An earlier one once more, or its number alone.
+                2 if seq > 1 => (seq, payload) = (seq - 1, seq - 1),
+                3 if seq > 1 => seq -= 1,
+                _ => {}
             }
+            self.last_seq = self.last_seq.max(seq);
             let start = batch.arena.len() as u32;
-            batch.arena.extend(self.last_seq.to_le_bytes());
+            batch.arena.extend(payload.to_le_bytes());
             batch.rows.push(Row {
                 account_id: AccountId(1),
-                seq: self.last_seq,
+                seq,
                 recorded_at_ms: 0,
                 received_at_ms: 0,
                 payload: start..batch.arena.len() as u32,
@@ -178,26 +193,28 @@ impl Model {
 
     fn work_off(&mut self) {
         let result = match self.is_taken() {
-            true => WriteResult::Committed {
-                refused: self.store(),
-            },
+            true => WriteResult::Committed(self.store()),
             false => refused(),
         };
         self.done(result);
     }
 
-    /// Puts into the store what the work holds now; returns how many rows it refuses.
-    fn store(&mut self) -> u64 {
+    /// Puts into the store what the work holds now.
+    fn store(&mut self) -> Written {
         let work = self.work.as_ref().unwrap();
-        let mut refused = 0;
+        let mut written = Written::default();
         for (row, payload) in work.rows() {
-            assert_eq!(payload, row.seq.to_le_bytes());
-            if self.poison.contains(&row.seq) {
+            let table = if self.poison.contains(&row.seq) {
                 assert!(work.is_careful());
-                self.dead_letter.insert(row.seq);
-                refused += 1;
+                written.refused += 1;
+                &mut self.dead_letter
             } else {
-                self.rows.insert(row.seq);
+                &mut self.rows
+            };
+            match table.get(&row.seq) {
+                None => drop(table.insert(row.seq, payload.to_vec())),
+                Some(kept) if kept == payload => written.alike += 1,
+                Some(_) => *written.contradicting.entry(row.account_id).or_default() += 1,
             }
         }
         for line in work.presence() {
@@ -211,14 +228,20 @@ impl Model {
             );
             self.written.insert(account_id.0);
         }
-        refused
+        written
     }
 
     fn done(&mut self, result: WriteResult) {
-        if let WriteResult::Committed { refused } = result {
-            self.refused += refused;
-        }
         let work = self.work.take().unwrap();
+        if let WriteResult::Committed(written) = &result {
+            let contradicts: u64 = written.contradicting.values().sum();
+            self.new += work.rows_len() as u64 - written.alike - contradicts;
+            self.told.refused += written.refused;
+            self.told.alike += written.alike;
+            for (&account_id, rows) in &written.contradicting {
+                *self.told.contradicting.entry(account_id).or_default() += rows;
+            }
+        }
         self.apply(Input::Done { work, result });
     }
 
@@ -236,6 +259,10 @@ impl Model {
                     assert!(self.work.replace(work).is_none(), "one at a time");
                 }
                 Effect::Finished { batch, outcome } => self.finished(&batch, outcome),
+                Effect::Contradicts { .. } => {
+                    assert!(!self.is_told, "an account is told of once");
+                    self.is_told = true;
+                }
             }
         }
     }
@@ -245,10 +272,12 @@ impl Model {
         let seqs: Vec<_> = batch.rows.iter().map(|row| row.seq).collect();
         assert_eq!(seqs, submitted.seqs);
         assert_eq!(batch.acks.len(), usize::from(!seqs.is_empty()));
+        self.handed_on += batch.contradicting.values().sum::<u64>();
         match outcome {
             BatchOutcome::Stored => {
                 for seq in seqs {
-                    let is_there = self.rows.contains(&seq) || self.dead_letter.contains(&seq);
+                    let is_there =
+                        self.rows.contains_key(&seq) || self.dead_letter.contains_key(&seq);
                     assert!(is_there, "{seq} was called stored");
                 }
             }
@@ -262,7 +291,17 @@ impl Model {
         let is_bounded = bytes <= self.settings.queue_bytes_max || self.unfinished.len() == 1;
         assert!(is_bounded, "{bytes} bytes wait");
         let counters = self.writer.counters();
-        assert_eq!(counters.of(Counter::RecordsRefused), self.refused);
+        let contradicts: u64 = self.told.contradicting.values().sum();
+        for (counter, expected) in [
+            (Counter::RecordsStored, self.new),
+            (Counter::RecordsRefused, self.told.refused),
+            (Counter::RecordsRepeated, self.told.alike),
+            (Counter::RecordsContradicting, contradicts),
+        ] {
+            assert_eq!(counters.of(counter), expected, "{}", counter.name());
+        }
+        assert_eq!(self.is_told, contradicts > 0);
+        assert!(self.handed_on <= contradicts);
         let next = self.writer.next_deadline();
         if self.work.is_none() {
             let oldest = self.unfinished.values().map(|it| it.at_ms).min();
@@ -279,6 +318,7 @@ impl Model {
         );
         if self.writer.is_idle() {
             assert!(self.unfinished.is_empty() && self.work.is_none());
+            assert_eq!(self.handed_on, contradicts, "a session is not told");
             let dropped = self.writer.counters().of(Counter::PresenceDropped);
             // One that was written by a COMMIT of unknown outcome may be dropped as well.
             let lost = self.lines as u64 - self.written.len() as u64;

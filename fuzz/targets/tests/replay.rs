@@ -139,7 +139,6 @@ fn the_corpus_reaches_every_counter() {
         L::TelemetryAtShutdown,
         L::AckDropped,
         L::Records,
-        L::RecordsStored,
         L::RecordsFlawed,
         L::CommandSent,
         L::CommandReplied,
@@ -155,7 +154,10 @@ fn the_corpus_reaches_every_counter() {
         L::BatchOverloaded,
         L::WriteFailed,
         L::WriteRefused,
+        L::RecordsStored,
         L::RecordsRefused,
+        L::RecordsRepeated,
+        L::RecordsContradicting,
         L::PresenceDropped,
     ];
     for (name, run, reachable) in [

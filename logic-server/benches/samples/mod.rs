@@ -98,6 +98,7 @@ pub(crate) fn write_all(batches: Vec<Batch>, mut write: impl FnMut(&Work) -> Wri
                 writer.apply(Input::Done { work, result }, 0, &mut effects);
             }
             Effect::Finished { .. } => finished += 1,
+            Effect::Contradicts { .. } => panic!("samples are all different"),
         }
     }
     assert_eq!(finished, submitted);
@@ -129,6 +130,7 @@ fn of_samples(id: u64, samples: Vec<Sample>) -> Batch {
         arena,
         acks: Vec::new(),
         presence: Vec::new(),
+        contradicting: Default::default(),
         opened_at_ms: 0,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use common::codes::Code;
 use common::link::Hub;
-use common::link::message::{SessionCheckAnswer, SessionState};
+use common::link::message::SessionLooked;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -333,11 +333,11 @@ impl ShardLoop {
                 hub.answer(answer.link, answer.request, answer.answer);
             }
             for shown in effects.shown.drain(..) {
-                let state = shown.state.map(|(slot, state)| SessionState {
-                    source: self.source(slot),
-                    ..state
+                let look = shown.look.map(|(slot, mut look)| {
+                    look.state.source = self.source(slot);
+                    look
                 });
-                let answer = SessionCheckAnswer { state };
+                let answer = SessionLooked { look };
                 self.peers.hub.answer(shown.link, shown.request, answer);
             }
             self.done |= effects.done;

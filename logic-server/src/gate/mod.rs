@@ -28,7 +28,7 @@ use common::link::LinkId;
 use common::link::message::{
     self, Command, CommandAnswer, End, GrantAnswer, GrantCheck, GrantCheckAnswer, GrantVerdict,
     Kick, Kicked, LogicInfo, LogicLoad, Message, Order, Revoke, RevokeReason, SESSIONS_PAGE_MAX,
-    SessionCheck, SessionCheckAnswer, SessionPage, SessionPageAsk,
+    SessionCheck, SessionLooked, SessionPage, SessionPageAsk,
 };
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -317,7 +317,7 @@ impl Core {
                 None => Effect::Answer {
                     link,
                     request,
-                    message: SessionCheckAnswer { state: None }.into(),
+                    message: SessionLooked { look: None }.into(),
                 },
             }),
             Input::Kick {

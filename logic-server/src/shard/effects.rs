@@ -5,7 +5,7 @@ use std::ops::Range;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
-use common::link::message::{CommandAnswer, SessionState};
+use common::link::message::{CommandAnswer, SessionLook};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
@@ -42,7 +42,7 @@ pub struct Shown {
     pub link: LinkId,
     pub request: u64,
     /// `None`: it is over. The driver adds the address at the other end of the socket.
-    pub state: Option<(Slot, SessionState)>,
+    pub look: Option<(Slot, SessionLook)>,
 }
 
 /// What a shard asks for. The driver carries it out and clears it; kept, it stops allocating.

@@ -30,7 +30,7 @@ use common::device::code::CloseReason;
 use common::epoch::Epoch;
 use common::ids::{AccountId, Ticket};
 use common::link::LinkId;
-use common::link::message::{Order, SessionState};
+use common::link::message::{Order, SessionLook};
 use common::secret::SessionKey;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -228,7 +228,7 @@ impl Shard {
             } => effects.shown.push(Shown {
                 link,
                 request,
-                state: self.state(session, now),
+                look: self.look(session, now),
             }),
             Input::Finished { batch, outcome } => self.finished(batch, outcome, now, effects),
             Input::Shutdown => {
@@ -456,9 +456,9 @@ impl Shard {
         session.lose_command(&mut self.counters, effects);
     }
 
-    fn state(&self, session: SessionId, now: Now) -> Option<(Slot, SessionState)> {
+    fn look(&self, session: SessionId, now: Now) -> Option<(Slot, SessionLook)> {
         let slot = *self.slots.get(&session)?;
-        Some((slot, self.session(slot)?.state(self.settings.window, now)))
+        Some((slot, self.session(slot)?.look(self.settings.window, now)))
     }
 
     fn session(&self, slot: Slot) -> Option<&Session> {

@@ -12,7 +12,7 @@ use common::device::limit::SILENT_HEARTBEATS;
 use common::device::message::{FromDevice, HeartbeatReply};
 use common::epoch::Epoch;
 use common::ids::AccountId;
-use common::link::message::SessionState;
+use common::link::message::{SessionLook, SessionState};
 use rand::rngs::SmallRng;
 
 use super::asker::Pending;
@@ -42,10 +42,14 @@ pub(super) struct Session {
     pub(super) frames_open: u16,
     /// So many of the next Telemetry frames may have been sent before.
     pub(super) may_repeat: u16,
+    /// When it was attached, by the wall clock; for people.
+    attached_unix_s: u32,
+    /// Records whose number and time were used before, for something else.
+    pub(super) contradicting: u32,
 }
 
 // LIMITS.md G2: 256 bytes an idle session in all of the process.
-const _: () = assert!(size_of::<Option<Session>>() <= 56);
+const _: () = assert!(size_of::<Option<Session>>() <= 64);
 
 /// A frame of which more is to come.
 #[derive(Debug)]
@@ -82,6 +86,8 @@ impl Session {
             command_frame_id: 0,
             frames_open: 0,
             may_repeat: window,
+            attached_unix_s: u32::try_from(seed.attached_unix_ms / 1_000).unwrap_or(u32::MAX),
+            contradicting: 0,
         }
     }
 
@@ -116,14 +122,19 @@ impl Session {
     }
 
     /// For somebody who looks at it.
-    pub(super) fn state(&self, window: u16, now: Now) -> SessionState {
-        SessionState {
+    pub(super) fn look(&self, window: u16, now: Now) -> SessionLook {
+        let state = SessionState {
             epoch: self.epoch,
             source: None,
             heartbeat_s: self.heartbeat_s.get(),
             silent_ms: now.ms.saturating_sub(self.heard_ms),
             unanswered: self.unanswered(window),
             command: self.command.is_some(),
+        };
+        SessionLook {
+            state,
+            attached_unix_ms: Some(u64::from(self.attached_unix_s) * 1_000),
+            contradicting: Some(self.contradicting.into()),
         }
     }
 

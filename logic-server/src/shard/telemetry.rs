@@ -125,8 +125,6 @@ impl Shard {
         let status = match outcome {
             BatchOutcome::Stored => {
                 self.counters.add(Counter::TelemetryStored, frames);
-                let records = batch.rows.len() as u64;
-                self.counters.add(Counter::RecordsStored, records);
                 AckStatus::Stored
             }
             BatchOutcome::Overloaded { .. } => {
@@ -147,6 +145,9 @@ impl Shard {
                 continue;
             };
             session.place_freed(window);
+            if let Some(records) = batch.contradicting.remove(&session.account_id) {
+                session.contradicting = session.contradicting.saturating_add(records as u32);
+            }
             let retry_after_ms = match outcome {
                 BatchOutcome::Stored => 0,
                 BatchOutcome::Overloaded { retry_after_ms } => {

@@ -21,6 +21,9 @@ pub(super) const RECORDS_MAX: usize = 512;
 /// Of one for `sessions`, whose memory a server pays also when its devices are silent.
 pub(super) const SESSIONS_MAX: usize = 128;
 
+/// Of one that looks at rows which are there already: they are few, as a rule.
+pub(super) const COMPARED_MAX: usize = 128;
+
 /// A statement that takes rows as a list of VALUES, in every size that is used.
 #[derive(Debug)]
 pub(super) struct Bulk {
@@ -46,38 +49,55 @@ impl Bulk {
         }
     }
 
-    /// Runs it for all items; `put` writes one item's values.
+    /// Runs it for all items; `put` writes one item's values. Returns how many rows it changed.
     pub(super) async fn run<T>(
         &self,
         connection: &mut SqliteConnection,
         items: &[T],
         put: impl Fn(&T, &mut Values),
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<u64, sqlx::Error> {
         let mut rest = items;
         let mut next = || self.split_chunk(&mut rest, &put);
         let mut chunk = next();
+        let mut changed = 0;
         while let Some((text, values)) = chunk {
             let statement = sqlx::query_with(text, values.0).execute(&mut *connection);
             // The statement first: once polled, it is with SQLite's thread.
             let (result, following) = tokio::join!(statement, async { next() });
-            result?;
+            changed += result?.rows_affected();
             chunk = following;
         }
-        Ok(())
+        Ok(changed)
     }
 
-    /// Runs it for each item alone; `failed` hears of those with which it fails, and ends it with an error.
+    /// What it answers for all items: pairs of integers.
+    pub(super) async fn ask<T>(
+        &self,
+        connection: &mut SqliteConnection,
+        items: &[T],
+        put: impl Fn(&T, &mut Values),
+    ) -> Result<Vec<(i64, i64)>, sqlx::Error> {
+        let (mut rest, mut answers) = (items, vec![]);
+        while let Some((text, values)) = self.split_chunk(&mut rest, &put) {
+            let statement = sqlx::query_as_with::<_, (i64, i64), _>(text, values.0);
+            answers.extend(statement.fetch_all(&mut *connection).await?);
+        }
+        Ok(answers)
+    }
+
+    /// Runs it for each item alone; `done` hears how many rows it changed, and ends it with an error.
     pub(super) async fn run_one_by_one<T>(
         &self,
         connection: &mut SqliteConnection,
         items: &[T],
         put: impl Fn(&T, &mut Values),
-        mut failed: impl FnMut(&T, sqlx::Error) -> Result<(), sqlx::Error>,
+        mut done: impl FnMut(&T, Result<u64, sqlx::Error>) -> Result<(), sqlx::Error>,
     ) -> Result<(), sqlx::Error> {
         for item in items {
-            if let Err(error) = self.run(connection, slice::from_ref(item), &put).await {
-                failed(item, error)?;
-            }
+            done(
+                item,
+                self.run(connection, slice::from_ref(item), &put).await,
+            )?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use common::logging::outage::Outage;
 use common::millis::millis;
 use tokio::time::timeout;
 
-use crate::writer::{Work, WriteResult};
+use crate::writer::{Work, WriteResult, Written};
 pub use partitions::Partitions;
 use postgres::Postgres;
 use refusal::Trouble;
@@ -97,7 +97,7 @@ impl Store {
     /// the outcome is unknown, as after [`WriteResult::Failed`].
     pub async fn write(&self, work: &Work) -> WriteResult {
         let (trouble, error) = match timeout(self.write_deadline, self.rows.write(work)).await {
-            Ok(Ok(refused)) => {
+            Ok(Ok(written)) => {
                 let over = self.worked();
                 if let Some(failures) = over {
                     tracing::info!(
@@ -106,7 +106,7 @@ impl Store {
                         "the database takes batches again"
                     );
                 }
-                return WriteResult::Committed { refused };
+                return WriteResult::Committed(written);
             }
             Ok(Err(Failure::Refused(why))) => {
                 // Each record's own stands in dead_letter; that of lines of `sessions` nowhere else.
@@ -187,8 +187,7 @@ enum Failure {
 }
 
 impl Rows {
-    /// Returns how many rows of a careful write were refused.
-    async fn write(&self, work: &Work) -> Result<u64, Failure> {
+    async fn write(&self, work: &Work) -> Result<Written, Failure> {
         match self {
             Self::Sqlite(sqlite) => sqlite.write(work).await.map_err(|error| {
                 let refused = sqlite::refusal(&error).map(Failure::Refused);

@@ -21,14 +21,14 @@
 use common::database::{self, UnixMs};
 use common::device::record::Table;
 use common::ids::NodeName;
-use sqlx::postgres::PgConnection;
-use sqlx::{Acquire, Executor};
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::{Acquire, Arguments, Executor};
 
 use super::copy::{Copy, KEY_TYPES, sql_type};
 use super::refusal::{SqlState, Trouble};
-use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record, refused, split};
+use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record, refused};
 use crate::batch::Presence;
-use crate::writer::Work;
+use crate::writer::{Work, Written};
 
 /// Of a COPY, sent at a time: the server stores one piece while the next is made.
 const PIECE_BYTES: usize = 64 << 10;
@@ -40,6 +40,12 @@ const DEAD_LETTER: &str = "INSERT INTO dead_letter \
     (account_id, recorded_at, seq, received_at, kind, payload, reason) \
     SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], $4::timestamptz[], \
     $5::smallint[], $6::bytea[], $7::text[]) ON CONFLICT DO NOTHING";
+
+/// Of rows that are there already: by account, how many of these say something else. The function reads them
+/// with the rights of the owner, and tells nothing but that.
+const DEAD_LETTER_CONTRADICTING: &str = "SELECT account_id, records FROM rcu_contradicting(ARRAY( \
+    SELECT ROW(given.*)::dead_letter FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], \
+    $4::timestamptz[], $5::smallint[], $6::bytea[], $7::text[]) AS given))";
 
 const ATTACHED: &str = "INSERT INTO sessions (account_id, epoch, node, source, attached_at) \
     SELECT account_id, epoch, $5, source::inet, attached_at \
@@ -70,6 +76,9 @@ struct Statements {
     copy_to_staging: String,
     /// From whatever stands behind it.
     insert: String,
+    /// As [`DEAD_LETTER_CONTRADICTING`], of what stands in the staging table.
+    contradicting: String,
+    empty_staging: String,
 }
 
 impl Statements {
@@ -85,6 +94,11 @@ impl Statements {
             copy: copy(name),
             make_staging: make_staging(table),
             copy_to_staging: copy(&format!("staging_{name}")),
+            contradicting: format!(
+                "SELECT account_id, records FROM rcu_contradicting(ARRAY( \
+                 SELECT ROW({columns})::{name} FROM staging_{name}))"
+            ),
+            empty_staging: format!("DELETE FROM staging_{name}"),
             insert,
         }
     }
@@ -157,8 +171,7 @@ impl Postgres {
         Ok(done.rows_affected())
     }
 
-    /// Returns how many rows were refused.
-    pub(super) async fn write(&self, work: &Work) -> Result<u64, sqlx::Error> {
+    pub(super) async fn write(&self, work: &Work) -> Result<Written, sqlx::Error> {
         let rows = Sorted::new(work);
         let way = match work.is_careful() {
             true => Way::Careful,
@@ -194,22 +207,37 @@ impl Postgres {
         rows: &Sorted<'_>,
         work: &Work,
         way: Way,
-    ) -> Result<u64, sqlx::Error> {
+    ) -> Result<Written, sqlx::Error> {
         let mut transaction = connection.begin().await?;
         let written = async {
             let mut aside = rows.aside.clone();
-            for (statements, items) in self.telemetry.iter().zip(&rows.tables) {
-                if !items.is_empty() {
-                    aside.extend(write_rows(&mut transaction, statements, items, way).await?);
+            let mut written = Written::default();
+            for ((statements, items), new) in self.telemetry.iter().zip(&rows.tables).zip(rows.new)
+            {
+                if items.is_empty() {
+                    continue;
                 }
+                let (straight, staged) = match way {
+                    Way::Straight => items.split_at(new),
+                    Way::Staged => (&[][..], &items[..]),
+                    Way::Careful => {
+                        aside.extend(
+                            write_carefully(&mut transaction, statements, items, &mut written)
+                                .await?,
+                        );
+                        continue;
+                    }
+                };
+                write_rows(&mut transaction, statements, straight, staged, &mut written).await?;
             }
-            set_aside(&mut transaction, &aside).await?;
+            set_aside(&mut transaction, &aside, &mut written).await?;
             self.write_presence(&mut transaction, work).await?;
-            Ok::<_, sqlx::Error>((aside.len() - rows.aside.len()) as u64)
+            written.refused = (aside.len() - rows.aside.len()) as u64;
+            Ok::<_, sqlx::Error>(written)
         }
         .await;
         match written {
-            Ok(refused) => transaction.commit().await.map(|()| refused),
+            Ok(written) => transaction.commit().await.map(|()| written),
             Err(error) => {
                 // Where the server has answered, it answers this too; else the connection is given up.
                 if error.as_database_error().is_some() {
@@ -283,44 +311,51 @@ type Begun = (Vec<i64>, Vec<i64>, Vec<String>, Vec<UnixMs>);
 /// Of those that ended: account, epoch, time, reason.
 type Over = (Vec<i64>, Vec<i64>, Vec<UnixMs>, Vec<&'static str>);
 
-/// Returns those that were refused.
-async fn write_rows<'w>(
+async fn write_rows(
     connection: &mut PgConnection,
     statements: &Statements,
-    items: &[Item<'w>],
-    way: Way,
-) -> Result<Vec<Aside<'w>>, sqlx::Error> {
-    let (straight, staged) = match way {
-        Way::Straight => split(items),
-        Way::Staged => (&[][..], items),
-        Way::Careful => {
-            connection.execute(&*statements.make_staging).await?;
-            return write_carefully(connection, statements, items).await;
-        }
-    };
+    straight: &[Item<'_>],
+    staged: &[Item<'_>],
+    written: &mut Written,
+) -> Result<(), sqlx::Error> {
     if !straight.is_empty() {
         copy(connection, &statements.copy, statements.table, straight).await?;
     }
     if !staged.is_empty() {
         connection.execute(&*statements.make_staging).await?;
-        stage(connection, statements, staged, &statements.merge()).await?;
+        let inserted = stage(connection, statements, staged, &statements.merge()).await?;
+        let repeated = staged.len() as u64 - inserted;
+        if repeated > 0 {
+            let contradicting = sqlx::query_as(&statements.contradicting);
+            written.repeated(repeated, contradicting.fetch_all(connection).await?);
+        }
     }
-    Ok(vec![])
+    Ok(())
 }
 
-/// The first half of a slice first: of two records with one key the first is kept.
+/// The first half of a slice first: of two records with one key the first is kept. Returns those that were
+/// refused.
 async fn write_carefully<'w>(
     connection: &mut PgConnection,
     statements: &Statements,
     items: &[Item<'w>],
+    written: &mut Written,
 ) -> Result<Vec<Aside<'w>>, sqlx::Error> {
     let mut aside = vec![];
+    connection.execute(&*statements.make_staging).await?;
     connection.execute(SAVEPOINT).await?;
     let merge = statements.merge_slice();
     let mut slices = vec![items];
     while let Some(slice) = slices.pop() {
-        let Err(error) = stage(connection, statements, slice, &merge).await else {
-            continue;
+        let error = match stage(connection, statements, slice, &merge).await {
+            Ok(inserted) => {
+                let repeated = slice.len() as u64 - inserted;
+                if repeated > 0 {
+                    compare(connection, statements, slice, repeated, written).await?;
+                }
+                continue;
+            }
+            Err(error) => error,
         };
         let Some(why) = refusal(&error) else {
             return Err(error);
@@ -338,20 +373,42 @@ async fn write_carefully<'w>(
     Ok(aside)
 }
 
+/// A slice that has left its staging table comes back to it.
+async fn compare(
+    connection: &mut PgConnection,
+    statements: &Statements,
+    slice: &[Item<'_>],
+    repeated: u64,
+    written: &mut Written,
+) -> Result<(), sqlx::Error> {
+    let Statements {
+        table,
+        copy_to_staging,
+        contradicting,
+        empty_staging,
+        ..
+    } = statements;
+    copy(connection, copy_to_staging, *table, slice).await?;
+    let contradicting = sqlx::query_as(contradicting).fetch_all(&mut *connection);
+    written.repeated(repeated, contradicting.await?);
+    connection.execute(&**empty_staging).await?;
+    Ok(())
+}
+
+/// Returns how many rows were inserted.
 async fn stage(
     connection: &mut PgConnection,
     statements: &Statements,
     items: &[Item<'_>],
     merge: &str,
-) -> Result<(), sqlx::Error> {
+) -> Result<u64, sqlx::Error> {
     let Statements {
         table,
         copy_to_staging,
         ..
     } = statements;
     copy(connection, copy_to_staging, *table, items).await?;
-    connection.execute(merge).await?;
-    Ok(())
+    Ok(connection.execute(merge).await?.rows_affected())
 }
 
 async fn copy(
@@ -376,7 +433,11 @@ async fn copy(
     sink.finish().await.map(drop)
 }
 
-async fn set_aside(connection: &mut PgConnection, aside: &[Aside<'_>]) -> Result<(), sqlx::Error> {
+async fn set_aside(
+    connection: &mut PgConnection,
+    aside: &[Aside<'_>],
+    written: &mut Written,
+) -> Result<(), sqlx::Error> {
     if aside.is_empty() {
         return Ok(());
     }
@@ -388,17 +449,26 @@ async fn set_aside(connection: &mut PgConnection, aside: &[Aside<'_>]) -> Result
     let kinds: Vec<_> = aside.iter().map(|(row, ..)| i16::from(row.kind)).collect();
     let payloads: Vec<_> = aside.iter().map(|&(_, payload, _)| payload).collect();
     let reasons: Vec<_> = aside.iter().map(|(.., reason)| &**reason).collect();
-    sqlx::query(DEAD_LETTER)
-        .bind(integers(|(row, ..)| row.account_id.0))
-        .bind(times(|(row, ..)| row.recorded_at_ms))
-        .bind(integers(|(row, ..)| row.seq))
-        .bind(times(|(row, ..)| row.received_at_ms))
-        .bind(kinds)
-        .bind(payloads)
-        .bind(reasons)
-        .execute(connection)
-        .await
-        .map(drop)
+    let rows = || -> Result<PgArguments, sqlx::error::BoxDynError> {
+        let mut rows = PgArguments::default();
+        rows.add(integers(|(row, ..)| row.account_id.0))?;
+        rows.add(times(|(row, ..)| row.recorded_at_ms))?;
+        rows.add(integers(|(row, ..)| row.seq))?;
+        rows.add(times(|(row, ..)| row.received_at_ms))?;
+        rows.add(&kinds)?;
+        rows.add(&payloads)?;
+        rows.add(&reasons)?;
+        Ok(rows)
+    };
+    let rows = || rows().map_err(sqlx::Error::Encode);
+    let insert = sqlx::query_with(DEAD_LETTER, rows()?);
+    let inserted = insert.execute(&mut *connection).await?.rows_affected();
+    let repeated = aside.len() as u64 - inserted;
+    if repeated > 0 {
+        let contradicting = sqlx::query_as_with(DEAD_LETTER_CONTRADICTING, rows()?);
+        written.repeated(repeated, contradicting.fetch_all(connection).await?);
+    }
+    Ok(())
 }
 
 fn state(error: &sqlx::Error) -> Option<SqlState> {

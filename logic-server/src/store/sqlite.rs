@@ -1,16 +1,19 @@
 //! SQLite: multi-row inserts in one transaction, on the one writing connection of the process. In a
 //! careful write each row is a statement of its own, and one that is refused goes to dead_letter.
+//!
+//! Statements say how many rows they inserted. Only where that is fewer than they were given is it asked which of
+//! those that are there already say something else.
 
 use common::database;
 use common::device::record::{Row as _, Table};
 use common::ids::NodeName;
 use sqlx::sqlite::SqliteConnection;
 
-use super::bulk::{Bulk, RECORDS_MAX, SESSIONS_MAX, Values};
+use super::bulk::{Bulk, COMPARED_MAX, RECORDS_MAX, SESSIONS_MAX, Values};
 use super::refusal::SqliteCode;
 use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record, refused};
 use crate::batch::{Presence, Row};
-use crate::writer::Work;
+use crate::writer::{Work, Written};
 
 /// Sessions that ended, joined with the table by its key.
 pub(super) const ENDED_HEAD: &str = "WITH over (account_id, epoch, at, reason) AS (VALUES";
@@ -22,8 +25,8 @@ pub(super) struct Sqlite {
     database: database::Sqlite,
     node: String,
     /// In the order of [`Table::ALL`].
-    telemetry: [Bulk; Table::ALL.len()],
-    dead_letter: Bulk,
+    telemetry: [Statements; Table::ALL.len()],
+    dead_letter: Statements,
     attached: Bulk,
     ended: Bulk,
 }
@@ -35,20 +38,9 @@ impl Sqlite {
             node: node.to_string(),
             telemetry: Table::ALL.map(|table| {
                 let own = table.columns().iter().map(|column| column.name);
-                insert(
-                    table.name(),
-                    KEY_COLUMNS.iter().copied().chain(own),
-                    RECORDS_MAX,
-                )
+                Statements::new(table.name(), own.collect())
             }),
-            dead_letter: insert(
-                "dead_letter",
-                KEY_COLUMNS
-                    .iter()
-                    .copied()
-                    .chain(["kind", "payload", "reason"]),
-                RECORDS_MAX,
-            ),
+            dead_letter: Statements::new("dead_letter", vec!["kind", "payload", "reason"]),
             attached: insert(
                 "sessions",
                 ["account_id", "epoch", "node", "source", "attached_at"],
@@ -71,8 +63,7 @@ impl Sqlite {
         Ok(done.rows_affected())
     }
 
-    /// Returns how many rows were refused.
-    pub(super) async fn write(&self, work: &Work) -> Result<u64, sqlx::Error> {
+    pub(super) async fn write(&self, work: &Work) -> Result<Written, sqlx::Error> {
         // Before a connection is opened, which would be to whatever has that name now.
         self.database.check()?;
         let mut connection = self.database.writer().acquire().await?;
@@ -92,32 +83,48 @@ impl Sqlite {
         &self,
         connection: &mut SqliteConnection,
         work: &Work,
-    ) -> Result<u64, sqlx::Error> {
+    ) -> Result<Written, sqlx::Error> {
         let mut writing = self.database.begin_on(connection).await?;
-        let refused = self.write_rows(&mut writing, work).await?;
+        let written = self.write_rows(&mut writing, work).await?;
         self.write_presence(&mut writing, work).await?;
         writing.commit().await?;
-        Ok(refused)
+        Ok(written)
     }
 
     async fn write_rows(
         &self,
         connection: &mut SqliteConnection,
         work: &Work,
-    ) -> Result<u64, sqlx::Error> {
-        let Sorted { tables, mut aside } = Sorted::new(work);
+    ) -> Result<Written, sqlx::Error> {
+        let Sorted {
+            tables, mut aside, ..
+        } = Sorted::new(work);
         let flawed = aside.len();
-        for (bulk, items) in self.telemetry.iter().zip(&tables) {
+        let mut written = Written::default();
+        for (rows, items) in self.telemetry.iter().zip(&tables) {
             if !work.is_careful() {
-                bulk.run(connection, items, put_record).await?;
+                rows.write(connection, items, put_record, &mut written)
+                    .await?;
                 continue;
             }
-            bulk.run_one_by_one(connection, items, put_record, |item, error| {
-                let why = refusal(&error).ok_or(error)?;
-                aside.push(refused(item, &why));
-                Ok(())
-            })
-            .await?;
+            let mut repeated = vec![];
+            let each = rows
+                .insert
+                .run_one_by_one(connection, items, put_record, |item, done| {
+                    match done {
+                        Ok(0) => repeated.push(*item),
+                        Ok(_) => {}
+                        Err(error) => {
+                            let why = refusal(&error).ok_or(error)?;
+                            aside.push(refused(item, &why));
+                        }
+                    }
+                    Ok(())
+                });
+            each.await?;
+            let count = repeated.len() as u64;
+            rows.compare(connection, &repeated, put_record, count, &mut written)
+                .await?;
         }
         let put = |(row, payload, reason): &Aside<'_>, values: &mut Values| {
             put_key(row, values);
@@ -125,8 +132,11 @@ impl Sqlite {
             values.bytes(payload);
             values.text(reason);
         };
-        self.dead_letter.run(connection, &aside, put).await?;
-        Ok((aside.len() - flawed) as u64)
+        self.dead_letter
+            .write(connection, &aside, put, &mut written)
+            .await?;
+        written.refused = (aside.len() - flawed) as u64;
+        Ok(written)
     }
 
     /// All that attached, then all that ended: a session that did both in one batch is there when
@@ -165,7 +175,68 @@ impl Sqlite {
             }
         };
         self.attached.run(connection, &attached, put).await?;
-        self.ended.run(connection, &ended, put).await
+        self.ended.run(connection, &ended, put).await?;
+        Ok(())
+    }
+}
+
+/// What a table of records is told and asked.
+#[derive(Debug)]
+struct Statements {
+    insert: Bulk,
+    /// By account, how many of these rows say something else than the one of their key.
+    contradicting: Bulk,
+}
+
+impl Statements {
+    /// `own`: its columns beside those of the key. What dead_letter gives as the reason is no part of what a device said.
+    fn new(table: &str, own: Vec<&str>) -> Self {
+        let columns = KEY_COLUMNS.iter().chain(&own);
+        let listed: Vec<_> = columns.copied().collect();
+        let said = own.iter().filter(|name| **name != "reason");
+        let differs: Vec<_> = said
+            .map(|name| format!("kept.{name} IS NOT given.{name}"))
+            .collect();
+        let head = format!("WITH given ({}) AS (VALUES", listed.join(", "));
+        let tail = format!(
+            ") SELECT account_id, count(*) FROM given \
+             JOIN {table} AS kept USING (account_id, recorded_at, seq) \
+             WHERE {} GROUP BY account_id",
+            differs.join(" OR ")
+        );
+        Self {
+            contradicting: Bulk::new(&head, listed.len(), &tail, COMPARED_MAX),
+            insert: insert(table, listed, RECORDS_MAX),
+        }
+    }
+
+    async fn write<T>(
+        &self,
+        connection: &mut SqliteConnection,
+        items: &[T],
+        put: impl Fn(&T, &mut Values),
+        written: &mut Written,
+    ) -> Result<(), sqlx::Error> {
+        let inserted = self.insert.run(connection, items, &put).await?;
+        let repeated = items.len() as u64 - inserted;
+        self.compare(connection, items, put, repeated, written)
+            .await
+    }
+
+    /// `repeated` of these rows were there already.
+    async fn compare<T>(
+        &self,
+        connection: &mut SqliteConnection,
+        items: &[T],
+        put: impl Fn(&T, &mut Values),
+        repeated: u64,
+        written: &mut Written,
+    ) -> Result<(), sqlx::Error> {
+        if repeated > 0 {
+            let contradicting = self.contradicting.ask(connection, items, put).await?;
+            written.repeated(repeated, contradicting);
+        }
+        Ok(())
     }
 }
 

@@ -44,6 +44,8 @@ on_both!(
     batches_of_every_size_arrive_whole,
     sessions_of_every_number_begin_and_end,
     a_record_that_comes_again_is_stored_once_and_the_first_is_kept,
+    what_comes_again_is_told_apart_by_what_it_says,
+    what_comes_again_carefully_is_told_apart_too,
     a_value_that_the_database_never_takes_is_refused_and_nothing_is_stored,
     of_a_careful_work_what_is_refused_is_set_aside_and_the_rest_is_stored,
     of_a_careful_work_the_first_of_a_key_is_kept,
@@ -55,7 +57,22 @@ on_both!(
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const COMMITTED: WriteResult = WriteResult::Committed { refused: 0 };
+const COMMITTED: WriteResult = WriteResult::Committed(Written::refusing(0));
+
+/// Of rows that were there already, so many say the same, and so many of account 1 something else.
+fn repeated(refused: u64, alike: u64, contradicting: u64) -> WriteResult {
+    let contradicting = (contradicting > 0).then_some((AccountId(1), contradicting));
+    WriteResult::Committed(Written {
+        refused,
+        alike,
+        contradicting: contradicting.into_iter().collect(),
+    })
+}
+
+/// Whatever was there already.
+fn is_committed(result: &WriteResult) -> bool {
+    matches!(result, WriteResult::Committed(_))
+}
 
 /// Of a database on a server of a test's own.
 const NAME: &str = "rcu";
@@ -252,6 +269,7 @@ fn empty() -> Batch {
         arena: vec![],
         acks: vec![],
         presence: vec![],
+        contradicting: Default::default(),
         opened_at_ms: 0,
     }
 }
@@ -437,12 +455,12 @@ async fn a_record_that_comes_again_is_stored_once_and_the_first_is_kept(bench: B
     put_record(&mut batch, 1, 1, custom(1));
     put_record(&mut batch, 1, 1, custom(2));
     put(&mut batch, 1, 2, Gps::KIND, &[1]);
-    assert_eq!(bench.write(batch).await, COMMITTED);
+    assert_eq!(bench.write(batch).await, repeated(0, 0, 1));
     let mut again = empty();
     put_record(&mut again, 1, 1, custom(3));
     put(&mut again, 1, 2, Gps::KIND, &[2]);
     put_record(&mut again, 1, 3, custom(4));
-    assert_eq!(bench.write(again).await, COMMITTED);
+    assert_eq!(bench.write(again).await, repeated(0, 0, 2));
     let kept = "SELECT seq || '|' || channel FROM telemetry_custom ORDER BY seq";
     assert_eq!(bench.rows(kept).await, ["1|1", "3|4"]);
     let dead = "SELECT seq || '|' || hex(payload) FROM dead_letter";
@@ -490,7 +508,7 @@ async fn of_a_careful_work_what_is_refused_is_set_aside_and_the_rest_is_stored(b
     let refused: Vec<_> = (0..300).filter(|&seq| is_refused(seq)).collect();
     let written = bench.store.write(&careful(batch)).await;
     let count = refused.len() as u64;
-    assert_eq!(written, WriteResult::Committed { refused: count });
+    assert_eq!(written, WriteResult::Committed(Written::refusing(count)));
 
     let stored = "SELECT seq || '' FROM (SELECT seq FROM telemetry_custom UNION ALL \
                   SELECT seq FROM telemetry_fuel UNION ALL SELECT seq FROM telemetry_gps) AS stored ORDER BY seq";
@@ -529,7 +547,7 @@ async fn of_a_careful_work_the_first_of_a_key_is_kept(bench: Bench) {
         put_record(&mut batch, 1, seq, custom(channel));
     }
     let written = bench.store.write(&careful(batch)).await;
-    assert_eq!(written, WriteResult::Committed { refused: 3 });
+    assert_eq!(written, repeated(3, 1, 2));
     let kept = "SELECT seq || '|' || channel FROM telemetry_custom ORDER BY seq";
     assert_eq!(bench.rows(kept).await, ["1|1", "2|3", "3|5", "5|6"]);
     let dead = "SELECT seq || '' FROM dead_letter ORDER BY seq";
@@ -542,9 +560,9 @@ async fn a_careful_work_may_be_refused_whole_and_come_again(bench: Bench) {
     (0..100).for_each(|seq| put_record(&mut batch, 1, seq, custom(13)));
     let work = careful(batch);
     // As after a COMMIT of unknown outcome.
-    for _ in 0..2 {
+    for alike in [0, 100] {
         let written = bench.store.write(&work).await;
-        assert_eq!(written, WriteResult::Committed { refused: 100 });
+        assert_eq!(written, repeated(100, alike, 0));
         assert_eq!(bench.count("telemetry_custom").await, 0);
         assert_eq!(bench.count("dead_letter").await, 100);
     }
@@ -616,4 +634,59 @@ async fn sessions_begin_end_and_are_repaired_after_a_crash(bench: Bench) {
             "2|logic-1|192.0.2.7|300|800|idle",
         ]
     );
+}
+
+/// Six that are new; then of account 1 three the same, of account 2 three that say something else, two of them
+/// twice in one batch, and one that is new; with one of dead_letter each way.
+fn first_and_again() -> [Batch; 2] {
+    let (mut first, mut again) = (empty(), empty());
+    for seq in 0..2 {
+        put_record(&mut first, 1, seq, custom(7));
+        put_record(&mut again, 1, seq, custom(7));
+        put_record(&mut first, 2, seq, custom(7));
+        put_record(&mut again, 2, seq, custom(8));
+    }
+    put(&mut first, 1, 2, Gps::KIND, &[9; 3]);
+    put(&mut again, 1, 2, Gps::KIND, &[9; 3]);
+    put(&mut first, 2, 2, Gps::KIND, &[9; 3]);
+    put(&mut again, 2, 2, Gps::KIND, &[8; 3]);
+    let gps = |latitude| {
+        Record::Gps(Gps {
+            latitude,
+            longitude: None,
+            altitude_cm: Some(-250),
+            speed_cm_s: None,
+            heading: None,
+            satellites: None,
+            hdop: None,
+        })
+    };
+    put_record(&mut again, 3, 1, gps(Some(525_200_001)));
+    put_record(&mut again, 3, 1, gps(None));
+    put_record(&mut again, 3, 1, gps(Some(525_200_001)));
+    [first, again]
+}
+
+fn told_apart() -> WriteResult {
+    WriteResult::Committed(Written {
+        refused: 0,
+        alike: 4,
+        contradicting: [(AccountId(2), 3), (AccountId(3), 1)].into(),
+    })
+}
+
+/// Under the role of a logic server, who reads no record.
+async fn what_comes_again_is_told_apart_by_what_it_says(bench: Bench) {
+    let [first, again] = first_and_again();
+    assert_eq!(bench.write(first).await, COMMITTED);
+    assert_eq!(bench.write(again).await, told_apart());
+    assert_eq!(bench.count("telemetry_custom").await, 4);
+    assert_eq!(bench.count("telemetry_gps").await, 1);
+    assert_eq!(bench.count("dead_letter").await, 2);
+}
+
+async fn what_comes_again_carefully_is_told_apart_too(bench: Bench) {
+    let [first, again] = first_and_again();
+    assert_eq!(bench.write(first).await, COMMITTED);
+    assert_eq!(bench.store.write(&careful(again)).await, told_apart());
 }

@@ -77,6 +77,9 @@ struct Bench {
     now_ms: u64,
     at_store: Option<Work>,
     finished: Vec<(u64, BatchOutcome)>,
+    /// Of the finished batches.
+    contradicting: Vec<(AccountId, u64)>,
+    told: Vec<(AccountId, u64)>,
 }
 
 impl Bench {
@@ -86,6 +89,8 @@ impl Bench {
             now_ms: 0,
             at_store: None,
             finished: vec![],
+            contradicting: vec![],
+            told: vec![],
         }
     }
 
@@ -98,7 +103,14 @@ impl Bench {
                     assert!(self.at_store.is_none(), "one write at a time");
                     self.at_store = Some(work);
                 }
-                Effect::Finished { batch, outcome } => self.finished.push((batch.id, outcome)),
+                Effect::Finished { batch, outcome } => {
+                    self.contradicting.extend(batch.contradicting);
+                    self.finished.push((batch.id, outcome));
+                }
+                Effect::Contradicts {
+                    account_id,
+                    records,
+                } => self.told.push((account_id, records)),
             }
         }
     }
@@ -131,7 +143,7 @@ impl Bench {
     }
 }
 
-const COMMITTED: WriteResult = WriteResult::Committed { refused: 0 };
+const COMMITTED: WriteResult = WriteResult::Committed(Written::refusing(0));
 
 const OVERLOADED: BatchOutcome = BatchOutcome::Overloaded {
     retry_after_ms: 2_000,
@@ -220,6 +232,41 @@ fn a_failed_write_is_repeated_until_it_is_committed() {
 }
 
 #[test]
+fn who_contradicts_himself_is_counted_told_of_once_and_told_to_his_session() {
+    let mut bench = Bench::new(Settings::default());
+    let account = batch(0, 0..1).rows[0].account_id;
+    let mut again = |alike, contradicts| {
+        bench.submit(batch(0, 0..4));
+        bench.done(WriteResult::Committed(Written {
+            refused: 0,
+            alike,
+            contradicting: [(account, contradicts)].into(),
+        }));
+    };
+    again(1, 2);
+    again(0, 3);
+    assert_eq!(bench.told, [(account, 2)]);
+    assert_eq!(bench.contradicting, [(account, 2), (account, 3)]);
+    let counted = |counter| bench.writer.counters().of(counter);
+    assert_eq!(counted(Counter::RecordsStored), 2);
+    assert_eq!(counted(Counter::RecordsRepeated), 1);
+    assert_eq!(counted(Counter::RecordsContradicting), 5);
+}
+
+#[test]
+fn no_more_than_so_many_are_told_of() {
+    let mut bench = Bench::new(Settings::default());
+    let accounts = 1..=CONTRADICTING_TOLD_MAX as i64 + 1;
+    bench.submit(batch(0, 0..4_000));
+    bench.done(WriteResult::Committed(Written {
+        refused: 0,
+        alike: 0,
+        contradicting: accounts.map(|id| (AccountId(id), 1)).collect(),
+    }));
+    assert_eq!(bench.told.len(), CONTRADICTING_TOLD_MAX);
+}
+
+#[test]
 fn a_refused_work_is_written_carefully_and_the_refused_records_are_counted() {
     let mut bench = Bench::new(Settings::default());
     let mut first = batch(0, 0..4);
@@ -231,7 +278,7 @@ fn a_refused_work_is_written_carefully_and_the_refused_records_are_counted() {
     assert!(!lines.is_careful && lines.seqs.is_empty());
     assert_eq!(lines.presence, [attached(1)]);
     assert_eq!(bench.finished, []);
-    let rows = bench.done(WriteResult::Committed { refused: 2 });
+    let rows = bench.done(WriteResult::Committed(Written::refusing(2)));
     assert!(rows.is_careful && rows.presence.is_empty());
     assert_eq!(rows.seqs, [0, 1, 2, 3]);
     assert_eq!(bench.finished, [(0, BatchOutcome::Stored)]);
@@ -248,7 +295,7 @@ fn a_careful_write_has_no_more_rows_than_the_limit() {
     bench.refuse();
     for seqs in [0..4, 4..8, 8..10] {
         assert_eq!(bench.finished, []);
-        let part = bench.done(WriteResult::Committed { refused: 1 });
+        let part = bench.done(WriteResult::Committed(Written::refusing(1)));
         assert!(part.is_careful);
         assert_eq!(part.seqs, Vec::from_iter(seqs));
     }
@@ -493,7 +540,7 @@ fn every_batch_is_stored_though_every_record_is_refused() {
         match (work.is_careful(), refused) {
             (false, _) => bench.refuse(),
             (true, 50..) => bench.done(WriteResult::Failed),
-            (true, _) => bench.done(WriteResult::Committed { refused }),
+            (true, _) => bench.done(WriteResult::Committed(Written::refusing(refused))),
         };
         bench.wait();
     }
@@ -613,7 +660,7 @@ fn run(seed: u64) {
             } else if refused <= refused_in_time && (faults_are_over || fate < 6) {
                 store.commit(&wrote);
                 told += refused;
-                bench.done(WriteResult::Committed { refused });
+                bench.done(WriteResult::Committed(Written::refusing(refused)));
             } else {
                 // The outcome of a COMMIT may be unknown.
                 if fate == 6 {
@@ -648,7 +695,7 @@ fn run(seed: u64) {
         } else {
             store.commit(&wrote);
             told += refused;
-            bench.done(WriteResult::Committed { refused });
+            bench.done(WriteResult::Committed(Written::refusing(refused)));
         }
         bench.wait();
     }

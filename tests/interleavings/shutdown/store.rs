@@ -11,7 +11,7 @@ use refusal::Trouble;
 use crate::batch::Presence;
 use crate::clock::Clock;
 use crate::world::{World, pause};
-use crate::writer::{Work, WriteResult};
+use crate::writer::{Work, WriteResult, Written};
 
 /// As `write_deadline_ms` has it.
 const DEADLINE_MS: u64 = 2_000;
@@ -66,7 +66,7 @@ impl Store {
             }
         }
         commit(&world, work);
-        WriteResult::Committed { refused: 0 }
+        WriteResult::Committed(Written::default())
     }
 }
 

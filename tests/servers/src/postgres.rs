@@ -268,7 +268,11 @@ impl PostgresServer {
     /// Has `pg_restore` read a dump into a database that is there and empty.
     pub fn restore(&self, name: &str, dump: &Path) -> Result<(), ServerError> {
         let mut restore = Command::new(self.programs.join("pg_restore"));
-        let restore = restore.args(["--exit-on-error", "--dbname", &self.url(name)]);
+        let restore = restore.args([
+            "--exit-on-error",
+            "--dbname",
+            &self.socket_url(name, ADMINISTRATOR),
+        ]);
         run("pg_restore", restore.arg(dump)).map(drop)
     }
 

@@ -8,7 +8,7 @@ use common::device::message::FromCluster;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
-use common::link::message::{Figures, GrantVerdict, Kicked, Message, SessionCheckAnswer};
+use common::link::message::{Figures, GrantVerdict, Kicked, Message, SessionLooked};
 use logic_server::gate::{self, READ_BYTES_MAX};
 use logic_server::ids::{ConnId, Slot};
 use logic_server::shard;
@@ -709,9 +709,9 @@ impl World {
             self.says(answer.link, me, part, answer.answer.into());
         }
         for shown in effects.shown.drain(..) {
-            let state = shown.state.map(|(_, state)| state);
+            let look = shown.look.map(|(_, look)| look);
             let part = Part::Answer { id: shown.request };
-            let answer = SessionCheckAnswer { state };
+            let answer = SessionLooked { look };
             self.says(shown.link, me, part, answer.into());
         }
         // What came of it: output that the kernel does not take, devices that are found gone.
@@ -879,6 +879,8 @@ impl World {
                     let batch = Box::new(batch);
                     self.mail_shard(node, shard, ShardMail::Finished { batch, outcome });
                 }
+                // For the log; counted, and a surprise among the marks.
+                writer::Effect::Contradicts { .. } => {}
             }
         }
         self.model

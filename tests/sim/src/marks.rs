@@ -95,6 +95,9 @@ impl Mark {
             Self::Counter(Tier::Logic, "presence_dropped") => {
                 "more sessions end than a run has: writer/tests.rs holds it"
             }
+            Self::Counter(Tier::Logic, "records_contradicting") => {
+                "the model takes a number for one record: the fuzz target `writer` holds it"
+            }
             Self::Answer("node too old") => "every process is of this version",
             Self::Step(Stage::Waiting, Stage::Attaching) => "no server resumes yet",
             Self::Step(Stage::Attached, Stage::Attaching) => "no server redirects yet",

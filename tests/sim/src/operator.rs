@@ -11,7 +11,7 @@ use common::device::code::CommandStatus;
 use common::device::command::{CommandId, cluster_code};
 use common::link::message::{
     AccountCommand, CommandAnswer, KickAnswer, KickAsk, Message, NoSession, NodesAnswer, NodesAsk,
-    Order, SessionAnswer, SessionAsk, SessionCursor, SessionView, SessionsAnswer, SessionsAsk,
+    Order, SessionAsk, SessionCursor, SessionShown, SessionView, SessionsAnswer, SessionsAsk,
 };
 use common::link::{LinkId, Role};
 use rand::RngExt;
@@ -224,9 +224,9 @@ impl Operator {
                 CommandAnswer::Expired => "expired",
                 CommandAnswer::TooLarge => "too large",
             },
-            Message::SessionAnswer(SessionAnswer::Session { .. }) => "shown",
+            Message::SessionShown(SessionShown::Session { .. }) => "shown",
             Message::KickAnswer(KickAnswer::Kicked { .. }) => "kicked",
-            Message::SessionAnswer(SessionAnswer::No(why))
+            Message::SessionShown(SessionShown::No(why))
             | Message::KickAnswer(KickAnswer::No(why)) => match why {
                 NoSession::UnknownAccount => "no such account",
                 NoSession::NotAttached => "no session",
@@ -290,9 +290,9 @@ impl World {
                 }
                 !matches!(answer, CommandAnswer::Replied { more: true, .. })
             }
-            (What::Session, Message::SessionAnswer(answer)) => {
-                if let SessionAnswer::Session { state, .. } = answer
-                    && !self.model.is_published(state.epoch)
+            (What::Session, Message::SessionShown(answer)) => {
+                if let SessionShown::Session { look, .. } = answer
+                    && !self.model.is_published(look.state.epoch)
                 {
                     return broken("answered with a session that nobody was granted");
                 }

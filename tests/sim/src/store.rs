@@ -8,7 +8,7 @@ use common::epoch::Epoch;
 use common::ids::AccountId;
 use logic_server::batch::{Presence, Row};
 use logic_server::store::refusal::SqliteCode;
-use logic_server::writer::{Work, WriteResult};
+use logic_server::writer::{Work, WriteResult, Written};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use simulator::digest::digest;
@@ -233,6 +233,7 @@ impl Store {
                 false => WriteResult::Failed,
             };
         }
+        let mut written = Written::refusing(refused);
         for (row, payload) in work.rows() {
             let key = Key {
                 account_id: row.account_id,
@@ -244,14 +245,21 @@ impl Store {
                 is_dead_letter: row.flaw.is_some() || self.refuses(row),
             };
             // ON CONFLICT DO NOTHING: the first is kept.
-            if let Entry::Vacant(entry) = self.rows.entry(key) {
-                entry.insert(stored);
-                new.push((key, stored));
+            match self.rows.entry(key) {
+                Entry::Vacant(entry) => {
+                    entry.insert(stored);
+                    new.push((key, stored));
+                }
+                Entry::Occupied(kept) if kept.get().digest == stored.digest => written.alike += 1,
+                Entry::Occupied(_) => {
+                    let of_account = written.contradicting.entry(row.account_id);
+                    *of_account.or_default() += 1;
+                }
             }
         }
         self.write_sessions(node, work);
         match outcome {
-            Outcome::Commit => WriteResult::Committed { refused },
+            Outcome::Commit => WriteResult::Committed(written),
             Outcome::Refuse(_) | Outcome::Unheard => WriteResult::Failed,
         }
     }

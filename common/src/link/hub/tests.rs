@@ -160,7 +160,7 @@ async fn a_request_is_answered_and_epochs_travel_with_it() {
     let (to_conn, peer) = balancer.up().await;
     assert_eq!(
         (peer.role, peer.node.as_str(), peer.version),
-        (Role::Conn, "Conn-1", 2)
+        (Role::Conn, "Conn-1", 3)
     );
     assert_eq!(peer.target, Some(target));
     let (to_balancer, peer) = conn.up().await;

@@ -200,6 +200,17 @@ pub struct SessionAsk {
 
 /// Answer to [`SessionAsk`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionShown {
+    Session {
+        account_id: AccountId,
+        node: NodeName,
+        look: SessionLook,
+    },
+    No(NoSession),
+}
+
+/// The same, of link version 2.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SessionAnswer {
     Session {
         account_id: AccountId,
@@ -244,12 +255,39 @@ pub struct SessionCheck {
 
 /// Answer to [`SessionCheck`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionLooked {
+    /// `None`: there is none here.
+    pub look: Option<SessionLook>,
+}
+
+/// A session at this moment; `None`: its logic server is of link version 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionLook {
+    pub state: SessionState,
+    /// When its device was attached, by the clock of the logic server; to the second.
+    pub attached_unix_ms: Option<u64>,
+    /// Its records whose number and time were used before, for something else.
+    pub contradicting: Option<u64>,
+}
+
+impl From<SessionState> for SessionLook {
+    fn from(state: SessionState) -> Self {
+        Self {
+            state,
+            attached_unix_ms: None,
+            contradicting: None,
+        }
+    }
+}
+
+/// Answer to [`SessionCheck`], of link version 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionCheckAnswer {
     /// `None`: there is none here.
     pub state: Option<SessionState>,
 }
 
-/// A session at this moment.
+/// What of a session link version 2 has as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState {
     pub epoch: Epoch,

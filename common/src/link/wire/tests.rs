@@ -252,6 +252,11 @@ fn golden_for_operators() -> Vec<(Message, &'static str)> {
         unanswered: 8,
         command: true,
     };
+    let look = SessionLook {
+        state,
+        attached_unix_ms: Some(10),
+        contradicting: Some(11),
+    };
     let cursor = SessionCursor {
         node: 1,
         after: Some(AccountId(2)),
@@ -377,6 +382,24 @@ fn golden_for_operators() -> Vec<(Message, &'static str)> {
             "01090000000000000001000000000a000001204e3c000700000000000000080001",
         ),
         (SessionCheckAnswer { state: None }.into(), "00"),
+        (
+            SessionShown::Session {
+                account_id: AccountId(5),
+                node: name(),
+                look,
+            }
+            .into(),
+            "00000000050000000000000001000000000000006c090000000000000001000000000a000001204e3c000700000000000000080001010a00000000000000010b00000000000000",
+        ),
+        (
+            SessionShown::No(NoSession::Unsupported).into(),
+            "0100000004000000",
+        ),
+        (
+            SessionLooked { look: Some(look) }.into(),
+            "01090000000000000001000000000a000001204e3c000700000000000000080001010a00000000000000010b00000000000000",
+        ),
+        (SessionLooked { look: None }.into(), "00"),
         (
             KickAsk { account: account() }.into(),
             "0300000000000000612d31",

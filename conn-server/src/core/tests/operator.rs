@@ -2,7 +2,7 @@
 
 use common::link::message::{
     Figures, KickAnswer, KickAsk, Kicked, NODES_PAGE_MAX, NoSession, NodeState, NodesAnswer,
-    NodesAsk, SessionAnswer, SessionAsk, SessionCheckAnswer, SessionCursor, SessionPage,
+    NodesAsk, SessionAsk, SessionCursor, SessionLook, SessionLooked, SessionPage, SessionShown,
     SessionState, SessionView, SessionsAnswer, SessionsAsk,
 };
 
@@ -15,14 +15,19 @@ fn epoch(number: u64) -> Epoch {
     Epoch::at_ms(number)
 }
 
-fn state(number: u64) -> SessionState {
-    SessionState {
+fn look(number: u64) -> SessionLook {
+    let state = SessionState {
         epoch: epoch(number),
         source: None,
         heartbeat_s: 60,
         silent_ms: 7,
         unanswered: 0,
         command: false,
+    };
+    SessionLook {
+        state,
+        attached_unix_ms: Some(number),
+        contradicting: Some(0),
     }
 }
 
@@ -83,7 +88,7 @@ impl World {
 fn no(kick: bool, why: NoSession) -> Message {
     match kick {
         true => KickAnswer::No(why).into(),
-        false => SessionAnswer::No(why).into(),
+        false => SessionShown::No(why).into(),
     }
 }
 
@@ -99,18 +104,18 @@ fn a_session_is_looked_at_where_it_is() {
         panic!("{asked:?}");
     };
     assert_eq!((*link, check.account_id), (logic(1), AccountId(5)));
-    let answer = |number| SessionCheckAnswer {
-        state: Some(state(number)),
+    let answer = |number| SessionLooked {
+        look: Some(look(number)),
     };
     world.answers(0, *id, answer(1));
     world.answers(1, *id, Kicked { epoch: None });
     assert_eq!(world.operator_hears(), [], "not its node, not its answer");
     world.answers(1, *id, answer(2));
     world.answers(1, *id, answer(2));
-    let session = SessionAnswer::Session {
+    let session = SessionShown::Session {
         account_id: AccountId(5),
         node: "logic-1".parse().unwrap(),
-        state: state(2),
+        look: look(2),
     };
     assert_eq!(world.operator_hears(), [(7, session.into())]);
 }

@@ -138,7 +138,7 @@ fn a_session_is_shown_by_its_shard() {
     assert_eq!(session, seed.session);
     let effect = bench.asked(check(2));
     let Effect::Answer {
-        message: Message::SessionCheckAnswer(SessionCheckAnswer { state: None }),
+        message: Message::SessionLooked(SessionLooked { look: None }),
         ..
     } = effect
     else {

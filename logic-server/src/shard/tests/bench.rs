@@ -72,7 +72,7 @@ pub(super) fn seed(session: u64) -> SessionSeed {
         source: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
         attach_frame_id: 77,
         heartbeat_s: 60,
-        attached_unix_ms: 5,
+        attached_unix_ms: 1_767_225_600_005,
     }
 }
 

@@ -4,7 +4,7 @@ use common::device::attach::{Attach, Challenge, Resume, ResumeProof};
 use common::device::code::AttachStatus;
 use common::device::frame::FRAME_BYTES_MAX;
 use common::device::kind;
-use common::link::message::CommandAnswer;
+use common::link::message::{CommandAnswer, SessionState};
 use common::secret::Secret;
 
 use super::bench::*;
@@ -290,7 +290,7 @@ fn the_beginning_of_a_session_is_stored_with_the_next_frame_or_after_its_wait() 
         account_id: AccountId(1_001),
         epoch: Epoch::at_ms(1),
         source: seed(1).source,
-        at_ms: 5,
+        at_ms: 1_767_225_600_005,
     };
     for frame_comes in [false, true] {
         let mut bench = Bench::new(settings());
@@ -492,7 +492,14 @@ fn a_session_that_is_looked_at_shows_when_it_was_heard_and_what_it_waits_for() {
     let shown = |state: Option<SessionState>| Shown {
         link: LinkId(9),
         request: 4,
-        state: state.map(|state| (Slot(0), state)),
+        look: state.map(|state| {
+            let look = SessionLook {
+                state,
+                attached_unix_ms: Some(1_767_225_600_000),
+                contradicting: Some(0),
+            };
+            (Slot(0), look)
+        }),
     };
     assert_eq!(bench.shown, [shown(Some(state)), shown(None)]);
     bench.shown.clear();

@@ -229,3 +229,24 @@ fn a_batch_is_full_by_rows_or_by_bytes_and_never_cuts_a_frame() {
     bench.receive(0, &telemetry(2, 11, 1));
     assert_eq!(bench.batches[0].arena.len(), 80);
 }
+
+#[test]
+fn a_session_knows_how_many_of_its_records_contradicted_others() {
+    let mut bench = Bench::attached(settings());
+    for _ in 0..2 {
+        bench.receive(0, &telemetry(4, 10, 3));
+        bench.receive(0, &telemetry(5, 13, 3));
+        bench.tick();
+        let mut batch = bench.batches.remove(0);
+        batch.contradicting = [(AccountId(1_001), 4), (AccountId(9), 1)].into();
+        let outcome = BatchOutcome::Stored;
+        bench.apply(Input::Finished { batch, outcome });
+    }
+    bench.apply(Input::Show {
+        session: SessionId(1),
+        link: LinkId(9),
+        request: 4,
+    });
+    let look = bench.shown[0].look.expect("it is there").1;
+    assert_eq!(look.contradicting, Some(8));
+}

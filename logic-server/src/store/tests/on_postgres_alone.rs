@@ -80,7 +80,7 @@ async fn a_day_gets_its_partition_before_it_comes_and_whoever_was_there_first_is
     let mut again = empty();
     put_at(&mut again, 3, in_days(0));
     put_at(&mut again, 6, in_days(5));
-    assert_eq!(bench.write(again).await, COMMITTED);
+    assert_eq!(bench.write(again).await, repeated(0, 2, 0));
     assert_eq!(places(&bench).await, moved);
     let later = now_ms + 3 * DAY_MS.cast_unsigned();
     assert_eq!(partitions.ensure(later).await.unwrap(), 15);
@@ -177,7 +177,7 @@ async fn a_partition_that_is_missing_is_no_fault_of_the_record() {
         .run("ALTER TABLE telemetry_custom ATTACH PARTITION telemetry_custom_default DEFAULT")
         .await;
     for work in &works {
-        assert_eq!(bench.store.write(work).await, COMMITTED);
+        assert!(is_committed(&bench.store.write(work).await));
     }
 }
 
@@ -196,7 +196,7 @@ async fn of_a_careful_work_what_copy_refuses_is_set_aside() {
         }
     }
     let written = bench.store.write(&careful(batch)).await;
-    assert_eq!(written, WriteResult::Committed { refused: 5 });
+    assert_eq!(written, WriteResult::Committed(Written::refusing(5)));
     assert_eq!(bench.count("telemetry_custom").await, 35);
     let set_aside = "SELECT seq || '' FROM dead_letter ORDER BY seq";
     let set_aside = bench.rows(set_aside).await;
@@ -224,14 +224,14 @@ async fn under_the_role_of_the_logic_servers_records_come_again_and_are_refused(
         put(&mut batch, 1, 6, Gps::KIND, &[1, 2]);
         batch
     };
-    for _ in 0..2 {
-        assert_eq!(bench.write(batch()).await, COMMITTED);
+    for alike in [0, 6] {
+        assert_eq!(bench.write(batch()).await, repeated(0, alike, 0));
     }
     let mut with_refused = batch();
     put_record(&mut with_refused, 1, 7, custom(13));
     put_record(&mut with_refused, 1, 8, custom(14));
     let written = bench.store.write(&careful(with_refused)).await;
-    assert_eq!(written, WriteResult::Committed { refused: 1 });
+    assert_eq!(written, repeated(1, 6, 0));
     for table in Table::ALL {
         let stored = if table == Table::Custom { 2 } else { 1 };
         assert_eq!(bench.count(table.name()).await, stored, "{table:?}");
@@ -257,11 +257,11 @@ async fn what_is_known_to_be_a_repetition_leaves_no_line_in_the_log_of_the_datab
     assert_eq!(bench.write(first).await, COMMITTED);
     let before = server.log();
     // One of them is new, and goes straight into its table.
-    assert_eq!(bench.write(batch(true)).await, COMMITTED);
+    assert_eq!(bench.write(batch(true)).await, repeated(0, 2, 0));
     assert_eq!(bench.count("telemetry_custom").await, 3);
     assert_eq!(server.log(), before);
     // Where it is not known it is stored once all the same.
-    assert_eq!(bench.write(batch(false)).await, COMMITTED);
+    assert_eq!(bench.write(batch(false)).await, repeated(0, 3, 0));
     assert_eq!(bench.count("telemetry_custom").await, 3);
     let told = server.log();
     assert!(told.contains("duplicate key value"), "{told}");
@@ -333,7 +333,7 @@ async fn do_everything(test: &TestDatabase, turn: i64) -> Result<(), String> {
             work(session(turn, false)),
         ] {
             let written = store.write(&work).await;
-            if written != COMMITTED {
+            if !is_committed(&written) {
                 return Err(format!("{written:?}: {:?}", store.trouble()));
             }
         }
@@ -540,7 +540,7 @@ async fn a_crash_of_the_database_loses_nothing_and_doubles_nothing() {
             Some(result) => result,
             None => write.await,
         };
-        while result != COMMITTED {
+        while !is_committed(&result) {
             assert!(crashed && result == WriteResult::Failed, "{result:?}");
             assert!(Instant::now() < deadline);
             failed += 1;
@@ -576,7 +576,7 @@ async fn a_database_that_is_read_only_or_full_of_clients_fails_and_takes_it_late
     }
     read_only("off");
     let deadline = Instant::now() + PATIENCE;
-    while bench.store.write(&work).await != COMMITTED {
+    while !is_committed(&bench.store.write(&work).await) {
         assert!(Instant::now() < deadline, "it is still read-only");
     }
 
@@ -595,7 +595,7 @@ async fn a_database_that_is_read_only_or_full_of_clients_fails_and_takes_it_late
     assert_eq!(full.store.write(&work).await, WriteResult::Failed);
     drop(others);
     let deadline = Instant::now() + PATIENCE;
-    while full.store.write(&work).await != COMMITTED {
+    while !is_committed(&full.store.write(&work).await) {
         assert!(Instant::now() < deadline, "it is still full");
     }
     assert_eq!(full.count("telemetry_custom").await, 1);

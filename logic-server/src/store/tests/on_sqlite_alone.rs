@@ -42,7 +42,7 @@ async fn a_database_that_is_locked_or_full_fails_and_takes_it_later() {
         .unwrap();
     assert_eq!(hurried.write(&work).await, WriteResult::Failed);
     drop(held);
-    assert_eq!(bench.store.write(&work).await, COMMITTED);
+    assert!(is_committed(&bench.store.write(&work).await));
     assert_eq!(bench.count("telemetry_custom").await, 1);
 }
 
