@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::database::Database;
-use servers::TestDatabase;
+use servers::{Role, TestDatabase};
 
 use support::{Up, rcu, wait_for};
 
@@ -98,13 +98,12 @@ fn a_database_of_postgresql_is_dumped_without_its_password_being_shown() {
     let test = TestDatabase::new();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("copy.dump");
-    let url = format!("{}&password=known-to-nobody", test.url);
+    let url = format!("{}&password=known-to-nobody", test.url(Role::Owner));
     let run = |arguments: &[&str]| {
         let mut run = Command::new(env!("CARGO_BIN_EXE_rcu"));
         let run = run.args(arguments).args(["--database", &url]);
         run.output().unwrap()
     };
-    assert!(run(&["db", "migrate"]).status.success());
     let made = run(&["backup", file.to_str().unwrap()]);
     assert!(made.status.success(), "{made:?}");
     let told = String::from_utf8(made.stderr).unwrap();

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use common::secret::DeviceKey;
 use serde_json::Value;
-use servers::PostgresServer;
+use servers::{PostgresServer, Role};
 use simulator::device::{Identity, Settings as DeviceSettings};
 use simulator::driver::{Settings, Simulator};
 use simulator::keys::key_from_hex;
-use tests::cluster::Cluster;
+use tests::cluster::{Cluster, DATABASE};
 use tests::site::{Server, Site, Tier, command, text, wait_for};
 
 const FIRST_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -33,19 +33,16 @@ impl Fixture {
             site.keep_secret("device", key);
         }
         let server = PostgresServer::start("").unwrap();
-        server.sql("postgres", "CREATE DATABASE rcu").unwrap();
-        let url = server.url("rcu");
-        let migrate = ["db", "migrate", "--database", &url];
-        site.run("rcu", &migrate).expect_success();
-        let environment = ("RCU_DATABASE__URL", &url[..]);
-        let cluster = Cluster::start(&site, &[environment]);
+        server.make_database("rcu").unwrap();
+        let cluster = Cluster::start_on(&site, &server, "rcu");
         let table = format!(
             "logic_servers = {:?}\nnode_number = 2",
             cluster.logic.link()
         );
         let config = site.config(Tier::ConnServer, "conn-2", &table);
         let mut other = command(Tier::ConnServer.program());
-        let other_conn = site.start_command(&config, other.envs([environment]));
+        other.env(DATABASE, server.tcp_url("rcu", Role::Login));
+        let other_conn = site.start_command(&config, &mut other);
         Self {
             site,
             server,
@@ -56,7 +53,7 @@ impl Fixture {
 
     fn device(&self, database: &str, arguments: &[&str]) {
         let (url, master) = (
-            self.server.url(database),
+            self.server.url(database, Role::Owner),
             text(&self.site.path("keys/master")),
         );
         let which = ["--database", &url, "--master-key", &master];
@@ -112,8 +109,9 @@ impl Fixture {
     /// As docs/operate.md has it: beside the old one, which it then takes the name of.
     fn restore(&self, dump: &std::path::Path, before_use: impl FnOnce()) {
         let sql = |statement| self.server.sql("postgres", statement).unwrap();
-        sql("CREATE DATABASE rcu_restored");
+        self.server.make_empty_database("rcu_restored").unwrap();
         self.server.restore("rcu_restored", dump).unwrap();
+        self.server.grant("rcu_restored").unwrap();
         before_use();
         sql("ALTER DATABASE rcu ALLOW_CONNECTIONS false");
         sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'rcu'");
@@ -131,7 +129,7 @@ fn who_is_not_in_a_restored_database_as_he_was_is_out_and_its_changes_are_follow
     }
     device(&["disable", "off"]);
     let dump = fixture.site.path("rcu.dump");
-    let url = fixture.server.url("rcu");
+    let url = fixture.server.url("rcu", Role::Owner);
     let backup = ["backup", &text(&dump), "--database", &url];
     fixture.site.run("rcu", &backup).expect_success();
 

@@ -214,7 +214,7 @@ impl ServerCertVerifier for Anybody {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use servers::PostgresServer;
+    use servers::{PostgresServer, Role};
     use tokio::time::Instant;
 
     use super::*;
@@ -226,11 +226,11 @@ mod tests {
     async fn the_end_of_the_certificate_that_the_server_shows_is_seen() {
         let server = PostgresServer::start("").unwrap();
         let source = |parameters: &str| {
-            let url = format!("{}?{parameters}", server.tcp_url("postgres"));
+            let url = format!("{}?{parameters}", server.tcp_url("postgres", Role::Login));
             CertificateSource::start(&url.parse().unwrap(), &"logic-1".parse().unwrap())
         };
         let seen = |source: &CertificateSource| source.expires_s.load(Ordering::Relaxed);
-        let url = server.tcp_url("postgres") + "?sslmode=verify-full";
+        let url = server.tcp_url("postgres", Role::Login) + "?sslmode=verify-full";
         let without_tls = Server::of(&url.parse().unwrap()).unwrap();
         assert_eq!(without_tls.certificates().await.unwrap(), []);
         server.require_tls().unwrap();

@@ -63,7 +63,7 @@ GRANT SELECT (version, success) ON _sqlx_migrations TO rcu_login, rcu_telemetry,
 
 GRANT SELECT (id, name, sealed_key, enabled, version) ON accounts TO rcu_login;
 GRANT UPDATE (firmware, last_login_at, last_source, last_node) ON accounts TO rcu_login;
-GRANT SELECT (id, account_id, name, change, version) ON account_changes TO rcu_login;
+GRANT SELECT (id, account_id, name, change, version, changed_at) ON account_changes TO rcu_login;
 GRANT SELECT (node_number, mark), INSERT (node_number, mark), UPDATE (mark) ON epoch_marks TO rcu_login;
 
 -- ---- rcu_telemetry ----

@@ -402,9 +402,9 @@ mod tests {
 
     /// With the numbers of its changes given anew, before anybody looks.
     async fn a_table_that_went_back_is_noticed_and_followed(
-        (_held, database): (testing::Held, Database),
+        (test, database): (testing::Held, Database),
     ) {
-        let accounts = Accounts::new(database.clone(), Secret::new([9; 32]));
+        let accounts = Accounts::new(test.owner.clone(), Secret::new([9; 32]));
         let name: AccountName = "a".parse().unwrap();
         let key = Secret::new([1; 32]);
         accounts.add(&name, &key, 1_000_000).await.unwrap();
@@ -426,7 +426,7 @@ mod tests {
              INSERT INTO account_changes (account_id, name, change, version, changed_at) \
              SELECT account_id, name, 'key_rotated', version + 1, changed_at FROM account_changes; COMMIT"
         );
-        testing::run(&database, &restore).await;
+        testing::run(&test.owner, &restore).await;
         hears(|news| *news == News::WentBack).await;
         accounts.enable(&name, 3_000_000).await.unwrap();
         hears(|news| matches!(news, News::Changed(it) if it.kind == ChangeKind::Enabled)).await;

@@ -226,7 +226,7 @@ mod tests {
         let table = Table::new(&database);
         let done = async {
             table.listen().await?;
-            table.position().await?;
+            table.newest().await?;
             table.changes(0, 10).await?;
             table.accounts(&["a".parse().unwrap()]).await?;
             table.versions(&[AccountId(1)]).await?;

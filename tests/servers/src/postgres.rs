@@ -265,14 +265,11 @@ impl PostgresServer {
         format!("host={socket} port={port}")
     }
 
-    /// Has `pg_restore` read a dump into a database that is there and empty.
+    /// Has `pg_restore` read a dump into a database that is there and empty, as its owner.
     pub fn restore(&self, name: &str, dump: &Path) -> Result<(), ServerError> {
+        let url = self.url(name, Role::Owner);
         let mut restore = Command::new(self.programs.join("pg_restore"));
-        let restore = restore.args([
-            "--exit-on-error",
-            "--dbname",
-            &self.socket_url(name, ADMINISTRATOR),
-        ]);
+        let restore = restore.args(["--exit-on-error", "--dbname", &url]);
         run("pg_restore", restore.arg(dump)).map(drop)
     }
 
