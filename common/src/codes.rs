@@ -58,7 +58,7 @@ codes! {
         "The program found a mistake of its own and ends at once: its state cannot be trusted."
         "Let the supervisor start it again, and report the line: it names the place in the source. What devices sent and got no answer to, they send again.",
     1003 LogLinesDropped Warn
-        "Lines were not written to the log file: the disk was full or failed, today's file had reached `bytes_max`, or they came faster than they could be written. The line says how many."
+        "Lines were not written to the log file: the disk was full or failed, today's file had reached `bytes_max`, or they came faster than they could be written. The line says how many, and how many of them tell what an operator did (`audit_lines`)."
         "Look at the disk of `[log] directory`; raise `bytes_max`, or log less (`filter`). Nothing but the lines is lost.",
     1004 MetricsShown Info
         "Metrics, /healthz and /readyz are served at the address of the line."

@@ -9,6 +9,7 @@ use common::codes::Code;
 use common::ids::AccountName;
 use common::link::message::Message;
 use common::link::{Hub, LinkEvent, LinkId};
+use common::logging::AUDIT;
 use common::millis::millis;
 use common::process::clock::unix_ms;
 use tokio::sync::{mpsc, oneshot};
@@ -295,6 +296,7 @@ fn log(deed: &Deed, outcome: &str) {
     let (account, node) = (display(&deed.account), deed.node.as_ref().map(display));
     match deed.act {
         Act::Kick => tracing::info!(
+            target: AUDIT,
             code = Code::OperatorKicked.number(),
             operator,
             address,
@@ -307,6 +309,7 @@ fn log(deed: &Deed, outcome: &str) {
             command_id,
             code: number,
         } => tracing::info!(
+            target: AUDIT,
             code = Code::OperatorCommanded.number(),
             operator,
             address,

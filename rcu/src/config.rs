@@ -6,7 +6,7 @@ use std::path::Path;
 use common::config::file::{self, ConfigError};
 use common::config::ports;
 use common::config::process::{Purpose, in_table};
-use common::logging::LogSettings;
+use common::logging::{self, LogSettings};
 use common::metrics::MetricsSettings;
 use common::process::clock;
 use serde::Deserialize;
@@ -65,6 +65,7 @@ impl Config {
         let in_tables = tables.into_iter();
         let mut mistakes: Vec<_> = in_tables
             .flat_map(|(table, mistakes)| in_table(table, mistakes))
+            .chain(logging::mistake_of_variable())
             .collect();
         let own = [
             ("balancer.conn_servers", &self.balancer.conn_servers),

@@ -42,7 +42,13 @@ impl Call {
     /// The name of its code.
     fn code(&self) -> Option<&str> {
         let arguments = self.arguments.trim_start();
-        let rest = arguments.strip_prefix("code = Code::")?;
+        // Of what operators do.
+        let of_audit = arguments
+            .strip_prefix("target: AUDIT,")
+            .map(str::trim_start);
+        let rest = of_audit
+            .unwrap_or(arguments)
+            .strip_prefix("code = Code::")?;
         let (name, rest) = rest.split_once('.')?;
         rest.starts_with("number()").then_some(name)
     }

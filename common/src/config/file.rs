@@ -245,6 +245,15 @@ impl<'a> Written<'a> {
             if self.taken.iter().any(is_below) {
                 continue;
             }
+            // Of a variable that overrides no key.
+            if key.starts_with(PREFIX)
+                && let Some((variable, what)) = what.split_once(": ")
+            {
+                let place = Place::Variable(variable.into());
+                let what = what.into();
+                self.mistakes.push(Mistake { place, what });
+                continue;
+            }
             let span = span_of(self.table.get_ref(), key.split('.'));
             self.blame(span, what);
         }

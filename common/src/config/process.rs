@@ -10,7 +10,7 @@ use crate::database::DatabaseSettings;
 use crate::ids::NodeName;
 use crate::key_files::CLUSTER;
 use crate::link::{KeyError, Keys};
-use crate::logging::LogSettings;
+use crate::logging::{self, LogSettings};
 use crate::metrics::MetricsSettings;
 
 /// Where keys are unless the configuration says otherwise.
@@ -105,6 +105,7 @@ pub fn mistakes_of_every_server(
 ) -> Vec<String> {
     in_table("node", node.check())
         .chain(in_table("log", log.check()))
+        .chain(logging::mistake_of_variable())
         .chain(in_table("metrics", metrics.check()))
         .collect()
 }

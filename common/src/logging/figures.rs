@@ -27,6 +27,11 @@ impl Source for LogSource {
             "Lines that are not in the log: the disk or a queue was full.",
             self.figures.lines_dropped(),
         );
+        figures.counter(
+            "log_audit_lines_dropped",
+            "Those of them that tell what an operator did.",
+            self.figures.audit_lines_dropped(),
+        );
         if let Some(bytes) = resident_bytes() {
             figures.gauge(
                 "resident_bytes",

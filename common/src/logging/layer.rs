@@ -13,6 +13,7 @@ use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::AUDIT;
 use super::line::{Format, Line};
 use crate::codes::Code;
 use crate::process::clock::unix_ms;
@@ -21,6 +22,8 @@ use crate::process::clock::unix_ms;
 #[derive(Debug)]
 pub(super) struct Sink {
     pub(super) queue: NonBlocking,
+    /// Of lines of [`AUDIT`], which no flood of others crowds out.
+    pub(super) audit: NonBlocking,
     pub(super) format: Format,
     pub(super) coloured: bool,
 }
@@ -78,8 +81,12 @@ where
         line.node = of_span.unwrap_or_else(|| self.node.clone());
         for sink in &self.sinks {
             let text = line.write(sink.format, sink.coloured);
+            let queue = match metadata.target() == AUDIT {
+                true => &sink.audit,
+                false => &sink.queue,
+            };
             // A full queue counts what it drops.
-            let _ = sink.queue.clone().write_all(text.as_bytes());
+            let _ = queue.clone().write_all(text.as_bytes());
         }
     }
 }

@@ -6,13 +6,15 @@
 //! ```
 //!
 //! Nobody who logs ever waits: a line that finds its queue full, and one that the disk does not
-//! take, is dropped and counted, and the file says afterwards how many there were. docs/logs.md has
-//! the formats.
+//! take, is dropped and counted, and the file says afterwards how many there were. Lines of [`AUDIT`] have
+//! queues of their own, which no flood of others fills. docs/logs.md has the formats.
 
 mod figures;
 mod file;
+mod filter;
 mod layer;
 pub mod line;
+mod losses;
 pub mod outage;
 mod panic;
 pub mod repeats;
@@ -21,19 +23,20 @@ mod retention;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
-use tracing::Metadata;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing::{Level, Metadata};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use self::figures::LogSource;
-use self::file::DailyFiles;
+use self::file::{DailyFiles, FileEnd};
 use self::layer::{Counting, Lines, Sink};
 use self::line::Format;
+use self::losses::{Losses, Queues};
 use crate::codes::Code;
 use crate::ids::NodeName;
 use crate::process::clock::unix_ms;
@@ -41,7 +44,10 @@ use crate::process::clock::unix_ms;
 /// Overrides what is logged, for example `RCU_LOG=debug` or `RCU_LOG=logic_server=trace`.
 pub const FILTER_VARIABLE: &str = "RCU_LOG";
 
-/// Lines that wait to be written, to each of the two places; with [`line::BYTES_MAX`] 16 MiB at most.
+/// The target of lines that tell what an operator did: no filter holds them back.
+pub const AUDIT: &str = "audit";
+
+/// Lines that wait to be written, in each queue; with [`line::BYTES_MAX`] 16 MiB at most.
 const LINES_WAITING_MAX: usize = 4_096;
 
 /// Less would be full within minutes of a bad day.
@@ -56,7 +62,7 @@ pub struct LogSettings {
     pub format: Format,
     /// Where the files go; `None`: to standard error alone.
     pub directory: Option<PathBuf>,
-    /// Files older than this are removed.
+    /// So many of the newest files are kept.
     pub days: u32,
     /// The files of a node together; the oldest go first.
     pub bytes_max: u64,
@@ -86,7 +92,7 @@ impl LogSettings {
     /// What is wrong, each beginning with its key.
     pub fn check(&self) -> Vec<String> {
         let mut mistakes = vec![];
-        if let Err(error) = EnvFilter::try_new(&self.filter) {
+        if let Err(error) = filter::parse(&self.filter) {
             mistakes.push(format!("filter: {error}"));
         }
         if self.days == 0 {
@@ -107,7 +113,7 @@ pub enum LogError {
     Directory {
         path: PathBuf,
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: io::Error,
     },
     #[error("logging runs already")]
     Again,
@@ -118,9 +124,7 @@ pub enum LogError {
 pub struct LogFigures {
     /// In the order of [`Code::ALL`].
     counted: Arc<[AtomicU64]>,
-    queues: Vec<ErrorCounter>,
-    /// Lines that a file did not take.
-    refused: Arc<AtomicU64>,
+    losses: Arc<Losses>,
 }
 
 impl LogFigures {
@@ -133,8 +137,12 @@ impl LogFigures {
     /// Lines that are not where they belong: a disk that was full or failed, a file as large as it may
     /// be, a queue that was full.
     pub fn lines_dropped(&self) -> u64 {
-        let queues = self.queues.iter().map(|it| it.dropped_lines() as u64);
-        self.refused.load(Ordering::Relaxed) + queues.sum::<u64>()
+        self.losses.all().lines
+    }
+
+    /// Those of them that tell what an operator did.
+    pub fn audit_lines_dropped(&self) -> u64 {
+        self.losses.all().audit_lines
     }
 }
 
@@ -165,6 +173,26 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.workers.finish();
+    }
+}
+
+/// The end of two queues at one place, each of whole lines.
+struct Shared(Arc<Mutex<Box<dyn io::Write + Send>>>);
+
+impl Shared {
+    fn writer(&self) -> MutexGuard<'_, Box<dyn io::Write + Send>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl io::Write for Shared {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.writer().write_all(line)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer().flush()
     }
 }
 
@@ -200,50 +228,53 @@ pub fn start_with(
 ) -> Result<Guard, LogError> {
     let filter = filter(settings)?;
     let mut workers = vec![];
-    let mut queues = vec![];
     let mut sinks = vec![];
-    let refused = Arc::new(AtomicU64::new(0));
-    let mut open = |name: &str, writer: Box<dyn io::Write + Send>| {
-        let (queue, worker) = queue(name, writer);
-        queues.push(queue.error_counter());
-        workers.push(worker);
-        queue
-    };
-    let stderr = open("log-stderr", stderr);
-    sinks.push(Sink {
-        queue: stderr,
-        format: settings.format,
-        coloured: settings.format == Format::Text && io::stderr().is_terminal() && may_colour(),
-    });
-    if let Some(directory) = &settings.directory {
-        let dropped_before = Arc::new(OnceLock::new());
-        let files = DailyFiles::open(
-            directory,
-            node,
-            settings,
-            refused.clone(),
-            dropped_before.clone(),
-        )
-        .map_err(|source| LogError::Directory {
-            path: directory.clone(),
-            source,
-        })?;
-        let queue = open("log-file", Box::new(files));
-        // The file says how many its own queue had no room for.
-        let _ = dropped_before.set(queue.error_counter());
+    let losses = Arc::new(Losses::default());
+    let mut open = |name: &str, coloured: bool, ends: [Box<dyn io::Write + Send>; 2]| {
+        let [(queue, worker), (audit, audit_worker)] = ends.map(|end| queue(name, end));
+        workers.extend([worker, audit_worker]);
+        let queues = Queues {
+            common: queue.error_counter(),
+            audit: audit.error_counter(),
+        };
         sinks.push(Sink {
             queue,
+            audit,
             format: settings.format,
-            coloured: false,
+            coloured,
         });
+        queues
+    };
+    let coloured = settings.format == Format::Text && io::stderr().is_terminal() && may_colour();
+    let stderr = Arc::new(Mutex::new(stderr));
+    let ends =
+        [stderr.clone(), stderr].map(|it| -> Box<dyn io::Write + Send> { Box::new(Shared(it)) });
+    let _ = losses.stderr.set(open("log-stderr", coloured, ends));
+    if let Some(directory) = &settings.directory {
+        let files =
+            DailyFiles::open(directory, node, settings, losses.clone()).map_err(|source| {
+                LogError::Directory {
+                    path: directory.clone(),
+                    source,
+                }
+            })?;
+        let files = Arc::new(Mutex::new(files));
+        let ends = [false, true].map(|is_audit| -> Box<dyn io::Write + Send> {
+            Box::new(FileEnd {
+                files: files.clone(),
+                is_audit,
+            })
+        });
+        let _ = losses.file.set(open("log-file", false, ends));
     }
     let counted: Arc<[AtomicU64]> = Code::ALL.iter().map(|_| AtomicU64::new(0)).collect();
     let lines = Lines::new(node.to_string(), sinks);
     // Spans that name a node are kept whatever is logged: each line tells of whom it speaks.
     let names_node = filter_fn(names_node).with_max_level_hint(LevelFilter::INFO);
+    let never_silenced = filter_fn(is_never_silenced).with_max_level_hint(LevelFilter::INFO);
     let has_code = filter_fn(has_code).with_max_level_hint(LevelFilter::INFO);
     tracing_subscriber::registry()
-        .with(lines.with_filter(filter.or(names_node)))
+        .with(lines.with_filter(filter.or(names_node).or(never_silenced)))
         .with(Counting(counted.clone()).with_filter(has_code))
         .try_init()
         .map_err(|_| LogError::Again)?;
@@ -252,11 +283,7 @@ pub fn start_with(
     Ok(Guard {
         workers,
         started_ms: unix_ms(),
-        figures: LogFigures {
-            counted,
-            queues,
-            refused,
-        },
+        figures: LogFigures { counted, losses },
     })
 }
 
@@ -277,12 +304,21 @@ pub fn failed(error: &dyn std::error::Error) {
 }
 
 fn filter(settings: &LogSettings) -> Result<EnvFilter, LogError> {
-    match std::env::var(FILTER_VARIABLE) {
-        Ok(wanted) => EnvFilter::try_new(&wanted)
-            .map_err(|error| LogError::Filter(format!("{FILTER_VARIABLE}={wanted}: {error}"))),
-        Err(_) => EnvFilter::try_new(&settings.filter)
-            .map_err(|error| LogError::Filter(format!("log.filter: {error}"))),
-    }
+    let of_variable = variable().map(|wanted| (FILTER_VARIABLE, wanted));
+    let (name, wanted) = of_variable.unwrap_or_else(|| ("log.filter", settings.filter.clone()));
+    filter::parse(&wanted).map_err(|error| LogError::Filter(format!("{name}: {error}")))
+}
+
+/// One that is empty counts as not set.
+fn variable() -> Option<String> {
+    let wanted = std::env::var(FILTER_VARIABLE).ok()?;
+    (!wanted.trim().is_empty()).then_some(wanted)
+}
+
+/// What is wrong with [`FILTER_VARIABLE`], beginning with its name.
+pub fn mistake_of_variable() -> Option<String> {
+    let error = filter::parse(&variable()?).err()?;
+    Some(format!("{FILTER_VARIABLE}: {error}"))
 }
 
 fn queue(name: &str, writer: Box<dyn io::Write + Send>) -> (NonBlocking, WorkerGuard) {
@@ -295,6 +331,11 @@ fn queue(name: &str, writer: Box<dyn io::Write + Send>) -> (NonBlocking, WorkerG
 
 fn names_node(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.fields().field("node").is_some()
+}
+
+/// Whatever the filter says.
+fn is_never_silenced(metadata: &Metadata<'_>) -> bool {
+    metadata.is_event() && (*metadata.level() == Level::ERROR || metadata.target() == AUDIT)
 }
 
 fn has_code(metadata: &Metadata<'_>) -> bool {

@@ -1,5 +1,6 @@
 //! Logging as a whole, each in a process of its own: it is global, and a panic ends it.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -100,6 +101,43 @@ fn a_panic_in_a_task_is_logged_with_its_code_and_ends_the_process() {
 }
 
 #[test]
+fn no_filter_silences_errors_and_what_operators_did() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run("speaks_gravely", directory.path(), "off");
+    assert!(output.status.success(), "{output:?}");
+    let codes: HashSet<_> = lines(directory.path())
+        .iter()
+        .map(|line| Heading::read(line).unwrap().code)
+        .collect();
+    let never_silenced = [Code::Failed, Code::OperatorKicked].map(|code| Some(code.number()));
+    assert_eq!(codes, HashSet::from(never_silenced));
+}
+
+#[test]
+fn an_empty_variable_is_none_and_one_that_names_nothing_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run("speaks", directory.path(), "");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(lines(directory.path()).len(), 3);
+    let output = run("speaks", directory.path(), "inof");
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("RCU_LOG: `inof`"), "{told}");
+}
+
+#[test]
+fn a_flood_of_lines_crowds_out_no_line_of_what_operators_did() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run("floods", directory.path(), "info");
+    assert!(output.status.success(), "{output:?}");
+    let code = Some(Code::OperatorKicked.number());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let headings = stderr.lines().filter_map(Heading::read);
+    assert_eq!(headings.filter(|it| it.code == code).count(), 100);
+}
+
+#[test]
 fn a_directory_that_cannot_be_written_and_a_wrong_filter_are_told() {
     let node = "process-1".parse().unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -153,6 +191,32 @@ fn speaks_up() {
     });
     let events: u64 = guard.figures().events().map(|(_, count)| count).sum();
     assert_eq!(events, 2);
+}
+
+#[test]
+#[ignore = "logs: run by a test above, in a process of its own"]
+fn speaks_gravely() {
+    let _guard = started(Format::Text);
+    tracing::error!(code = Code::Failed.number(), "failed");
+    tracing::warn!(code = Code::LinkRefused.number(), "held back");
+    tracing::info!(target: AUDIT, code = Code::OperatorKicked.number(), "kicked");
+}
+
+#[test]
+#[ignore = "logs: run by a test above, in a process of its own"]
+fn floods() {
+    let guard = started(Format::Text);
+    // Nobody reads standard error for a while.
+    let stuck = io::stderr().lock();
+    for n in 0..10_000 {
+        tracing::info!(code = Code::LinkUp.number(), n, "flood");
+        if n % 100 == 0 {
+            tracing::info!(target: AUDIT, code = Code::OperatorKicked.number(), n, "kicked");
+        }
+    }
+    assert!(guard.figures().lines_dropped() > 0);
+    assert_eq!(guard.figures().audit_lines_dropped(), 0);
+    drop(stuck);
 }
 
 #[tokio::test]
