@@ -210,6 +210,9 @@ codes! {
     4014 TablesDiffer Error
         "The tables of the database are not those that the logic server needs; `error` says what it misses. Batches are kept and repeated, in vain; devices are answered `overloaded` and keep their records. The line comes again each minute; `failures` counts since the last one."
         "`rcu db status` says which version the schema has; `rcu db migrate` makes it the right one. Where somebody changed or dropped a table by hand, change it back. Nothing that was acknowledged is lost.",
+    4016 RepetitionsNotCompared Warn
+        "Records that come again cannot be compared with those that are kept; `error` says why. They are stored once as always, and all count as the same: a device that uses its numbers again is not noticed. The line comes again each minute; `failures` counts since the last one."
+        "Run `rcu db migrate`, then `config/schema/postgres/roles.sql` again.",
 
     // ---- rcu ----
     5001 ClusterRuns Info

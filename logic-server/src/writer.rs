@@ -114,6 +114,8 @@ pub struct Written {
     pub alike: u64,
     /// Likewise, and they say something else than the one that is kept; by account.
     pub contradicting: BTreeMap<AccountId, u64>,
+    /// Why those that were there could not be compared; then all of them count as `alike`.
+    pub uncompared: Option<String>,
 }
 
 impl Written {
@@ -123,6 +125,7 @@ impl Written {
             refused,
             alike: 0,
             contradicting: BTreeMap::new(),
+            uncompared: None,
         }
     }
 
@@ -474,6 +477,7 @@ impl Writer {
             refused,
             alike,
             contradicting,
+            uncompared: _,
         } = written;
         let contradicts: u64 = contradicting.values().sum();
         let stored = (work.rows_len() as u64).saturating_sub(alike + contradicts);

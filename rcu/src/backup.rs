@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use common::database::{Copied, DatabaseUrl};
+use common::process::output;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 use tempfile::NamedTempFile;
@@ -87,16 +88,13 @@ impl Backup {
             })?;
             return Ok(ExitCode::SUCCESS);
         }
-        eprintln!("{}: {} of {url}", file.display(), BinaryBytes(bytes));
-        match keys {
-            Some(keys) => eprintln!(
-                "The keys are not in it: keep a copy of {} elsewhere, or no device can log in after a restore.",
-                keys.display()
-            ),
-            None => eprintln!(
-                "The keys are not in it: keep a copy of them elsewhere, or no device can log in after a restore."
-            ),
-        }
+        let keys = keys.map_or("them".into(), |keys| keys.display().to_string());
+        output::tell(format_args!(
+            "{}: {} of {url}\nThe keys are not in it: keep a copy of {keys} elsewhere, or no device can log in \
+             after a restore.",
+            file.display(),
+            BinaryBytes(bytes)
+        ));
         Ok(ExitCode::SUCCESS)
     }
 }

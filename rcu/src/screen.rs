@@ -6,7 +6,7 @@ pub(crate) mod parts;
 mod terminal;
 
 use std::env;
-use std::io::{self, IsTerminal};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -57,7 +57,7 @@ impl Colours {
 /// is one that only types.
 fn can_draw() -> bool {
     let term = env::var("TERM").unwrap_or_default();
-    io::stdout().is_terminal() && !["", "dumb"].contains(&&*term)
+    output::screen().is_terminal() && !["", "dumb"].contains(&&*term)
 }
 
 /// A run that is shown, until it is closed.

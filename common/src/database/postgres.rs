@@ -328,7 +328,7 @@ fn pool(client: Client<'_>, session: &Arc<Session>) -> PgPool {
 async fn stay(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let place = "SELECT set_config('search_path', quote_ident(nspname), false) FROM pg_namespace \
                  WHERE oid = coalesce((SELECT relnamespace FROM pg_class \
-                     WHERE oid = to_regclass('_sqlx_migrations')), current_schema()::regnamespace)";
+                     WHERE oid = to_regclass('_sqlx_migrations')), quote_ident(current_schema())::regnamespace)";
     connection.execute(place).await.map(drop)
 }
 

@@ -63,6 +63,11 @@ pub fn print(text: &str) -> Result<(), OutputError> {
     Ok(out.flush()?)
 }
 
+/// Standard output, for what draws a picture on a terminal again and again; nobody else needs it.
+pub fn screen() -> Stdout {
+    io::stdout()
+}
+
 /// Says something beside it, to whoever looks at standard error.
 pub fn tell(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");

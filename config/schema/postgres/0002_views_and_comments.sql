@@ -218,11 +218,11 @@ BEGIN
         part := parent || to_char(day, '_YYYYMMDD');
         -- Not to_regclass(): that remembers what was not there before the lock.
         CONTINUE WHEN EXISTS (SELECT FROM pg_class
-                              WHERE relname = part AND relnamespace = current_schema()::regnamespace);
+                              WHERE relname = part AND relnamespace = quote_ident(current_schema())::regnamespace);
         -- One node at a time; it may be there now.
         PERFORM pg_advisory_xact_lock(x'52435531'::int, 2);
         CONTINUE WHEN EXISTS (SELECT FROM pg_class
-                              WHERE relname = part AND relnamespace = current_schema()::regnamespace);
+                              WHERE relname = part AND relnamespace = quote_ident(current_schema())::regnamespace);
         EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', part, parent);
         EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', parent || '_default');
         EXECUTE format('WITH moved AS (DELETE FROM %I WHERE recorded_at >= %L AND recorded_at < %L RETURNING *) '

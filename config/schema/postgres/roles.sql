@@ -30,7 +30,7 @@ BEGIN
     EXECUTE format('REVOKE ALL ON SCHEMA %I FROM PUBLIC', place);
     EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO %I', place, owner);
     -- Also the functions of the schema: those of a later version that this file does not name yet are nobody's.
-    FOR routine IN SELECT oid FROM pg_proc WHERE pronamespace = place::regnamespace AND proname LIKE 'rcu\_%' LOOP
+    FOR routine IN SELECT oid FROM pg_proc WHERE pronamespace = quote_ident(place)::regnamespace AND proname LIKE 'rcu\_%' LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', routine);
     END LOOP;
 
@@ -73,7 +73,7 @@ GRANT INSERT ON telemetry_gps, telemetry_fuel, telemetry_gyroscope, telemetry_di
 GRANT INSERT (account_id, epoch, node, source, attached_at) ON sessions TO rcu_telemetry;
 GRANT SELECT (account_id, epoch, node, attached_at, ended_at) ON sessions TO rcu_telemetry;
 GRANT UPDATE (ended_at, reason) ON sessions TO rcu_telemetry;
-GRANT EXECUTE ON FUNCTION rcu_ensure_partition(date), rcu_contradicting(anyarray) TO rcu_telemetry;
+GRANT EXECUTE ON FUNCTION rcu_ensure_partition(date), rcu_contradicting(anyarray, text[]) TO rcu_telemetry;
 
 -- ---- rcu_read ----
 

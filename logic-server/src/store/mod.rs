@@ -50,6 +50,8 @@ struct Health {
     outage: Outage,
     /// Of the last write.
     trouble: Option<Trouble>,
+    /// Of comparing rows that were there already.
+    blind: Outage,
 }
 
 /// Where they go.
@@ -104,6 +106,16 @@ impl Store {
                         code = Code::BatchesTaken.number(),
                         failures,
                         "the database takes batches again"
+                    );
+                }
+                if let Some(error) = &written.uncompared
+                    && let Some(failures) = self.health().blind.failed(self.now_ms())
+                {
+                    tracing::warn!(
+                        code = Code::RepetitionsNotCompared.number(),
+                        error,
+                        failures,
+                        "records that come again cannot be compared with those that are kept"
                     );
                 }
                 return WriteResult::Committed(written);

@@ -43,9 +43,12 @@ const DEAD_LETTER: &str = "INSERT INTO dead_letter \
 
 /// Of rows that are there already: by account, how many of these say something else. The function reads them
 /// with the rights of the owner, and tells nothing but that.
+/// Columns go by their names: a table may have more of them than this program knows.
 const DEAD_LETTER_CONTRADICTING: &str = "SELECT account_id, records FROM rcu_contradicting(ARRAY( \
-    SELECT ROW(given.*)::dead_letter FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], \
-    $4::timestamptz[], $5::smallint[], $6::bytea[], $7::text[]) AS given))";
+    SELECT jsonb_populate_record(NULL::dead_letter, to_jsonb(given)) \
+    FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], $4::timestamptz[], $5::smallint[], $6::bytea[], \
+    $7::text[]) AS given (account_id, recorded_at, seq, received_at, kind, payload, reason)), \
+    ARRAY['kind', 'payload'])";
 
 const ATTACHED: &str = "INSERT INTO sessions (account_id, epoch, node, source, attached_at) \
     SELECT account_id, epoch, $5, source::inet, attached_at \
@@ -84,8 +87,9 @@ struct Statements {
 impl Statements {
     fn new(table: Table) -> Self {
         let name = table.name();
-        let own = table.columns().iter().map(|column| column.name);
-        let columns: Vec<_> = KEY_COLUMNS.iter().copied().chain(own).collect();
+        let own = || table.columns().iter().map(|column| column.name);
+        let said: Vec<_> = own().map(|column| format!("'{column}'")).collect();
+        let columns: Vec<_> = KEY_COLUMNS.iter().copied().chain(own()).collect();
         let columns = columns.join(", ");
         let copy = |into: &str| format!("COPY {into} ({columns}) FROM STDIN (FORMAT binary)");
         let insert = format!("INSERT INTO {name} ({columns}) SELECT {columns} FROM");
@@ -96,7 +100,9 @@ impl Statements {
             copy_to_staging: copy(&format!("staging_{name}")),
             contradicting: format!(
                 "SELECT account_id, records FROM rcu_contradicting(ARRAY( \
-                 SELECT ROW({columns})::{name} FROM staging_{name}))"
+                 SELECT jsonb_populate_record(NULL::{name}, to_jsonb(given)) FROM staging_{name} AS given), \
+                 ARRAY[{}])",
+                said.join(", ")
             ),
             empty_staging: format!("DELETE FROM staging_{name}"),
             insert,
@@ -326,8 +332,14 @@ async fn write_rows(
         let inserted = stage(connection, statements, staged, &statements.merge()).await?;
         let repeated = staged.len() as u64 - inserted;
         if repeated > 0 {
-            let contradicting = sqlx::query_as(&statements.contradicting);
-            written.repeated(repeated, contradicting.fetch_all(connection).await?);
+            compare(
+                connection,
+                &statements.contradicting,
+                PgArguments::default(),
+                repeated,
+                written,
+            )
+            .await?;
         }
     }
     Ok(())
@@ -351,7 +363,17 @@ async fn write_carefully<'w>(
             Ok(inserted) => {
                 let repeated = slice.len() as u64 - inserted;
                 if repeated > 0 {
-                    compare(connection, statements, slice, repeated, written).await?;
+                    // The slice has left its staging table, and comes back to it.
+                    copy(
+                        connection,
+                        &statements.copy_to_staging,
+                        statements.table,
+                        slice,
+                    )
+                    .await?;
+                    let ask = &statements.contradicting;
+                    compare(connection, ask, PgArguments::default(), repeated, written).await?;
+                    connection.execute(&*statements.empty_staging).await?;
                 }
                 continue;
             }
@@ -373,25 +395,28 @@ async fn write_carefully<'w>(
     Ok(aside)
 }
 
-/// A slice that has left its staging table comes back to it.
+/// Asks which of `repeated` rows that were there already say something else. Behind a savepoint of its own: where
+/// it cannot be asked, nobody waits for an acknowledgement because of that.
 async fn compare(
     connection: &mut PgConnection,
-    statements: &Statements,
-    slice: &[Item<'_>],
+    ask: &str,
+    rows: PgArguments,
     repeated: u64,
     written: &mut Written,
 ) -> Result<(), sqlx::Error> {
-    let Statements {
-        table,
-        copy_to_staging,
-        contradicting,
-        empty_staging,
-        ..
-    } = statements;
-    copy(connection, copy_to_staging, *table, slice).await?;
-    let contradicting = sqlx::query_as(contradicting).fetch_all(&mut *connection);
-    written.repeated(repeated, contradicting.await?);
-    connection.execute(&**empty_staging).await?;
+    connection.execute("SAVEPOINT compared").await?;
+    let asked = sqlx::query_as_with(ask, rows).fetch_all(&mut *connection);
+    let contradicting = match asked.await {
+        Ok(contradicting) => contradicting,
+        Err(error) if error.as_database_error().is_some() => {
+            connection.execute("ROLLBACK TO SAVEPOINT compared").await?;
+            written.uncompared = Some(error.to_string());
+            vec![]
+        }
+        Err(error) => return Err(error),
+    };
+    connection.execute("RELEASE SAVEPOINT compared").await?;
+    written.repeated(repeated, contradicting);
     Ok(())
 }
 
@@ -465,8 +490,14 @@ async fn set_aside(
     let inserted = insert.execute(&mut *connection).await?.rows_affected();
     let repeated = aside.len() as u64 - inserted;
     if repeated > 0 {
-        let contradicting = sqlx::query_as_with(DEAD_LETTER_CONTRADICTING, rows()?);
-        written.repeated(repeated, contradicting.fetch_all(connection).await?);
+        compare(
+            connection,
+            DEAD_LETTER_CONTRADICTING,
+            rows()?,
+            repeated,
+            written,
+        )
+        .await?;
     }
     Ok(())
 }

@@ -66,6 +66,7 @@ fn repeated(refused: u64, alike: u64, contradicting: u64) -> WriteResult {
         refused,
         alike,
         contradicting: contradicting.into_iter().collect(),
+        uncompared: None,
     })
 }
 
@@ -672,6 +673,7 @@ fn told_apart() -> WriteResult {
         refused: 0,
         alike: 4,
         contradicting: [(AccountId(2), 3), (AccountId(3), 1)].into(),
+        uncompared: None,
     })
 }
 

@@ -241,6 +241,7 @@ fn who_contradicts_himself_is_counted_told_of_once_and_told_to_his_session() {
             refused: 0,
             alike,
             contradicting: [(account, contradicts)].into(),
+            uncompared: None,
         }));
     };
     again(1, 2);
@@ -262,6 +263,7 @@ fn no_more_than_so_many_are_told_of() {
         refused: 0,
         alike: 0,
         contradicting: accounts.map(|id| (AccountId(id), 1)).collect(),
+        uncompared: None,
     }));
     assert_eq!(bench.told.len(), CONTRADICTING_TOLD_MAX);
 }

@@ -362,7 +362,7 @@ mod tests {
         assert!(!all, "{lines:#?}");
         let last = lines.last().unwrap();
         assert!(
-            last.contains("at each of 3 tries, by rcu (rcu db"),
+            last.contains("at each of 3 tries, by rcu_owner (rcu db"),
             "{lines:#?}"
         );
         assert!(longest < HASTY.pause && writes > 50, "{longest:?} {writes}");

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::process::output;
 use crossterm::cursor;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::execute;
@@ -45,7 +46,7 @@ impl Live {
         taken.give_back_on_panic();
         // What is drawn has judged of colours already, NO_COLOR among the reasons.
         crossterm::style::force_color_output(true);
-        let terminal = Terminal::new(CrosstermBackend::new(io::stdout()));
+        let terminal = Terminal::new(CrosstermBackend::new(output::screen()));
         Ok(Self {
             terminal: terminal.inspect_err(|_| taken.give_back())?,
             keys: Some(EventStream::new()),
@@ -114,7 +115,7 @@ impl Taken {
             stderr,
         };
         taken.stderr.hold();
-        let entered = execute!(io::stdout(), EnterAlternateScreen, cursor::Hide);
+        let entered = execute!(output::screen(), EnterAlternateScreen, cursor::Hide);
         entered.inspect_err(|_| taken.give_back())?;
         Ok(taken)
     }
@@ -122,7 +123,7 @@ impl Taken {
     /// Where it fails, there is no terminal left to care for.
     fn give_back(&self) {
         if self.is_taken.swap(false, Ordering::SeqCst) {
-            let _ = execute!(io::stdout(), LeaveAlternateScreen, cursor::Show);
+            let _ = execute!(output::screen(), LeaveAlternateScreen, cursor::Show);
             let _ = disable_raw_mode();
             self.stderr.release();
         }

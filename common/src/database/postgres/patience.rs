@@ -98,7 +98,7 @@ async fn holders(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Err
          WHERE locktype = 'relation' AND pg_locks.database = (SELECT oid FROM pg_database \
              WHERE datname = current_database()) \
            AND granted AND pid <> pg_backend_pid() AND relkind IN ('r', 'p') \
-           AND relnamespace = current_schema()::regnamespace \
+           AND relnamespace = quote_ident(current_schema())::regnamespace \
            AND coalesce(xact_start < now() - interval '1 second', true) \
          ORDER BY 1",
     )

@@ -289,7 +289,7 @@ async fn a_right_that_is_missing_and_a_table_that_is_another_are_told_from_what_
             Trouble::Tables,
         ),
         (
-            "ALTER TABLE telemetry_custom ALTER channel TYPE smallint",
+            "DROP VIEW custom; ALTER TABLE telemetry_custom ALTER channel TYPE smallint",
             "ALTER TABLE telemetry_custom ALTER channel TYPE integer",
             Trouble::Tables,
         ),
@@ -301,6 +301,40 @@ async fn a_right_that_is_missing_and_a_table_that_is_another_are_told_from_what_
         assert_eq!(bench.store.write(&work()).await, COMMITTED, "{mend}");
         assert_eq!(bench.store.trouble(), None);
         bench.run("DELETE FROM telemetry_custom").await;
+    }
+}
+
+/// To count repetitions must not cost an acknowledgement: before roles.sql ran for a new schema, or where a
+/// table has a column more than this program knows.
+#[tokio::test]
+async fn what_comes_again_is_stored_also_where_it_cannot_be_compared() {
+    let bench = Bench::postgres().await;
+    let batch = |channel| {
+        let mut batch = empty();
+        put_record(&mut batch, 1, 1, custom(channel));
+        put(&mut batch, 1, 2, Gps::KIND, &[1]);
+        batch
+    };
+    assert_eq!(bench.write(batch(1)).await, COMMITTED);
+    for table in ["telemetry_custom", "dead_letter"] {
+        bench
+            .run(&format!(
+                "ALTER TABLE {table} ADD COLUMN note text DEFAULT 'more'"
+            ))
+            .await;
+    }
+    assert_eq!(bench.write(batch(1)).await, repeated(0, 2, 0));
+    assert_eq!(bench.write(batch(2)).await, repeated(0, 1, 1));
+    bench
+        .run("REVOKE EXECUTE ON FUNCTION rcu_contradicting(anyarray, text[]) FROM rcu_telemetry")
+        .await;
+    for work in [work(batch(2)), careful(batch(2))] {
+        let WriteResult::Committed(written) = bench.store.write(&work).await else {
+            panic!("it is not stored");
+        };
+        assert_eq!((written.alike, written.contradicting.len()), (2, 0));
+        let told = written.uncompared.unwrap();
+        assert!(told.contains("permission denied"), "{told}");
     }
 }
 
@@ -333,7 +367,8 @@ async fn do_everything(test: &TestDatabase, turn: i64) -> Result<(), String> {
             work(session(turn, false)),
         ] {
             let written = store.write(&work).await;
-            if !is_committed(&written) {
+            let is_done = matches!(&written, WriteResult::Committed(it) if it.uncompared.is_none());
+            if !is_done {
                 return Err(format!("{written:?}: {:?}", store.trouble()));
             }
         }

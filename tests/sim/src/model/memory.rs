@@ -3,6 +3,8 @@
 //! Each core says what it keeps, by name (`held`); the limits stand here, from the plan and the
 //! contract. What a core keeps and has no limit here is an error: everything that can grow has one.
 
+use logic_server::writer::CONTRADICTING_TOLD_MAX;
+
 use super::Broken;
 use crate::conn::NONCES_MAX;
 use crate::firmware::RECORDS_MAX;
@@ -128,6 +130,7 @@ impl Memory {
             // A batch takes a row or a line at least.
             (Keeper::Writer, "batches") => (64 << 20) / 32,
             (Keeper::Writer, "presence") => 100_000,
+            (Keeper::Writer, "contradicting_told") => CONTRADICTING_TOLD_MAX,
 
             (Keeper::Device, "records") => RECORDS_MAX,
             (Keeper::Device, "frames_open") => 64,
