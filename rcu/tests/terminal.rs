@@ -24,16 +24,17 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Of 80 columns and 24 rows. After `rcu` has ended it says with which code, and how the terminal is set.
+    /// Of 80 columns and 24 rows. Ctrl-C is for `rcu` alone, so that there is an after. After `rcu` has ended it says with which code, and how the terminal is set.
     fn start(term: &str, rcu: &str) -> Self {
         let program = env!("CARGO_BIN_EXE_rcu");
         let shell = format!(
-            "stty rows 24 cols 80; echo tty=$(tty); sh -c 'echo pid=$$; exec \"{program}\" {rcu}'; \
+            "trap : INT; stty rows 24 cols 80; echo tty=$(tty); sh -c 'echo pid=$$; exec \"{program}\" {rcu}'; \
              echo code=$?; stty -a"
         );
         let mut process = Command::new("script")
             .args(["--quiet", "--flush", "--command", &shell, "/dev/null"])
             .env("TERM", term)
+            .env("SHELL", "/bin/sh")
             .env_remove("NO_COLOR")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
