@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::link::message::Message;
 use common::link::{Hub, LinkEvent};
+use common::logging::repeats::Repeats;
 use common::millis::millis;
 use common::process::clock::unix_ms;
 use tokio::net::TcpStream;
@@ -47,6 +48,7 @@ pub(crate) struct Front {
     last_connection: u64,
     /// Kept for its memory.
     effects: Vec<Effect>,
+    explained: Repeats<(IpAddr, &'static str)>,
 }
 
 /// A connection that has a task.
@@ -78,6 +80,7 @@ impl Front {
             connections: HashMap::new(),
             last_connection: 0,
             effects: Vec::new(),
+            explained: Repeats::at_debug(),
         }
     }
 
@@ -166,12 +169,11 @@ impl Front {
         self.last_connection += 1;
         let connection = ConnectionId(self.last_connection);
         self.apply_to(Input::Accepted { connection, source });
-        let turned_away = Effect::Drop { connection };
-        if self.effects.contains(&turned_away) {
-            self.effects.clear();
+        let turned_away = self.effects.contains(&Effect::Drop { connection });
+        self.carry_out();
+        if turned_away {
             return;
         }
-        self.carry_out();
         let (reply, replied) = oneshot::channel();
         let device = Device {
             connection,
@@ -223,6 +225,13 @@ impl Front {
                     deadline_ms,
                     login,
                 } => self.hub.request(link, id, deadline_ms, login),
+                Effect::Explain { source, why } => {
+                    if tracing::enabled!(tracing::Level::DEBUG)
+                        && let Some(untold) = self.explained.tell((source, why), self.now.ms)
+                    {
+                        tracing::debug!(%source, why, untold, "a device was not let in");
+                    }
+                }
             }
         }
     }

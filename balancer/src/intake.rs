@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use common::device::close::Close;
 use common::device::code::CloseReason;
-use common::device::frame::{self, FRAME_BYTES_BEFORE_ATTACH_MAX, HEADER_BYTES, Parsed};
+use common::device::frame::{
+    self, FRAME_BYTES_BEFORE_ATTACH_MAX, FrameError, HEADER_BYTES, Parsed,
+};
 use common::device::kind;
 
 /// One byte more than may come shows that too much came.
@@ -22,22 +24,56 @@ pub enum Intake {
         body: Range<usize>,
     },
     /// Something else than one Login: `Close(protocol_error)`.
-    Breach,
+    Breach(Breach),
+}
+
+common::named! {
+    /// What was said instead of one Login.
+    Breach {
+        /// A frame that does not begin with the protocol's two bytes.
+        Magic = "frame_magic",
+        /// A frame of a version that is not known.
+        Version = "frame_version",
+        /// A frame longer than any may be here.
+        Length = "frame_length",
+        /// A frame whose checksum is wrong.
+        Crc = "frame_crc",
+        /// A whole frame of another kind.
+        NoLogin = "no_login",
+        /// A Login with an id of 0.
+        NoId = "no_id",
+        /// More bytes than a Login has.
+        More = "more_than_a_login",
+    }
+}
+
+impl From<FrameError> for Breach {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Magic => Self::Magic,
+            FrameError::Version => Self::Version,
+            FrameError::Length => Self::Length,
+            FrameError::Crc => Self::Crc,
+        }
+    }
 }
 
 /// Judges all bytes that came; a breach is told as soon as its byte is there.
 pub fn judge(bytes: &[u8]) -> Intake {
     match frame::parse(bytes, FRAME_BYTES_BEFORE_ATTACH_MAX) {
         Ok(Parsed::Incomplete { .. }) => Intake::Incomplete,
-        Ok(Parsed::Frame { frame, consumed })
-            if frame.kind == kind::LOGIN && frame.id != 0 && consumed == bytes.len() =>
-        {
-            Intake::Login {
-                frame_id: frame.id,
-                body: HEADER_BYTES..consumed,
-            }
+        Ok(Parsed::Frame { frame, .. }) if frame.kind != kind::LOGIN => {
+            Intake::Breach(Breach::NoLogin)
         }
-        Ok(Parsed::Frame { .. }) | Err(_) => Intake::Breach,
+        Ok(Parsed::Frame { frame, .. }) if frame.id == 0 => Intake::Breach(Breach::NoId),
+        Ok(Parsed::Frame { consumed, .. }) if consumed < bytes.len() => {
+            Intake::Breach(Breach::More)
+        }
+        Ok(Parsed::Frame { frame, consumed }) => Intake::Login {
+            frame_id: frame.id,
+            body: HEADER_BYTES..consumed,
+        },
+        Err(error) => Intake::Breach(error.into()),
     }
 }
 
@@ -101,17 +137,19 @@ mod tests {
             frame
         };
         assert!(matches!(judge(&longest), Intake::Login { .. }));
-        for (what, bytes) in [
-            ("a byte after the frame", followed),
-            ("a wrong crc", wrong_crc),
-            ("513 bytes, told by the header", too_long[..12].to_vec()),
-            ("another kind", of_kind(kind::HEARTBEAT)),
-            ("an unknown kind", of_kind(0x77)),
-            ("id 0", login(0)),
-            ("another protocol", b"G".to_vec()),
-            ("another version", b"RC\x02".to_vec()),
+        // 513 bytes, told by the header.
+        too_long.truncate(HEADER_BYTES);
+        for (bytes, breach) in [
+            (followed, Breach::More),
+            (wrong_crc, Breach::Crc),
+            (too_long, Breach::Length),
+            (of_kind(kind::HEARTBEAT), Breach::NoLogin),
+            (of_kind(0x77), Breach::NoLogin),
+            (login(0), Breach::NoId),
+            (b"G".to_vec(), Breach::Magic),
+            (b"RC\x02".to_vec(), Breach::Version),
         ] {
-            assert_eq!(judge(&bytes), Intake::Breach, "{what}");
+            assert_eq!(judge(&bytes), Intake::Breach(breach));
         }
     }
 }

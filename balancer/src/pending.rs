@@ -4,6 +4,7 @@
 //! it has spoken long before a thousand others came. Who has said it stays until it is answered.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use common::pacing::{Limit, Source};
 
@@ -11,12 +12,19 @@ use common::pacing::{Limit, Source};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
+/// And where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    pub id: ConnectionId,
+    pub source: IpAddr,
+}
+
 /// What to do with a connection that was just accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     Admitted,
     /// Admitted; this older one, which already counts no more, goes.
-    InPlaceOf(ConnectionId, Limit),
+    InPlaceOf(Connection, Limit),
     TurnedAway(Limit),
 }
 
@@ -24,7 +32,7 @@ pub enum Admission {
 pub struct Pending {
     max: usize,
     per_source_max: usize,
-    sources_of: HashMap<ConnectionId, Source>,
+    sources_of: HashMap<ConnectionId, IpAddr>,
     /// Those that have not said a Login yet, the oldest first.
     unknown: BTreeSet<ConnectionId>,
     by_source: HashMap<Source, OfSource>,
@@ -55,7 +63,8 @@ impl Pending {
         self.sources_of.is_empty()
     }
 
-    pub fn accept(&mut self, connection: ConnectionId, source: Source) -> Admission {
+    pub fn accept(&mut self, connection: ConnectionId, address: IpAddr) -> Admission {
+        let source = Source::from(address);
         let of_source = self.by_source.get(&source);
         let limit = if of_source.is_some_and(|it| it.connections >= self.per_source_max) {
             Some(Limit::Source)
@@ -71,33 +80,32 @@ impl Pending {
         };
         match (limit, oldest.copied()) {
             (None, _) => {
-                self.insert(connection, source);
+                self.insert(connection, address);
                 Admission::Admitted
             }
-            (Some(limit), Some(oldest)) => {
-                self.remove(oldest);
-                self.insert(connection, source);
-                Admission::InPlaceOf(oldest, limit)
+            (Some(limit), Some(id)) => {
+                let gone = self.remove(id).expect("it is in both");
+                self.insert(connection, address);
+                Admission::InPlaceOf(Connection { id, source: gone }, limit)
             }
             (Some(limit), None) => Admission::TurnedAway(limit),
         }
     }
 
     /// It has said a whole Login. Returns its source; `None`: it had to go meanwhile.
-    pub fn known(&mut self, connection: ConnectionId) -> Option<Source> {
-        let source = *self.sources_of.get(&connection)?;
+    pub fn known(&mut self, connection: ConnectionId) -> Option<IpAddr> {
+        let address = *self.sources_of.get(&connection)?;
         self.unknown.remove(&connection);
-        if let Some(of_source) = self.by_source.get_mut(&source) {
+        if let Some(of_source) = self.by_source.get_mut(&address.into()) {
             of_source.unknown.remove(&connection);
         }
-        Some(source)
+        Some(address)
     }
 
-    /// It has ended, one way or another.
-    pub fn remove(&mut self, connection: ConnectionId) {
-        let Some(source) = self.sources_of.remove(&connection) else {
-            return;
-        };
+    /// It has ended, one way or another. Returns its source; `None`: it had to go before.
+    pub fn remove(&mut self, connection: ConnectionId) -> Option<IpAddr> {
+        let address = self.sources_of.remove(&connection)?;
+        let source = Source::from(address);
         self.unknown.remove(&connection);
         if let Some(of_source) = self.by_source.get_mut(&source) {
             of_source.unknown.remove(&connection);
@@ -106,21 +114,22 @@ impl Pending {
                 self.by_source.remove(&source);
             }
         }
+        Some(address)
     }
 
     /// Removes all that have not said a Login.
     pub fn take_unknown(&mut self) -> Vec<ConnectionId> {
         let unknown: Vec<_> = self.unknown.iter().copied().collect();
-        unknown
-            .iter()
-            .for_each(|&connection| self.remove(connection));
+        for &connection in &unknown {
+            self.remove(connection);
+        }
         unknown
     }
 
-    fn insert(&mut self, connection: ConnectionId, source: Source) {
-        self.sources_of.insert(connection, source);
+    fn insert(&mut self, connection: ConnectionId, address: IpAddr) {
+        self.sources_of.insert(connection, address);
         self.unknown.insert(connection);
-        let of_source = self.by_source.entry(source).or_default();
+        let of_source = self.by_source.entry(address.into()).or_default();
         of_source.unknown.insert(connection);
         of_source.connections += 1;
     }
@@ -132,12 +141,17 @@ mod tests {
 
     use super::*;
 
-    fn source(host: u32) -> Source {
-        Source::V4(host.into())
+    fn source(host: u32) -> IpAddr {
+        IpAddr::V4(host.into())
     }
 
     fn id(number: u64) -> ConnectionId {
         ConnectionId(number)
+    }
+
+    fn in_place_of(number: u64, source: IpAddr, limit: Limit) -> Admission {
+        let id = id(number);
+        Admission::InPlaceOf(Connection { id, source }, limit)
     }
 
     #[test]
@@ -147,7 +161,7 @@ mod tests {
         assert_eq!(pending.known(id(1)), Some(source(1)));
         assert_eq!(
             pending.accept(id(4), source(2)),
-            Admission::InPlaceOf(id(2), Limit::InAll)
+            in_place_of(2, source(1), Limit::InAll)
         );
         pending.known(id(3));
         pending.known(id(4));
@@ -167,7 +181,7 @@ mod tests {
         pending.accept(id(3), source(1));
         assert_eq!(
             pending.accept(id(4), source(1)),
-            Admission::InPlaceOf(id(2), Limit::Source)
+            in_place_of(2, source(1), Limit::Source)
         );
         pending.known(id(3));
         pending.known(id(4));
@@ -202,7 +216,9 @@ mod tests {
                     2 => {
                         pending.known(id(next.saturating_sub(pick)));
                     }
-                    _ => pending.remove(id(next.saturating_sub(pick))),
+                    _ => {
+                        pending.remove(id(next.saturating_sub(pick)));
+                    }
                 }
                 prop_assert!(pending.len() <= 8);
                 let mut counted = 0;
@@ -212,7 +228,9 @@ mod tests {
                 }
                 prop_assert_eq!(counted, pending.len());
             }
-            (0..next).for_each(|n| pending.remove(id(n)));
+            for n in 0..next {
+                pending.remove(id(n));
+            }
             prop_assert!(pending.is_empty() && pending.unknown.is_empty());
             prop_assert!(pending.by_source.is_empty());
         }

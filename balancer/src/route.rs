@@ -31,7 +31,8 @@ use rand::rngs::SmallRng;
 
 use crate::conns::Conns;
 use crate::counters::{Counter, Counters, Gauge};
-use crate::pending::{Admission, ConnectionId, Pending};
+use crate::intake::Breach;
+use crate::pending::{Admission, Connection, ConnectionId, Pending};
 
 /// One try at one conn server.
 pub const TRY_MS: u32 = 2_500;
@@ -96,7 +97,7 @@ pub enum End {
     /// With `Close(attach_timeout)`.
     AttachTimeout,
     /// With `Close(protocol_error)`.
-    ProtocolError,
+    ProtocolError(Breach),
     /// The device left before its reply.
     Gone,
 }
@@ -117,6 +118,8 @@ pub enum Effect {
         deadline_ms: u32,
         login: message::Login,
     },
+    /// For whoever looks for one device: why this one was not let in; a counter's name, or a breach's.
+    Explain { source: IpAddr, why: &'static str },
 }
 
 /// The clock that deadlines are kept by, and the one that devices are told.
@@ -217,7 +220,7 @@ impl Core {
                 };
                 self.login(asked, now, effects);
             }
-            Input::Ended { connection, how } => self.ended(connection, how),
+            Input::Ended { connection, how } => self.ended(connection, how, effects),
             Input::Unseen => self.counters.count(Counter::NoDescriptor),
             Input::Link(event) => self.link(event, now, effects),
             Input::Shutdown => self.shut_down(now, effects),
@@ -274,30 +277,45 @@ impl Core {
 
     fn accepted(&mut self, connection: ConnectionId, source: IpAddr, effects: &mut Vec<Effect>) {
         self.counters.count(Counter::Connections);
+        let id = connection;
+        let accepted = Connection { id, source };
         if self.shutting_down {
-            self.counters.count(Counter::ShuttingDown);
-            return effects.push(Effect::Drop { connection });
+            return self.drop(accepted, Counter::ShuttingDown, effects);
         }
-        let (dropped, why) = match self.pending.accept(connection, source.into()) {
-            Admission::Admitted => return,
-            Admission::InPlaceOf(oldest, Limit::Source) => (oldest, Counter::DroppedForSource),
-            Admission::InPlaceOf(oldest, Limit::InAll) => (oldest, Counter::DroppedInAll),
-            Admission::TurnedAway(Limit::Source) => (connection, Counter::TurnedAwaySource),
-            Admission::TurnedAway(Limit::InAll) => (connection, Counter::TurnedAwayInAll),
-        };
-        self.counters.count(why);
-        effects.push(Effect::Drop {
-            connection: dropped,
-        });
+        match self.pending.accept(connection, source) {
+            Admission::Admitted => {}
+            Admission::InPlaceOf(oldest, Limit::Source) => {
+                self.drop(oldest, Counter::DroppedForSource, effects);
+            }
+            Admission::InPlaceOf(oldest, Limit::InAll) => {
+                self.drop(oldest, Counter::DroppedInAll, effects);
+            }
+            Admission::TurnedAway(Limit::Source) => {
+                self.drop(accepted, Counter::TurnedAwaySource, effects);
+            }
+            Admission::TurnedAway(Limit::InAll) => {
+                self.drop(accepted, Counter::TurnedAwayInAll, effects);
+            }
+        }
     }
 
-    fn ended(&mut self, connection: ConnectionId, how: End) {
-        self.pending.remove(connection);
-        match how {
-            End::Replied => {}
-            End::AttachTimeout => self.counters.count(Counter::AttachTimeout),
-            End::ProtocolError => self.counters.count(Counter::ProtocolError),
-            End::Gone => self.counters.count(Counter::Gone),
+    fn drop(&mut self, it: Connection, why: Counter, effects: &mut Vec<Effect>) {
+        self.counters.count(why);
+        effects.push(Effect::Drop { connection: it.id });
+        explain(it.source, why.name(), effects);
+    }
+
+    fn ended(&mut self, connection: ConnectionId, how: End, effects: &mut Vec<Effect>) {
+        let source = self.pending.remove(connection);
+        let (counted, why) = match how {
+            End::Replied => return,
+            End::AttachTimeout => (Counter::AttachTimeout, Counter::AttachTimeout.name()),
+            End::ProtocolError(breach) => (Counter::ProtocolError, breach.name()),
+            End::Gone => (Counter::Gone, Counter::Gone.name()),
+        };
+        self.counters.count(counted);
+        if let Some(source) = source {
+            explain(source, why, effects);
         }
     }
 
@@ -308,16 +326,16 @@ impl Core {
         };
         self.counters.count(Counter::Logins);
         if Login::decode_body(&asked.login.body).is_err() {
+            explain(asked.login.source, Counter::Malformed.name(), effects);
             self.reply(&asked, 0, LoginVerdict::Malformed, now, effects);
         } else if self.shutting_down {
             self.busy(&asked, Counter::ShuttingDown, now, effects);
-        } else if let Err(paced) = self.pacer.admit(source, now.ms) {
-            self.counters.count(match paced.limit {
+        } else if let Err(paced) = self.pacer.admit(source.into(), now.ms) {
+            let why = match paced.limit {
                 Limit::Source => Counter::PacedSource,
                 Limit::InAll => Counter::PacedInAll,
-            });
-            let wait_ms = paced.retry_after_ms;
-            self.reply(&asked, wait_ms, LoginVerdict::Busy, now, effects);
+            };
+            self.busy_for(&asked, why, paced.retry_after_ms, now, effects);
         } else if self.tries.len() >= self.settings.logins_open_max {
             self.busy(&asked, Counter::TooManyOpen, now, effects);
         } else {
@@ -434,7 +452,11 @@ impl Core {
             return self.fail(id, now, effects);
         }
         if let Some(Try { asked, .. }) = self.take(id) {
-            self.counters.count(Counter::of_status(status));
+            let counter = Counter::of_status(status);
+            self.counters.count(counter);
+            if status != LoginStatus::Ok {
+                explain(asked.login.source, counter.name(), effects);
+            }
             self.login_ms.record(now.ms.saturating_sub(asked.since_ms));
             let mut frame = Vec::new();
             frame::write(kind::LOGIN_REPLY, asked.frame_id, &mut frame, |body| {
@@ -486,12 +508,24 @@ impl Core {
     }
 
     fn busy(&mut self, asked: &Asked, why: Counter, now: Now, effects: &mut Vec<Effect>) {
-        self.counters.count(why);
         let wait_ms = match why {
             Counter::TooManyAtFull => RETRY_AFTER_FULL_MS,
             _ => RETRY_AFTER_NO_ANSWER_MS,
         };
         let retry_after_ms = jittered(wait_ms, &mut self.random);
+        self.busy_for(asked, why, retry_after_ms, now, effects);
+    }
+
+    fn busy_for(
+        &mut self,
+        asked: &Asked,
+        why: Counter,
+        retry_after_ms: u32,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.counters.count(why);
+        explain(asked.login.source, why.name(), effects);
         self.reply(asked, retry_after_ms, LoginVerdict::Busy, now, effects);
     }
 
@@ -518,6 +552,11 @@ impl Core {
             frame,
         });
     }
+}
+
+fn explain(source: IpAddr, why: &'static str, effects: &mut Vec<Effect>) {
+    let source = source.to_canonical();
+    effects.push(Effect::Explain { source, why });
 }
 
 #[cfg(test)]

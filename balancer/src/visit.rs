@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use common::device::code::CloseReason;
 
-use crate::intake::{self, INTAKE_BYTES, Intake};
+use crate::intake::{self, Breach, INTAKE_BYTES, Intake};
 use crate::route::End;
 
 /// After our last word we read on, this long and this much.
@@ -107,7 +107,7 @@ impl Visit {
             }
             // That it has shut down its sending side is no reason not to answer it.
             Phase::Asked if count == 0 => Step::Wait,
-            Phase::Asked => self.close(CloseReason::ProtocolError, now_ms),
+            Phase::Asked => self.breach(Breach::More, now_ms),
             Phase::Saying(_) => Step::Wait,
             Phase::Leaving { how, .. } if count == 0 => Step::Over(how),
             Phase::Leaving { how, dropped } => {
@@ -154,7 +154,10 @@ impl Visit {
     /// The deadline has passed.
     pub fn late(&mut self, now_ms: u64) -> Step {
         match self.phase {
-            Phase::Reading => self.close(CloseReason::AttachTimeout, now_ms),
+            Phase::Reading => {
+                let close = intake::close(CloseReason::AttachTimeout);
+                self.say(close, End::AttachTimeout, now_ms)
+            }
             Phase::Asked => Step::Wait,
             Phase::Saying(how) | Phase::Leaving { how, .. } => Step::Over(how),
         }
@@ -169,16 +172,13 @@ impl Visit {
                 self.deadline_ms = None;
                 Step::Ask { frame_id, body }
             }
-            Intake::Breach => self.close(CloseReason::ProtocolError, now_ms),
+            Intake::Breach(breach) => self.breach(breach, now_ms),
         }
     }
 
-    fn close(&mut self, reason: CloseReason, now_ms: u64) -> Step {
-        let how = match reason {
-            CloseReason::AttachTimeout => End::AttachTimeout,
-            _ => End::ProtocolError,
-        };
-        self.say(intake::close(reason), how, now_ms)
+    fn breach(&mut self, breach: Breach, now_ms: u64) -> Step {
+        let close = intake::close(CloseReason::ProtocolError);
+        self.say(close, End::ProtocolError(breach), now_ms)
     }
 
     fn say(&mut self, frame: Vec<u8>, how: End, now_ms: u64) -> Step {
@@ -245,7 +245,10 @@ mod tests {
         let close = intake::close(CloseReason::ProtocolError);
         assert_eq!(hear(&mut breach, b"G", 0), Step::Say(close));
         assert_eq!(breach.said(0), Step::Wait);
-        assert_eq!(breach.late(1_000), Step::Over(End::ProtocolError));
+        assert_eq!(
+            breach.late(1_000),
+            Step::Over(End::ProtocolError(Breach::Magic))
+        );
 
         let mut late = Visit::new(5_000);
         assert_eq!(hear(&mut late, b"R", 0), Step::Wait);

@@ -1,6 +1,8 @@
 //! Pure. What a conn server counts: every way in which a login can end, and what it did
 //! about sessions. And how much there is of what comes and goes.
 
+use common::device::code::LoginStatus;
+
 common::counters! {
     /// Logins that came from balancers.
     Logins = "logins",
@@ -22,7 +24,9 @@ common::counters! {
     /// Looked up again: the account changed while the login was being decided.
     JudgedAgain = "judged_again",
     // Why they were refused or busy, as far as it can be told apart here.
-    /// `refused`: no such account, or a wrong proof.
+    /// `refused`: no such account.
+    UnknownAccount = "unknown_account",
+    /// `refused`: a wrong proof.
     WrongProof = "wrong_proof",
     /// `refused`: the nonce was used before and its grant is not open any more.
     Replayed = "replayed",
@@ -86,4 +90,18 @@ common::gauges! {
     PlacesFree = "places_free",
     /// Places of the logic servers that take grants.
     PlacesMax = "places_max",
+}
+
+impl Counter {
+    pub(crate) const fn of_status(status: LoginStatus) -> Self {
+        match status {
+            LoginStatus::Ok => Self::Ok,
+            LoginStatus::Refused => Self::Refused,
+            LoginStatus::Disabled => Self::Disabled,
+            LoginStatus::ClockSkew => Self::ClockSkew,
+            LoginStatus::Full => Self::Full,
+            LoginStatus::Busy => Self::Busy,
+            LoginStatus::Malformed => Self::Malformed,
+        }
+    }
 }

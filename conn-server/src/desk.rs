@@ -77,6 +77,8 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Where it got a new grant.
     pub last_login: Option<LastLogin>,
+    /// Why it was not let in, if it was not.
+    pub why: Option<Counter>,
 }
 
 impl Reply {
@@ -88,6 +90,7 @@ impl Reply {
         Self {
             body: frame,
             last_login: None,
+            why: None,
         }
     }
 }
@@ -95,49 +98,51 @@ impl Reply {
 /// Replies that end a login without a grant; each counts its status and its reason.
 impl Desk {
     pub fn malformed(&mut self, now: Now) -> Step {
-        self.counters.count(Counter::Malformed);
-        plain(LoginVerdict::Malformed, 0, now)
+        self.ends(&plain(LoginVerdict::Malformed, 0, now), None)
     }
 
     pub fn throttled(&mut self, throttled: Throttled, now: Now) -> Step {
-        self.counters.count(Counter::Busy);
-        self.counters.count(match throttled.why {
+        let why = match throttled.why {
             Why::Source => Counter::PacedSource,
             Why::InAll => Counter::PacedInAll,
             Why::WrongProofs => Counter::PacedWrongProofs,
-        });
-        plain(LoginVerdict::Busy, throttled.retry_after_ms, now)
+        };
+        let reply = plain(LoginVerdict::Busy, throttled.retry_after_ms, now);
+        self.ends(&reply, Some(why))
     }
 
     pub fn busy(&mut self, why: Counter, now: Now) -> Step {
-        self.counters.count(Counter::Busy);
-        self.counters.count(why);
         let retry_after_ms = self.spread(BUSY_RETRY_MS);
-        plain(LoginVerdict::Busy, retry_after_ms, now)
+        self.ends(&plain(LoginVerdict::Busy, retry_after_ms, now), Some(why))
     }
 
     pub fn full(&mut self, now: Now) -> Step {
-        self.counters.count(Counter::Full);
         let retry_after_ms = self.spread(FULL_RETRY_MS);
-        plain(LoginVerdict::Full, retry_after_ms, now)
+        self.ends(&plain(LoginVerdict::Full, retry_after_ms, now), None)
     }
 
     pub fn refused(&mut self, why: Counter, now: Now) -> Step {
-        self.counters.count(Counter::Refused);
-        self.counters.count(why);
-        plain(LoginVerdict::Refused, 0, now)
+        self.ends(&plain(LoginVerdict::Refused, 0, now), Some(why))
     }
 
     pub fn disabled(&mut self, nonce: Nonce, key: &DeviceKey, now: Now) -> Step {
-        self.counters.count(Counter::Disabled);
-        let reply = LoginReply::disabled(0, now.unix_ms, nonce, key);
-        Step::Reply(Reply::new(&reply))
+        self.ends(&LoginReply::disabled(0, now.unix_ms, nonce, key), None)
     }
 
     pub fn clock_skew(&mut self, nonce: Nonce, key: &DeviceKey, now: Now) -> Step {
-        self.counters.count(Counter::ClockSkew);
-        let reply = LoginReply::clock_skew(0, now.unix_ms, nonce, key);
-        Step::Reply(Reply::new(&reply))
+        self.ends(&LoginReply::clock_skew(0, now.unix_ms, nonce, key), None)
+    }
+
+    /// `why`: where the status does not say all.
+    fn ends(&mut self, reply: &LoginReply<'_>, why: Option<Counter>) -> Step {
+        let status = Counter::of_status(reply.status());
+        self.counters.count(status);
+        if let Some(why) = why {
+            self.counters.count(why);
+        }
+        let mut reply = Reply::new(reply);
+        reply.why = Some(why.unwrap_or(status));
+        Step::Reply(reply)
     }
 
     /// Between half and one and a half times as long, so that those who are sent away together do
@@ -148,10 +153,10 @@ impl Desk {
 }
 
 /// A reply that bears no proof.
-fn plain(verdict: LoginVerdict<'_>, retry_after_ms: u32, now: Now) -> Step {
-    Step::Reply(Reply::new(&LoginReply {
+fn plain(verdict: LoginVerdict<'static>, retry_after_ms: u32, now: Now) -> LoginReply<'static> {
+    LoginReply {
         retry_after_ms,
         server_time_ms: now.unix_ms,
         verdict,
-    }))
+    }
 }

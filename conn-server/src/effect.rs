@@ -1,5 +1,7 @@
 //! Pure. What a conn server wants done, and whom it owes an answer.
 
+use std::net::IpAddr;
+
 use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName};
 use common::link::LinkId;
@@ -7,6 +9,7 @@ use common::link::message::{Held, Message};
 
 use crate::account::LastLogin;
 use crate::audit::Deed;
+use crate::counters::Counter;
 
 /// What a conn server wants done.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +50,12 @@ pub enum Effect {
     },
     StoreMark(Epoch),
     NoteLastLogin(LastLogin),
+    /// For whoever looks for one device: why this login was not let in. `None`: it named no account.
+    Explain {
+        account: Option<AccountName>,
+        source: IpAddr,
+        why: Counter,
+    },
     /// For whoever asks later who did that.
     Audit {
         deed: Box<Deed>,

@@ -59,7 +59,7 @@ pub struct Login {
     pub asker: Asker,
     /// When the balancer asked.
     pub since_ms: u64,
-    source: IpAddr,
+    pub source: IpAddr,
     claim: Claim,
     give_up_ms: u64,
     /// Until when the account may be looked up.
@@ -137,12 +137,16 @@ impl Login {
             Found::Unknown => None,
             Found::Failed => return desk.busy(Counter::LookUpFailed, now),
         };
+        let why = match account {
+            Some(_) => Counter::WrongProof,
+            None => Counter::UnknownAccount,
+        };
         let key = account.map_or(NOBODYS_KEY, |account| account.key);
         let proven = self.claim.verify(&key);
         let Some(account) = account.filter(|_| proven) else {
             let guessed = self.claim.account.clone();
             desk.throttle.proof_was_wrong(self.source, guessed, now.ms);
-            return desk.refused(Counter::WrongProof, now);
+            return desk.refused(why, now);
         };
         let open = match desk.nonces.seen(account.id, self.claim.nonce, now.ms) {
             None => None,
@@ -216,6 +220,11 @@ impl Login {
             Wait::Grant(offer) => self.fail(&offer.account, Failure::Busy(why), desk, now),
             Wait::Account | Wait::Check(..) => desk.busy(why, now),
         }
+    }
+
+    /// Whose it says it is.
+    pub fn account(&self) -> &AccountName {
+        &self.claim.account
     }
 
     /// Whether its account should have been found by now.

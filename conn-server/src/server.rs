@@ -3,6 +3,7 @@
 //! Many things that happened are taken in one turn, one after the other, and a login whose account
 //! is in the cache goes from its request to the grant's within that turn: nothing is spawned for it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use common::codes::Code;
@@ -10,6 +11,7 @@ use common::ids::AccountName;
 use common::link::message::Message;
 use common::link::{Hub, LinkEvent, LinkId};
 use common::logging::AUDIT;
+use common::logging::repeats::Repeats;
 use common::millis::millis;
 use common::process::clock::unix_ms;
 use tokio::sync::{mpsc, oneshot};
@@ -48,6 +50,7 @@ pub(crate) struct Server {
     /// Kept for their memory: what the core wants done, and what it wants on top while that is being done.
     effects: Vec<Effect>,
     further: Vec<Effect>,
+    explained: Repeats<(Option<AccountName>, IpAddr, &'static str)>,
 }
 
 /// Both clocks, read once a turn.
@@ -115,6 +118,7 @@ impl Server {
             note_at_ms: 0,
             effects: Vec::new(),
             further: Vec::new(),
+            explained: Repeats::at_debug(),
         }
     }
 
@@ -254,6 +258,20 @@ impl Server {
             Effect::StoreMark(mark) => {
                 if self.errands.try_send(Errand::StoreMark(mark)).is_err() {
                     self.more(Input::MarkStored(None));
+                }
+            }
+            Effect::Explain {
+                account,
+                source,
+                why,
+            } => {
+                let cause = (account, source, why.name());
+                if tracing::enabled!(tracing::Level::DEBUG)
+                    && let Some(untold) = self.explained.tell(cause.clone(), self.clock.now_ms)
+                {
+                    let (account, source, why) = cause;
+                    let account = account.map(display);
+                    tracing::debug!(account, %source, why, untold, "a device was not let in");
                 }
             }
             Effect::Audit { deed, outcome } => log(&deed, outcome),

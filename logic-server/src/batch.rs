@@ -63,6 +63,14 @@ pub struct Row {
     pub may_be_there: bool,
 }
 
+/// A record that goes to dead_letter for what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flawed {
+    pub seq: u64,
+    pub kind: u8,
+    pub flaw: Flaw,
+}
+
 /// A frame that waits for its TelemetryAck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
@@ -222,7 +230,7 @@ impl Collector {
         }
     }
 
-    /// Takes a frame; returns how many of its records have a flaw. A batch that the frame does
+    /// Takes a frame; returns how many of its records have a flaw, and the first of them. A batch that the frame does
     /// not fit in any more goes to `full`.
     pub(crate) fn telemetry(
         &mut self,
@@ -231,7 +239,7 @@ impl Collector {
         telemetry: &Telemetry<'_>,
         now: Now,
         full: &mut Vec<Batch>,
-    ) -> u64 {
+    ) -> (u64, Option<Flawed>) {
         let count = telemetry.count();
         let bytes: usize = telemetry.records().map(|record| record.payload.len()).sum();
         self.make_room(usize::from(count), bytes, full);
@@ -240,11 +248,18 @@ impl Collector {
         }
 
         let received_at_ms = bigint(now.unix_ms);
-        let mut flawed = 0;
+        let (mut flawed, mut first) = (0, None);
         self.open.rows.reserve(count.into());
         for record in telemetry.records() {
             let flaw = Record::decode(record.kind, record.payload).err();
-            flawed += u64::from(flaw.is_some());
+            if let Some(flaw) = flaw {
+                flawed += 1;
+                first.get_or_insert(Flawed {
+                    seq: record.seq,
+                    kind: record.kind,
+                    flaw,
+                });
+            }
             let start = self.open.arena.len() as u32;
             self.open.arena.extend_from_slice(record.payload);
             self.open.rows.push(Row {
@@ -266,7 +281,7 @@ impl Collector {
             frame_id,
             count,
         });
-        flawed
+        (flawed, first)
     }
 
     /// Takes a line of `sessions`.

@@ -5,14 +5,19 @@
 mod support;
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
 use common::device::code::CommandStatus;
 use common::device::command::cluster_code;
+use common::device::login::Login;
+use common::ids::Nonce;
 use common::link::message::{AccountCommand, CommandAnswer, Message, Order};
 use common::link::{Keys, Role, call};
+use common::process::clock::unix_ms;
+use common::secret::Secret;
 
 use simulator::driver::Simulator;
 
@@ -55,6 +60,56 @@ fn replied(status: CommandStatus, payload: &[u8]) -> CommandAnswer {
         status: status.code(),
         more: false,
         payload: payload.to_vec(),
+    }
+}
+
+/// Sends bytes to an address, and reads until it is closed there.
+fn say(address: SocketAddr, bytes: &[u8]) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    // Who is turned away unread may be reset.
+    let _ = stream.write_all(bytes);
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+fn login(account: &str, key: u8) -> Vec<u8> {
+    let (account, nonce) = (account.parse().unwrap(), Nonce([key; 16]));
+    let mut frame = Vec::new();
+    Login::sign(&account, "1.0", unix_ms(), nonce, &Secret::new([key; 32])).encode(1, &mut frame);
+    frame
+}
+
+#[test]
+fn at_debug_it_says_why_a_device_does_not_get_in_and_at_info_nothing() {
+    for (filter, says) in [("debug", true), ("info", false)] {
+        let up = Up::start_with_log(filter);
+        up.add("truck-1");
+        let balancer = up.address("/balancer/0");
+        say(balancer, &login("truck-1", 7));
+        say(balancer, &login("nobody", 8));
+        say(balancer, b"GET / HTTP/1.1\r\n");
+        say(up.address("/logic_servers/0/device"), &login("truck-1", 9));
+        let lines = [
+            ("conn-1", "account=truck-1 source=127.0.0.1", "wrong_proof"),
+            (
+                "conn-1",
+                "account=nobody source=127.0.0.1",
+                "unknown_account",
+            ),
+            ("balancer-1", "source=127.0.0.1", "refused"),
+            ("balancer-1", "source=127.0.0.1", "frame_magic"),
+            ("logic-1", "source=127.0.0.1", "without_grant"),
+        ];
+        let told = |(node, who, why): &(&str, &str, &str)| {
+            let log = up.log();
+            let begin = format!(" DEBUG - {node} a device was not let in {who} untold=");
+            let end = format!(" why={why}");
+            let mut lines = log.lines();
+            lines.any(|line| line.contains(&begin) && line.ends_with(&end))
+        };
+        match says {
+            true => wait_for("all lines", || lines.iter().all(told)),
+            false => assert!(!up.log().contains("DEBUG"), "{}", up.log()),
+        }
     }
 }
 

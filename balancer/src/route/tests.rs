@@ -17,6 +17,8 @@ struct Door {
     core: Core,
     now: u64,
     connections: u64,
+    /// Why devices were not let in.
+    explained: Vec<&'static str>,
 }
 
 fn settings() -> RouteSettings {
@@ -69,6 +71,7 @@ impl Door {
             core: Core::new(settings, 1),
             now: 10_000,
             connections: 0,
+            explained: Vec::new(),
         }
     }
 
@@ -89,6 +92,13 @@ impl Door {
         };
         let mut effects = Vec::new();
         self.core.apply(input, now, &mut effects);
+        let explains = |it: &mut Effect| matches!(it, Effect::Explain { .. });
+        for explained in effects.extract_if(.., explains) {
+            if let Effect::Explain { source: from, why } = explained {
+                assert_eq!(from, source().to_canonical());
+                self.explained.push(why);
+            }
+        }
         effects
     }
 
@@ -306,6 +316,7 @@ fn what_cannot_be_parsed_goes_no_further() {
     let effects = door.say(connection, b"\x03a b\0".to_vec());
     assert_eq!(replied(&effects), (LoginStatus::Malformed, 0));
     assert_eq!(door.count(Counter::Malformed), 1);
+    assert_eq!(door.explained, ["malformed"]);
 }
 
 #[test]
@@ -329,6 +340,7 @@ fn more_than_the_rate_is_told_when_to_come_back() {
         );
     }
     assert_eq!(door.count(Counter::PacedInAll), 3);
+    assert_eq!(door.explained, ["paced_in_all"; 3]);
 }
 
 #[test]
@@ -369,6 +381,31 @@ fn the_login_of_a_connection_that_had_to_go_is_nobodys() {
         how: End::Replied,
     });
     assert_eq!(door.accept().1, []);
+    assert_eq!(door.explained, ["dropped_in_all", "turned_away_in_all"]);
+}
+
+#[test]
+fn why_a_device_was_not_let_in_is_told_whoever_decided_it() {
+    let mut door = Door::with(settings(), 9, 9);
+    let (_, id) = requested(&door.login());
+    door.answered(A, id, answer(LoginVerdict::Refused));
+    let (connection, _) = door.accept();
+    door.apply(Input::Ended {
+        connection,
+        how: End::ProtocolError(Breach::Crc),
+    });
+    let (connection, _) = door.accept();
+    door.apply(Input::Ended {
+        connection,
+        how: End::AttachTimeout,
+    });
+    door.down(A);
+    door.down(B);
+    assert_busy(&door.login());
+    assert_eq!(
+        door.explained,
+        ["refused", "frame_crc", "attach_timeout", "no_conn_server"]
+    );
 }
 
 #[test]

@@ -1,29 +1,61 @@
 //! Pure. Lines that anybody can cause, or that come again and again for one cause: what was told is not
-//! told again for a minute, nothing more than once a second, and what is left out is counted.
+//! told again for a while, only so much in a second, and what is left out is counted.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::outage::TOLD_EVERY_MS;
 
-/// Between two lines of any cause: strangers make up as many causes as they like. It also bounds how many
-/// are remembered: one for each second of [`TOLD_EVERY_MS`].
-const SILENT_MS: u64 = 1_000;
+/// How much is told, of all causes: strangers make up as many as they like. It also bounds how many are
+/// remembered.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Until the same cause is told again.
+    again_after_ms: u64,
+    lines_a_second: u32,
+}
+
+const FOR_OPERATORS: Pace = Pace {
+    again_after_ms: TOLD_EVERY_MS,
+    lines_a_second: 1,
+};
+
+/// Whoever turned debug on waits for a certain device, which tries every few seconds.
+const AT_DEBUG: Pace = Pace {
+    again_after_ms: 1_000,
+    lines_a_second: 50,
+};
 
 /// Of one kind of line. `C` tells one cause from another.
 #[derive(Clone, Debug)]
 pub struct Repeats<C> {
-    /// Of the last [`TOLD_EVERY_MS`].
+    pace: Pace,
+    /// Of the last [`Pace::again_after_ms`].
     told_at_ms: HashMap<C, u64>,
-    last_at_ms: Option<u64>,
+    /// The second that is running.
+    second_since_ms: u64,
+    lines: u32,
     untold: u64,
 }
 
 impl<C> Default for Repeats<C> {
     fn default() -> Self {
+        Self::new(FOR_OPERATORS)
+    }
+}
+
+impl<C> Repeats<C> {
+    /// For lines below INFO.
+    pub fn at_debug() -> Self {
+        Self::new(AT_DEBUG)
+    }
+
+    fn new(pace: Pace) -> Self {
         Self {
+            pace,
             told_at_ms: HashMap::new(),
-            last_at_ms: None,
+            second_since_ms: 0,
+            lines: 0,
             untold: 0,
         }
     }
@@ -32,15 +64,20 @@ impl<C> Default for Repeats<C> {
 impl<C: Eq + Hash> Repeats<C> {
     /// It happened again. `Some`: it is to be told, and so many since the last line were not.
     pub fn tell(&mut self, cause: C, now_ms: u64) -> Option<u64> {
-        let is_flood = self.last_at_ms.is_some_and(|at| now_ms < at + SILENT_MS);
-        let is_recent = |at_ms: u64| now_ms < at_ms + TOLD_EVERY_MS;
+        if now_ms >= self.second_since_ms + 1_000 {
+            self.second_since_ms = now_ms;
+            self.lines = 0;
+        }
+        let is_flood = self.lines >= self.pace.lines_a_second;
+        let again_after_ms = self.pace.again_after_ms;
+        let is_recent = |at_ms: u64| now_ms < at_ms + again_after_ms;
         if is_flood || self.told_at_ms.get(&cause).copied().is_some_and(is_recent) {
             self.untold += 1;
             return None;
         }
         self.told_at_ms.retain(|_, at_ms| is_recent(*at_ms));
         self.told_at_ms.insert(cause, now_ms);
-        self.last_at_ms = Some(now_ms);
+        self.lines += 1;
         Some(std::mem::take(&mut self.untold))
     }
 }
@@ -76,5 +113,16 @@ mod tests {
         let (lines, untold) = told.fold((0, 0), |(lines, all), untold| (lines + 1, all + untold));
         assert_eq!((lines, untold), (600, 599 * 999));
         assert!(repeats.told_at_ms.len() <= 60);
+    }
+
+    #[test]
+    fn at_debug_each_try_of_a_device_is_told_and_a_flood_is_fifty_lines_a_second() {
+        let mut repeats = Repeats::at_debug();
+        assert_eq!(repeats.tell(1, 0), Some(0));
+        assert_eq!(repeats.tell(1, 500), None);
+        assert_eq!(repeats.tell(1, 1_500), Some(1));
+        let told = (10_000..20_000).filter(|ms| repeats.tell(*ms, *ms).is_some());
+        assert_eq!(told.count(), 500);
+        assert!(repeats.told_at_ms.len() <= 100);
     }
 }

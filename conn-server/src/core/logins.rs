@@ -1,5 +1,6 @@
 //! Pure. The conversations of a login: with the accounts, with a logic server, and the answer.
 
+use common::device;
 use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{self, GrantAnswer, GrantCheckAnswer, LoginAnswer, Message};
@@ -8,7 +9,7 @@ use super::{Core, Effect, Timer};
 use crate::account::{Change, Found};
 use crate::counters::Counter;
 use crate::desk::Desk;
-use crate::desk::Step;
+use crate::desk::{Reply, Step};
 use crate::effect::Asker;
 use crate::login::{GRANTED_WITHIN_MS, Login, Lost};
 use crate::pool::Reservation;
@@ -46,7 +47,7 @@ impl Core {
     ) {
         let desk = &mut self.desk;
         desk.counters.count(Counter::Logins);
-        let (login, step) = if self.shutting_down {
+        let (begun, step) = if self.shutting_down {
             (None, desk.busy(Counter::ShuttingDown, now))
         } else if self.logins.len() >= self.logins_open_max {
             (None, desk.busy(Counter::TooManyOpen, now))
@@ -54,8 +55,21 @@ impl Core {
             Login::begin(asker, login, desk, now)
         };
         let id = self.new_id();
-        if let Some(login) = login {
-            self.logins.insert(id, login);
+        match begun {
+            Some(begun) => {
+                self.logins.insert(id, begun);
+            }
+            None => {
+                if let Step::Reply(Reply { why: Some(why), .. }) = step {
+                    let body = device::login::Login::decode_body(&login.body);
+                    let account = body.ok().and_then(|body| body.account.parse().ok());
+                    effects.push(Effect::Explain {
+                        account,
+                        source: login.source,
+                        why,
+                    });
+                }
+            }
         }
         self.settle(id, asker, step, now, effects);
     }
@@ -277,8 +291,15 @@ impl Core {
             }
             Step::Reply(reply) => {
                 let decided = self.logins.remove(&id);
-                let since_ms = decided.map_or(now.ms, |login| login.since_ms);
+                let since_ms = decided.as_ref().map_or(now.ms, |login| login.since_ms);
                 self.login_ms.record(now.ms.saturating_sub(since_ms));
+                if let (Some(login), Some(why)) = (decided, reply.why) {
+                    effects.push(Effect::Explain {
+                        account: Some(login.account().clone()),
+                        source: login.source,
+                        why,
+                    });
+                }
                 effects.push(asker.answer(LoginAnswer { body: reply.body }));
                 effects.extend(reply.last_login.map(Effect::NoteLastLogin));
             }

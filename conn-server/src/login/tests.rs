@@ -191,6 +191,18 @@ fn the_order_of_judgement_is_the_contracts() {
                 continue;
             }
         };
+        let Step::Reply(Reply { why: Some(why), .. }) = step else {
+            panic!("no reply with a reason but {step:?}");
+        };
+        let expected_why = match expected {
+            LoginStatus::Busy => Counter::PacedInAll,
+            LoginStatus::Refused if unknown => Counter::UnknownAccount,
+            LoginStatus::Refused if wrong_proof => Counter::WrongProof,
+            LoginStatus::Refused => Counter::Replayed,
+            status => Counter::of_status(status),
+        };
+        assert_eq!(why, expected_why, "{wrong:#010b}");
+        assert_eq!(desk.counters.of(why), 1, "{wrong:#010b}");
         let reply = reply(&step);
         assert_eq!(reply.status(), expected, "{wrong:#010b}");
         assert!(reply.verify(NONCE, &KEY), "{wrong:#010b}");

@@ -219,6 +219,7 @@ impl Model {
                     let links = self.links.values_mut();
                     links.for_each(|mirror| mirror.hear(message.clone()));
                 }
+                Effect::Explain { .. } => {}
                 effect => {
                     let expected = due.next();
                     let happened = self.happened(effect);
@@ -321,7 +322,9 @@ impl Model {
                 other => panic!("{other:?} as an answer"),
             },
             Effect::ShowSession { .. } => panic!("nobody looks at a session here"),
-            Effect::Notice { .. } | Effect::Broadcast { .. } => unreachable!("taken before"),
+            Effect::Notice { .. } | Effect::Broadcast { .. } | Effect::Explain { .. } => {
+                unreachable!("taken before")
+            }
         }
     }
 

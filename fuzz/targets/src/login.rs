@@ -283,7 +283,7 @@ impl Model {
                 }
                 Effect::CloseLink { link, why } => panic!("{link} is closed: {why}"),
                 Effect::CheckVersions { link, .. } => assert!(self.node_of(link).is_some()),
-                Effect::NoteLastLogin(_) | Effect::Audit { .. } => {}
+                Effect::NoteLastLogin(_) | Effect::Explain { .. } | Effect::Audit { .. } => {}
                 Effect::Names { .. } => panic!("nobody lists sessions here"),
             }
         }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use balancer::counters::Counters;
+use balancer::intake::Breach;
 use balancer::pending::ConnectionId;
 use balancer::route::{Core, Effect, End, Input, Now, RouteSettings, TRY_MS};
 use common::config::Policy;
@@ -135,6 +136,7 @@ impl Model {
         self.core.apply(input, now, &mut effects);
         for effect in effects {
             match effect {
+                Effect::Explain { .. } => {}
                 Effect::Drop { connection } => {
                     let dropped = self.connections.remove(&connection);
                     let dropped = dropped.expect("a connection that is there");
@@ -272,7 +274,11 @@ impl Model {
         let how = match (known.is_answered, known.login.is_some()) {
             (true, _) => End::Replied,
             (false, true) => End::Gone,
-            (false, false) => choices.pick(&[End::Gone, End::AttachTimeout, End::ProtocolError]),
+            (false, false) => choices.pick(&[
+                End::Gone,
+                End::AttachTimeout,
+                End::ProtocolError(Breach::Crc),
+            ]),
         };
         self.apply(Input::Ended { connection, how });
     }

@@ -1,13 +1,17 @@
 //! The gate's loop: accepts, reads what comes before a session, hands admitted sockets to shards.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use common::ids::AccountId;
 use common::link::{Hub, LinkId};
+use common::logging::repeats::Repeats;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
+use tracing::field::display;
 
 use super::linger::Lingering;
 use super::listen::{Accept, Listeners};
@@ -59,6 +63,7 @@ pub(crate) struct GateLoop {
     buffer: Box<[u8]>,
     figures: Arc<GateFigures>,
     shard_figures: Vec<Arc<ShardFigures>>,
+    explained: Repeats<(IpAddr, Option<AccountId>, &'static str)>,
     stopping: bool,
 }
 
@@ -113,6 +118,7 @@ impl GateLoop {
             buffer: vec![0; BUFFER_BYTES].into(),
             figures: figures.gate.clone(),
             shard_figures: figures.shards.clone(),
+            explained: Repeats::at_debug(),
             stopping: false,
         })
     }
@@ -348,6 +354,19 @@ impl GateLoop {
                     request,
                     message,
                 } => self.peers.hub.answer(link, request, message),
+                Effect::Explain {
+                    source,
+                    account_id,
+                    why,
+                } => {
+                    let cause = (source, account_id, why.name());
+                    if tracing::enabled!(tracing::Level::DEBUG)
+                        && let Some(untold) = self.explained.tell(cause, now.ms)
+                    {
+                        let (account_id, why) = (account_id.map(display), why.name());
+                        tracing::debug!(%source, account_id, why, untold, "a device was not let in");
+                    }
+                }
                 Effect::Notice { link, message } => self.peers.hub.notice(link, message),
                 Effect::Broadcast { message } => {
                     for &link in &self.links {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::codes::Code;
+use common::ids::AccountId;
 use common::link::Hub;
 use common::link::message::SessionLooked;
+use common::logging::repeats::Repeats;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -19,13 +21,13 @@ use super::pace::Pace;
 use super::rounds::Rounds;
 use super::socket::{self, Socket};
 use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, Turns, WAKER};
-use crate::batch::{Batch, BatchOutcome};
+use crate::batch::{Batch, BatchOutcome, Flawed};
 use crate::clock::Clock;
 use crate::gate;
 use crate::ids::{Now, Slot};
 use crate::mailbox::{Inbox, Mailbox, mailbox};
 use crate::reading;
-use crate::shard::{Effects, Input, SessionSeed, Shard};
+use crate::shard::{Effects, Explained, Input, SessionSeed, Shard};
 use crate::stats::ShardFigures;
 use crate::wire::Reading;
 
@@ -67,6 +69,7 @@ pub(crate) struct ShardLoop {
     figures: Arc<ShardFigures>,
     /// Sockets taken over from the gate since the start.
     adopted: u64,
+    explained: Repeats<(AccountId, &'static str)>,
     done: bool,
     stopping: bool,
 }
@@ -110,6 +113,7 @@ impl ShardLoop {
             gathered: Vec::new(),
             figures,
             adopted: 0,
+            explained: Repeats::at_debug(),
             done: false,
             stopping: false,
         }
@@ -280,6 +284,22 @@ impl ShardLoop {
         }
     }
 
+    fn explain(&mut self, explained: &[Explained], now: Now) {
+        for it in explained {
+            let (account_id, what) = (it.account_id, it.what.name());
+            let Some(untold) = self.explained.tell((account_id, what), now.ms) else {
+                continue;
+            };
+            match it.record {
+                None => tracing::debug!(%account_id, what, untold, "trouble with a device"),
+                Some(Flawed { seq, kind, flaw }) => {
+                    let flaw = flaw.name();
+                    tracing::debug!(%account_id, what, seq, kind, flaw, untold, "trouble with a device");
+                }
+            }
+        }
+    }
+
     fn flush(&mut self, slot: Slot, now: Now) {
         let socket = self.slots.get_mut(slot.index());
         if socket.is_some_and(|socket| socket.flush().is_none()) {
@@ -331,6 +351,9 @@ impl ShardLoop {
             for answer in effects.answers.drain(..) {
                 let hub = &self.peers.hub;
                 hub.answer(answer.link, answer.request, answer.answer);
+            }
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                self.explain(&effects.explained, now);
             }
             for shown in effects.shown.drain(..) {
                 let look = shown.look.map(|(slot, mut look)| {

@@ -19,6 +19,7 @@ use common::device::code::CloseReason;
 use common::device::error::MessageError;
 use common::device::frame::{self, FRAME_BYTES_BEFORE_ATTACH_MAX, Frame, Parsed};
 use common::device::message::FromDevice;
+use common::ids::AccountId;
 use rand::RngExt;
 
 use super::grants::{Grant, Source};
@@ -29,11 +30,36 @@ use crate::ids::{ConnId, Now, SessionId};
 use crate::shard::SessionSeed;
 
 /// Why a connection is not admitted, and what it is told.
-enum Refusal {
-    NotAdmitted(Counter),
+struct Refusal {
+    why: Counter,
+    /// Whose ticket it showed.
+    account_id: Option<AccountId>,
+    answer: Answer,
+}
+
+enum Answer {
+    NotAdmitted,
     Draining,
-    /// The contract was broken.
-    Broken(Counter),
+    /// The contract was broken: a Close.
+    Broken,
+}
+
+impl Refusal {
+    fn not_admitted(why: Counter, account_id: Option<AccountId>) -> Self {
+        Self {
+            why,
+            account_id,
+            answer: Answer::NotAdmitted,
+        }
+    }
+
+    fn broken(why: Counter) -> Self {
+        Self {
+            why,
+            account_id: None,
+            answer: Answer::Broken,
+        }
+    }
 }
 
 /// A right Attach, and the grant that it used up.
@@ -66,7 +92,7 @@ impl Core {
         };
         // More may follow an Attach without waiting for its reply, but not more than this.
         if bytes.len() > FRAME_BYTES_BEFORE_ATTACH_MAX {
-            let refusal = Refusal::Broken(Counter::FrameEarly);
+            let refusal = Refusal::broken(Counter::FrameEarly);
             return self.refuse(conn, 0, refusal, now, effects);
         }
         match frame::parse(bytes, FRAME_BYTES_BEFORE_ATTACH_MAX) {
@@ -79,7 +105,7 @@ impl Core {
                 Err(refusal) => self.refuse(conn, frame.id, refusal, now, effects),
             },
             Err(error) => {
-                let refusal = Refusal::Broken(Counter::frame(error));
+                let refusal = Refusal::broken(Counter::frame(error));
                 self.refuse(conn, 0, refusal, now, effects);
             }
         }
@@ -93,12 +119,14 @@ impl Core {
                 attach_frame_id: frame.id,
                 source,
             }),
-            Ok(FromDevice::Resume(_)) => Err(Refusal::NotAdmitted(Counter::NotAdmittedResume)),
+            Ok(FromDevice::Resume(_)) => {
+                Err(Refusal::not_admitted(Counter::NotAdmittedResume, None))
+            }
             Ok(_) | Err(MessageError::UnknownKind | MessageError::WrongDirection) => {
-                Err(Refusal::Broken(Counter::FrameState))
+                Err(Refusal::broken(Counter::FrameState))
             }
             Err(MessageError::Body(_) | MessageError::TelemetryCannotBeCut { .. }) => {
-                Err(Refusal::Broken(Counter::FrameBody))
+                Err(Refusal::broken(Counter::FrameBody))
             }
         }
     }
@@ -108,23 +136,31 @@ impl Core {
         let grant = self
             .grants
             .get(&attach.ticket)
-            .ok_or(Refusal::NotAdmitted(Counter::NotAdmittedTicket))?;
+            .ok_or(Refusal::not_admitted(Counter::NotAdmittedTicket, None))?;
+        let account_id = Some(grant.account_id);
         if !grant.admits_from(source) {
-            return Err(Refusal::NotAdmitted(Counter::NotAdmittedSource));
+            let why = Counter::NotAdmittedSource;
+            return Err(Refusal::not_admitted(why, account_id));
         }
         if !attach.verify(&grant.session_key) {
-            return Err(Refusal::NotAdmitted(Counter::NotAdmittedProof));
+            let why = Counter::NotAdmittedProof;
+            return Err(Refusal::not_admitted(why, account_id));
         }
         let grant = grant.clone();
         self.grants.close(&attach.ticket);
 
         if self.draining {
             self.grant_ended(&grant);
-            return Err(Refusal::Draining);
+            return Err(Refusal {
+                why: Counter::AttachDraining,
+                account_id,
+                answer: Answer::Draining,
+            });
         }
         if !self.places.is_newest(grant.account_id, grant.epoch) {
             self.grant_ended(&grant);
-            return Err(Refusal::NotAdmitted(Counter::NotAdmittedEpoch));
+            let why = Counter::NotAdmittedEpoch;
+            return Err(Refusal::not_admitted(why, account_id));
         }
         Ok(grant)
     }
@@ -188,53 +224,68 @@ impl Core {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        match refusal {
-            Refusal::Broken(how) => {
-                self.counters.count(how);
-                self.close(conn, CloseReason::ProtocolError, effects);
+        let Refusal {
+            why,
+            account_id,
+            answer,
+        } = refusal;
+        self.counters.count(why);
+        let (retry_after_ms, verdict) = match answer {
+            Answer::Broken => {
+                let because = (account_id, why);
+                return self.close(conn, CloseReason::ProtocolError, because, effects);
             }
-            Refusal::NotAdmitted(why) => {
-                self.counters.count(why);
-                let reply = AttachReply {
-                    retry_after_ms: 0,
-                    server_time_ms: now.unix_ms,
-                    verdict: AttachVerdict::NotAdmitted,
-                };
-                self.drop_with(conn, |out| reply.encode(frame_id, out), effects);
+            Answer::NotAdmitted => (0, AttachVerdict::NotAdmitted),
+            Answer::Draining => {
+                // 0 would mean the device's own backoff.
+                let spread_ms = self.settings.shutdown_spread_ms.max(1);
+                (
+                    self.rng.random_range(1..=spread_ms),
+                    AttachVerdict::Draining,
+                )
             }
-            Refusal::Draining => {
-                self.counters.count(Counter::AttachDraining);
-                let spread_ms = self.settings.shutdown_spread_ms;
-                let reply = AttachReply {
-                    // 0 would mean the device's own backoff.
-                    retry_after_ms: self.rng.random_range(1..=spread_ms.max(1)),
-                    server_time_ms: now.unix_ms,
-                    verdict: AttachVerdict::Draining,
-                };
-                self.drop_with(conn, |out| reply.encode(frame_id, out), effects);
-            }
-        }
+        };
+        let reply = AttachReply {
+            retry_after_ms,
+            server_time_ms: now.unix_ms,
+            verdict,
+        };
+        let encode = |out: &mut Vec<u8>| reply.encode(frame_id, out);
+        self.drop_with(conn, encode, (account_id, why), effects);
     }
 
     /// Ends a connection that is not attached.
-    pub(super) fn close(&mut self, conn: ConnId, reason: CloseReason, effects: &mut Vec<Effect>) {
+    pub(super) fn close(
+        &mut self,
+        conn: ConnId,
+        reason: CloseReason,
+        because: (Option<AccountId>, Counter),
+        effects: &mut Vec<Effect>,
+    ) {
         self.counters.count(Counter::closed(reason));
         let close = Close {
             reason,
             retry_after_ms: 0,
         };
-        self.drop_with(conn, |out| close.encode(out), effects);
+        self.drop_with(conn, |out| close.encode(out), because, effects);
     }
 
     fn drop_with(
         &mut self,
         conn: ConnId,
         encode: impl FnOnce(&mut Vec<u8>),
+        (account_id, why): (Option<AccountId>, Counter),
         effects: &mut Vec<Effect>,
     ) {
-        self.pending.forget(conn);
         let mut reply = vec![];
         encode(&mut reply);
         effects.push(Effect::Refuse { conn, reply });
+        if let Some(source) = self.pending.forget(conn) {
+            effects.push(Effect::Explain {
+                source,
+                account_id,
+                why,
+            });
+        }
     }
 }

@@ -188,6 +188,13 @@ pub enum Effect {
     Broadcast {
         message: Message,
     },
+    /// For whoever looks for one device: why this one was not let in.
+    Explain {
+        source: IpAddr,
+        /// `Some`: its ticket was this account's.
+        account_id: Option<AccountId>,
+        why: Counter,
+    },
 }
 
 /// The node's gate.
@@ -239,8 +246,8 @@ impl Core {
             Input::Accepted { conn, source } => self.accepted(conn, source, now, effects),
             Input::Received { conn, bytes } => self.received(conn, bytes, now, effects),
             Input::Disconnected { conn } => {
-                if self.pending.forget(conn) {
-                    self.counters.count(Counter::PendingDisconnected);
+                if let Some(source) = self.pending.forget(conn) {
+                    self.count_refusal(source, None, Counter::PendingDisconnected, effects);
                 }
             }
             Input::LinkUp { link } => {
@@ -382,22 +389,39 @@ impl Core {
             self.grant_ended(&grant);
         }
         while let Some(conn) = self.pending.next_late(now.ms) {
-            self.close(conn, CloseReason::AttachTimeout, effects);
+            let because = (None, Counter::ClosedAttachTimeout);
+            self.close(conn, CloseReason::AttachTimeout, because, effects);
         }
     }
 
     fn accepted(&mut self, conn: ConnId, source: IpAddr, now: Now, effects: &mut Vec<Effect>) {
         self.counters.count(Counter::Accepted);
+        let source = source.to_canonical();
         if !self.grants.admit_from(Source::from(source)) {
-            self.counters.count(Counter::WithoutGrant);
+            self.count_refusal(source, None, Counter::WithoutGrant, effects);
             return effects.push(drop_silently(conn));
         }
         let late_at_ms = now.ms + self.settings.first_frame_ms;
-        let source = source.to_canonical();
-        if let Some(shed) = self.pending.accept(conn, source, late_at_ms) {
-            self.counters.count(Counter::PendingShed);
+        if let Some((shed, source)) = self.pending.accept(conn, source, late_at_ms) {
+            self.count_refusal(source, None, Counter::PendingShed, effects);
             effects.push(drop_silently(shed));
         }
+    }
+
+    /// A connection ends without a session.
+    fn count_refusal(
+        &mut self,
+        source: IpAddr,
+        account_id: Option<AccountId>,
+        why: Counter,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.counters.count(why);
+        effects.push(Effect::Explain {
+            source,
+            account_id,
+            why,
+        });
     }
 
     fn grant(&mut self, grant: &message::Grant, now: Now) -> GrantVerdict {

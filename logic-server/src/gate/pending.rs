@@ -49,7 +49,7 @@ impl Pending {
         conn: ConnId,
         source: IpAddr,
         late_at_ms: u64,
-    ) -> Option<ConnId> {
+    ) -> Option<(ConnId, IpAddr)> {
         let connection = Connection {
             source,
             bytes: vec![],
@@ -67,12 +67,11 @@ impl Pending {
         (self.connections.len() > self.max).then(|| self.shed())
     }
 
-    fn shed(&mut self) -> ConnId {
+    fn shed(&mut self) -> (ConnId, IpAddr) {
         let most = self.by_count.last();
         let oldest = most.and_then(|(_, Reverse(arrival))| self.by_arrival.get(arrival));
         let &(conn, _) = oldest.expect("one was just accepted");
-        self.forget(conn);
-        conn
+        (conn, self.forget(conn).expect("it is in both"))
     }
 
     fn of_source(
@@ -111,18 +110,16 @@ impl Pending {
         self.connections.get_mut(&conn)
     }
 
-    /// Whether it was there.
-    pub(super) fn forget(&mut self, conn: ConnId) -> bool {
-        let Some(connection) = self.connections.remove(&conn) else {
-            return false;
-        };
+    /// Where it came from; `None`: it is not there.
+    pub(super) fn forget(&mut self, conn: ConnId) -> Option<IpAddr> {
+        let connection = self.connections.remove(&conn)?;
         self.by_arrival.remove(&connection.arrival);
         self.of_source(
             connection.source,
             |arrivals, arrival| arrivals.remove(&arrival),
             connection.arrival,
         );
-        true
+        Some(connection.source)
     }
 
     /// The next connection whose time is over; it stays until it is forgotten.

@@ -9,7 +9,8 @@ use common::link::message::{CommandAnswer, SessionLook};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use crate::batch::{Batch, EndReason};
+use crate::batch::{Batch, EndReason, Flawed};
+use crate::counters::Counter;
 use crate::ids::{SessionId, Slot};
 
 /// Bytes for one session, in [`Effects::out`].
@@ -45,6 +46,15 @@ pub struct Shown {
     pub look: Option<(Slot, SessionLook)>,
 }
 
+/// What went wrong with a device, for whoever looks for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explained {
+    pub account_id: AccountId,
+    pub what: Counter,
+    /// Of [`Counter::RecordsFlawed`], the first of its frame.
+    pub record: Option<Flawed>,
+}
+
 /// What a shard asks for. The driver carries it out and clears it; kept, it stops allocating.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -62,6 +72,7 @@ pub struct Effects {
     /// To the links.
     pub answers: Vec<Answer>,
     pub shown: Vec<Shown>,
+    pub explained: Vec<Explained>,
     /// After `Shutdown`, at each `Tick` from then on: every session has been told and every batch
     /// is back.
     pub done: bool,
@@ -76,7 +87,16 @@ impl Effects {
         self.ended.clear();
         self.answers.clear();
         self.shown.clear();
+        self.explained.clear();
         self.done = false;
+    }
+
+    pub(super) fn explain(&mut self, account_id: AccountId, what: Counter) {
+        self.explained.push(Explained {
+            account_id,
+            what,
+            record: None,
+        });
     }
 
     /// Bytes that `encode` appends go to `slot`, in one piece with what it was sent just before.

@@ -42,7 +42,7 @@ use crate::wheel::Wheel;
 use asker::Asker;
 use session::{Session, Turn};
 
-pub use effects::{Answer, Effects, Ended, Send, Shown};
+pub use effects::{Answer, Effects, Ended, Explained, Send, Shown};
 
 /// The most that `window` can be set to.
 pub const WINDOW_MAX: u16 = 10_000;
@@ -325,6 +325,7 @@ impl Shard {
     /// A session that the gate admitted before it heard of the shutdown.
     fn turn_away(&mut self, slot: Slot, seed: &SessionSeed, now: Now, effects: &mut Effects) {
         self.counters.count(Counter::AttachDraining);
+        effects.explain(seed.account_id, Counter::AttachDraining);
         let reply = AttachReply {
             retry_after_ms: effects::spread(&mut self.rng, 1, self.settings.shutdown_spread_ms),
             server_time_ms: now.unix_ms,
@@ -428,10 +429,15 @@ impl Shard {
         };
         self.slots.remove(&session.id);
         self.wheel.cancel(slot.0);
+        let what = match reason {
+            EndReason::Disconnected => Counter::Disconnected,
+            EndReason::Closed(reason) => Counter::closed(reason),
+        };
+        self.counters.count(what);
+        effects.explain(session.account_id, what);
         match reason {
-            EndReason::Disconnected => self.counters.count(Counter::Disconnected),
+            EndReason::Disconnected => {}
             EndReason::Closed(reason) => {
-                self.counters.count(Counter::closed(reason));
                 let close = Close {
                     reason,
                     retry_after_ms,

@@ -156,7 +156,7 @@ impl Session {
                     self.partial = Some(Box::new(Partial { bytes, needed }));
                     break;
                 }
-                Err(error) => return Err(turn.broken(Counter::frame(error))),
+                Err(error) => return Err(self.broken(Counter::frame(error), turn)),
             }
         }
         Ok(())
@@ -189,7 +189,7 @@ impl Session {
                         return Ok(bytes);
                     }
                 }
-                Err(error) => return Err(turn.broken(Counter::frame(error))),
+                Err(error) => return Err(self.broken(Counter::frame(error), turn)),
             }
         }
     }
@@ -216,7 +216,7 @@ impl Session {
                 | FromDevice::Resume(_)
                 | FromDevice::ResumeProof(_),
             )
-            | Err(MessageError::WrongDirection) => Err(turn.broken(Counter::FrameState)),
+            | Err(MessageError::WrongDirection) => Err(self.broken(Counter::FrameState, turn)),
             Err(MessageError::UnknownKind) => {
                 turn.counters.count(Counter::FrameUnknown);
                 Ok(())
@@ -224,15 +224,19 @@ impl Session {
             Err(MessageError::TelemetryCannotBeCut {
                 base_seq, count, ..
             }) => self.malformed_telemetry(frame.id, base_seq, count, turn),
-            Err(MessageError::Body(_)) => Err(turn.broken(Counter::FrameBody)),
+            Err(MessageError::Body(_)) => Err(self.broken(Counter::FrameBody, turn)),
         }
     }
-}
 
-impl Turn<'_> {
-    /// The peer broke the contract.
-    fn broken(&mut self, how: Counter) -> CloseReason {
-        self.counters.count(how);
+    /// The device broke the contract.
+    fn broken(&self, how: Counter, turn: &mut Turn<'_>) -> CloseReason {
+        self.explained(how, turn);
         CloseReason::ProtocolError
+    }
+
+    /// It is counted, and told to whoever looks for this device.
+    pub(super) fn explained(&self, what: Counter, turn: &mut Turn<'_>) {
+        turn.counters.count(what);
+        turn.effects.explain(self.account_id, what);
     }
 }

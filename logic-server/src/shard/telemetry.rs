@@ -5,7 +5,7 @@ use common::device::limit::OVERLOADED_WINDOWS;
 use common::device::telemetry::{Telemetry, TelemetryAck};
 
 use super::Shard;
-use super::effects::{Effects, spread};
+use super::effects::{Effects, Explained, spread};
 use super::session::{Session, Turn};
 use crate::batch::{Batch, BatchOutcome, Sender};
 use crate::counters::Counter;
@@ -31,12 +31,19 @@ impl Session {
         };
         self.may_repeat = self.may_repeat.saturating_sub(1);
         let full = &mut turn.effects.batches;
-        let flawed = turn
+        let (flawed, first) = turn
             .collector
             .telemetry(sender, frame_id, telemetry, turn.now, full);
         turn.counters.count(Counter::Telemetry);
         turn.counters.add(Counter::Records, count.into());
         turn.counters.add(Counter::RecordsFlawed, flawed);
+        if first.is_some() {
+            turn.effects.explained.push(Explained {
+                account_id: self.account_id,
+                what: Counter::RecordsFlawed,
+                record: first,
+            });
+        }
         Ok(())
     }
 
@@ -50,7 +57,7 @@ impl Session {
         turn: &mut Turn<'_>,
     ) -> Result<(), CloseReason> {
         if self.may_take(frame_id, base_seq, count, turn)? {
-            turn.counters.count(Counter::TelemetryMalformed);
+            self.explained(Counter::TelemetryMalformed, turn);
             let ack = TelemetryAck {
                 base_seq,
                 count,
@@ -81,7 +88,7 @@ impl Session {
         if self.frames_open < window {
             return Ok(true);
         }
-        turn.counters.count(Counter::TelemetryBeyondWindow);
+        self.explained(Counter::TelemetryBeyondWindow, turn);
         let retry_ms = turn.settings.overload_retry_ms;
         let ack = TelemetryAck {
             base_seq,
@@ -151,6 +158,7 @@ impl Shard {
             let retry_after_ms = match outcome {
                 BatchOutcome::Stored => 0,
                 BatchOutcome::Overloaded { retry_after_ms } => {
+                    effects.explain(session.account_id, Counter::TelemetryOverloaded);
                     // What the device sends again may have been written, with an unknown outcome.
                     session.may_repeat = window;
                     spread(&mut self.rng, retry_after_ms, retry_after_ms)

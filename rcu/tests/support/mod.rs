@@ -28,6 +28,10 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) fn start() -> Self {
+        Self::start_with_log("info")
+    }
+
+    pub(crate) fn start_with_log(filter: &str) -> Self {
         let data = tempfile::tempdir().unwrap();
         let config = data.path().join("up.toml");
         let free = "listen = \"127.0.0.1:0\"\n";
@@ -36,6 +40,7 @@ impl Up {
         fs::write(&config, tables.concat()).unwrap();
         let log = fs::File::create(data.path().join("up.log")).unwrap();
         let process = rcu(data.path(), &["up", "--config", config.to_str().unwrap()])
+            .env("RCU_LOG", filter)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

@@ -332,6 +332,7 @@ impl World {
 
     fn balancer_effect(&mut self, index: usize, effect: Effect) {
         match effect {
+            Effect::Explain { .. } => {}
             Effect::Drop { connection } => {
                 if let Some(Front { stream, .. }) = self.balancers[index].forget(connection) {
                     self.model.login_gone(index, stream);

@@ -529,7 +529,7 @@ impl World {
                 conn.inquiries.ask(Question::Names { id, accounts });
                 self.inquire(index);
             }
-            Effect::Audit { .. } => {}
+            Effect::Explain { .. } | Effect::Audit { .. } => {}
             Effect::NoteLastLogin(login) => {
                 let conn = &mut self.conns[index];
                 let is_first = conn.last_logins.is_empty();

@@ -267,6 +267,7 @@ impl World {
     fn gate_effect(&mut self, node: usize, effect: gate::Effect) -> Result<(), Broken> {
         let me = Process::logic(node);
         match effect {
+            gate::Effect::Explain { .. } => {}
             gate::Effect::Refuse { conn, reply } => {
                 // One that went is let go by the core a moment later.
                 let Some(stream) = self.logic[node].conns.get(conn.0 as usize).copied() else {

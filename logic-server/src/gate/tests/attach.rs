@@ -64,6 +64,8 @@ fn a_wrong_proof_does_not_use_the_ticket_up() {
     wrong.session_key = Secret::new([9; 32]);
     assert_eq!(bench.attach(&wrong).unwrap_err(), not_admitted(7));
     assert_eq!(bench.counted(Counter::NotAdmittedProof), 1);
+    let explained = (address(1), Some(AccountId(1)), Counter::NotAdmittedProof);
+    assert_eq!(bench.explained, [explained]);
     assert!(bench.attach(&granted).is_ok());
 }
 
@@ -82,6 +84,10 @@ fn another_address_does_not_use_the_ticket_up() {
     bench.receive(conn, &attach_frame(&granted));
     assert_eq!(bench.refusals(), [(conn, not_admitted(7))]);
     assert_eq!(bench.counted(Counter::NotAdmittedSource), 1);
+    let (account, from) = (Some(AccountId(1)), address(2));
+    let without = (from, None, Counter::WithoutGrant);
+    let not_from_there = (from, account, Counter::NotAdmittedSource);
+    assert_eq!(bench.explained, [without, not_from_there]);
     assert!(bench.attach(&granted).is_ok());
 }
 

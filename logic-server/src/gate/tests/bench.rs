@@ -83,7 +83,9 @@ pub(super) fn frame_of(kind: u8, id: u16, body: &[u8]) -> Vec<u8> {
 pub(super) struct Bench {
     pub(super) core: Core,
     pub(super) now: Now,
+    /// But for what is explained.
     pub(super) effects: Vec<Effect>,
+    pub(super) explained: Vec<(IpAddr, Option<AccountId>, Counter)>,
     next_conn: u32,
 }
 
@@ -96,12 +98,24 @@ impl Bench {
                 unix_ms: 1_767_225_600_000,
             },
             effects: vec![],
+            explained: vec![],
             next_conn: 0,
         }
     }
 
     pub(super) fn apply(&mut self, input: Input<'_>) {
         self.core.apply(input, self.now, &mut self.effects);
+        let explains = |it: &mut Effect| matches!(it, Effect::Explain { .. });
+        for effect in self.effects.extract_if(.., explains) {
+            if let Effect::Explain {
+                source,
+                account_id,
+                why,
+            } = effect
+            {
+                self.explained.push((source, account_id, why));
+            }
+        }
     }
 
     pub(super) fn pass(&mut self, ms: u64) {

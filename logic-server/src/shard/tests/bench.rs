@@ -88,6 +88,7 @@ pub(super) struct Bench {
     pub(super) ended: Vec<Ended>,
     pub(super) answers: Vec<Answer>,
     pub(super) shown: Vec<Shown>,
+    pub(super) explained: Vec<Explained>,
     pub(super) done: bool,
 }
 
@@ -106,6 +107,7 @@ impl Bench {
             ended: vec![],
             answers: vec![],
             shown: vec![],
+            explained: vec![],
             done: false,
         }
     }
@@ -132,6 +134,7 @@ impl Bench {
         self.ended.append(&mut self.effects.ended);
         self.answers.append(&mut self.effects.answers);
         self.shown.append(&mut self.effects.shown);
+        self.explained.append(&mut self.effects.explained);
         self.done |= self.effects.done;
         self.effects.clear();
     }

@@ -94,6 +94,8 @@ fn a_frame_that_is_wrong_ends_the_connection_with_protocol_error() {
         assert_eq!(bench.closed, [Slot(0)]);
         assert_eq!(bench.shard.counters().of(counter), 1, "{}", counter.name());
         assert_eq!(bench.shard.counters().of(Counter::ClosedProtocolError), 1);
+        let explained: Vec<_> = bench.explained.iter().map(|it| it.what).collect();
+        assert_eq!(explained, [counter, Counter::ClosedProtocolError]);
         bench.receive(0, &heartbeat(3));
         bench.tick();
         assert_eq!(bench.batches[0].rows.len(), 1);

@@ -6,6 +6,7 @@ use common::device::record::Flaw;
 use common::device::telemetry::TelemetryAck;
 
 use super::bench::*;
+use crate::batch::Flawed;
 use crate::shard::*;
 
 #[test]
@@ -84,6 +85,16 @@ fn a_record_with_a_flaw_is_named_and_the_others_are_not() {
     bench.tick();
     let flaws: Vec<_> = bench.batches[0].rows.iter().map(|row| row.flaw).collect();
     assert_eq!(flaws, [Some(Flaw::Length), None]);
+    let explained = Explained {
+        account_id: AccountId(1_001),
+        what: Counter::RecordsFlawed,
+        record: Some(Flawed {
+            seq: 0,
+            kind: 1,
+            flaw: Flaw::Length,
+        }),
+    };
+    assert_eq!(bench.explained, [explained]);
     bench.commit();
     assert_eq!(bench.take_heard(), [stored(9, 0, 2)]);
 }
