@@ -75,6 +75,9 @@ codes! {
     1008 ClocksDiffer Warn
         "The clock of the database differs by more than 5 s from that of this machine; `ahead_s` says by how much, below 0: it is behind. Times that one writes and the other compares are off by as much: `received_at`, `last_login_at`, the days that get partitions. The line comes once, at the start."
         "Have both machines follow a time server (`timedatectl`), then restart.",
+    1009 LibraryTold Warn
+        "A library that the program uses has something to say, at a level of its own choosing: `library` is its module, mostly that of the database's driver. A statement that took longer than a second (`summary`, `elapsed`), a connection that broke while nobody used it, a notice of PostgreSQL. From the same place in its source the line comes once a minute, and all of them once a second at most; `untold` counts those in between."
+        "Where a code of ours stands beside it, follow that one. Slow statements: look at the load and the locks of the database (`pg_stat_activity`).",
     1013 DatabaseFileLost Error
         "The SQLite file, or one of the two that belong to it, was removed, moved away or replaced while it is open. Nothing is stored or acknowledged any more, and nobody logs in by it: what is written to it would be lost with the process. The line comes again each minute; `failures` counts since the last one."
         "Put the same files back under their names (a mount that went away: mount it again), and it goes on by itself. If the file is to be another one, stop the process first, move `rcu.db-wal` and `rcu.db-shm` away, put the file there, start it: docs/operate.md, Restore.",

@@ -2,19 +2,22 @@
 
 use std::fmt;
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use serde_json::Value;
+use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::AUDIT;
 use super::line::{Format, Line};
+use super::repeats::Repeats;
 use crate::codes::Code;
 use crate::process::clock::unix_ms;
 
@@ -34,12 +37,59 @@ pub(super) struct Lines {
     /// Who speaks where no span says it.
     node: String,
     sinks: Vec<Sink>,
+    /// Of libraries, by the place in their source.
+    repeats: Mutex<Repeats<Identifier>>,
+    started: Instant,
 }
 
 impl Lines {
     pub(super) fn new(node: String, sinks: Vec<Sink>) -> Self {
-        Self { node, sinks }
+        Self {
+            node,
+            sinks,
+            repeats: Mutex::default(),
+            started: Instant::now(),
+        }
     }
+
+    /// What a library says as often as it likes is told as seldom as our own repeated lines, and with a
+    /// code. `false`: not this time.
+    fn is_told(&self, metadata: &Metadata<'_>, line: &mut Line) -> bool {
+        if !is_of_a_library(metadata) {
+            return true;
+        }
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(untold) = repeats.tell(metadata.callsite(), now_ms) else {
+            return false;
+        };
+        line.code = Some(Code::LibraryTold.number());
+        let about = [
+            ("library", line.target.clone().into()),
+            ("untold", untold.into()),
+        ];
+        let about = about.map(|(name, value): (&str, Value)| (name.to_owned(), value));
+        line.fields.extend(about);
+        if metadata.target() == PASSWORD_FILE {
+            line.fields.remove("line");
+        }
+        true
+    }
+}
+
+/// What reads `~/.pgpass` tells whole lines of it, passwords and all.
+const PASSWORD_FILE: &str = "sqlx_postgres::options::pgpass";
+
+/// Our own lines of INFO and above have codes (`tests/tests/codes.rs`).
+fn is_of_a_library(metadata: &Metadata<'_>) -> bool {
+    metadata.is_event()
+        && *metadata.level() <= Level::INFO
+        && metadata.fields().field("code").is_none()
+}
+
+/// Whether [`Counting`] counts it.
+pub(super) fn has_code(metadata: &Metadata<'_>) -> bool {
+    metadata.is_event() && metadata.fields().field("code").is_some() || is_of_a_library(metadata)
 }
 
 /// The node that a span belongs to, kept with the span.
@@ -74,6 +124,9 @@ where
             ..Line::default()
         };
         event.record(&mut Fields(&mut line));
+        if !self.is_told(metadata, &mut line) {
+            return;
+        }
         // A node that the event names is one that it is about.
         let of_span = context.event_scope(event).and_then(|mut scope| {
             scope.find_map(|span| Some(span.extensions().get::<SpanNode>()?.0.clone()))
@@ -97,9 +150,14 @@ pub(super) struct Counting(pub(super) Arc<[AtomicU64]>);
 
 impl<S: Subscriber> Layer<S> for Counting {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line::default();
-        event.record(&mut Fields(&mut line));
-        let code = line.code.and_then(Code::of);
+        let code = match is_of_a_library(event.metadata()) {
+            true => Some(Code::LibraryTold),
+            false => {
+                let mut line = Line::default();
+                event.record(&mut Fields(&mut line));
+                line.code.and_then(Code::of)
+            }
+        };
         let place = code.and_then(|code| Code::ALL.iter().position(|&it| it == code));
         if let Some(count) = place.and_then(|place| self.0.get(place)) {
             count.fetch_add(1, Ordering::Relaxed);

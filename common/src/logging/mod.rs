@@ -34,7 +34,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 pub use self::figures::LogSource;
 use self::file::{DailyFiles, FileEnd};
-use self::layer::{Counting, Lines, Sink};
+use self::layer::{Counting, Lines, Sink, has_code};
 use self::line::Format;
 use self::losses::{Losses, Queues};
 use crate::codes::Code;
@@ -336,10 +336,6 @@ fn names_node(metadata: &Metadata<'_>) -> bool {
 /// Whatever the filter says.
 fn is_never_silenced(metadata: &Metadata<'_>) -> bool {
     metadata.is_event() && (*metadata.level() == Level::ERROR || metadata.target() == AUDIT)
-}
-
-fn has_code(metadata: &Metadata<'_>) -> bool {
-    metadata.is_event() && metadata.fields().field("code").is_some()
 }
 
 #[cfg(test)]
