@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ pub(super) struct DailyFiles {
     bytes: u64,
     /// What today's file may take, with what the others have.
     room_bytes: u64,
-    /// A write failed midway: the file may end in half a line.
+    /// Today's file may end in half a line: a write failed midway, or whoever wrote it before died.
     torn: bool,
     losses: Arc<Losses>,
     /// What the files have said is missing.
@@ -84,29 +84,32 @@ impl DailyFiles {
     fn open_today(&mut self) -> io::Result<()> {
         self.file = None;
         let file = OpenOptions::new()
+            .read(true)
             .append(true)
             .create(true)
             .open(self.path())?;
         self.bytes = file.metadata()?.len();
+        self.torn = self.bytes > 0 && !ends_in_a_line_feed(&file, self.bytes)?;
         self.looked_at = Instant::now();
         self.file = Some(file);
         Ok(())
     }
 
-    /// Has the file of `day` open, by its name: whoever removed or renamed it gets no more lines.
+    /// Has the file of `day` open, by its name: whoever removed or renamed it gets no more lines. Whoever
+    /// emptied it (logrotate's `copytruncate`) made room.
     fn turn_to(&mut self, day: u64) -> io::Result<()> {
-        let is_due = self.looked_at.elapsed() >= LOOKED_AT_EVERY;
-        let is_open = match &self.file {
-            Some(file) if day == self.today => {
-                !is_due || is_same(&file.metadata()?, fs::metadata(self.path()).ok())
+        if let Some(file) = &self.file
+            && day == self.today
+        {
+            if self.looked_at.elapsed() < LOOKED_AT_EVERY {
+                return Ok(());
             }
-            _ => false,
-        };
-        if is_open {
-            if is_due {
+            let open = file.metadata()?;
+            if is_same(&open, fs::metadata(self.path()).ok()) {
                 self.looked_at = Instant::now();
+                self.bytes = open.len();
+                return Ok(());
             }
-            return Ok(());
         }
         self.today = day;
         self.open_today()?;
@@ -243,6 +246,13 @@ impl Write for FileEnd {
     }
 }
 
+/// `bytes`: the length of the file, not 0.
+fn ends_in_a_line_feed(file: &File, bytes: u64) -> io::Result<bool> {
+    let mut last = [0];
+    file.read_exact_at(&mut last, bytes - 1)?;
+    Ok(last == *b"\n")
+}
+
 /// `None`: nothing has the name.
 fn is_same(open: &Metadata, named: Option<Metadata>) -> bool {
     named.is_some_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino()))
@@ -323,6 +333,48 @@ mod tests {
         let said = Heading::read(lines[2]).unwrap();
         assert_eq!(said.code, Some(Code::LogLinesDropped.number()));
         assert!(lines[2].ends_with("audit_lines=1 lines=2"), "{}", lines[2]);
+    }
+
+    #[test]
+    fn a_file_that_was_emptied_has_room_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name(0));
+        let mut files = open(directory.path(), 1_024);
+        for _ in 0..12 {
+            files.take(&[b'y'; 100], false);
+        }
+        assert_eq!(files.losses.of_file().lines, 2);
+        // As logrotate's copytruncate does it.
+        File::create(&path).unwrap();
+        files.looked_at -= LOOKED_AT_EVERY;
+        for _ in 0..4 {
+            files.take(b"room\n", false);
+        }
+        assert_eq!(files.losses.of_file().lines, 2);
+        assert!(fs::read_to_string(&path).unwrap().ends_with("room\nroom\n"));
+    }
+
+    #[test]
+    fn half_a_line_is_ended_in_the_file_that_has_it_and_not_in_that_of_the_next_day() {
+        let directory = tempfile::tempdir().unwrap();
+        let days = ["2026-11-22", "2026-11-23"];
+        let path = directory.path().join("logic-1.2026-11-22.log");
+        // Of a process that was killed.
+        fs::write(&path, "2026-11-22T23:59:58.000Z INFO - log").unwrap();
+        let mut files = open(directory.path(), 1 << 20);
+        files.days = 9;
+        files.take(line(days[0], "whole").as_bytes(), false);
+        let mut file = File::options().append(true).open(&path).unwrap();
+        file.write_all(b"half").unwrap();
+        files.torn = true; // As if it were its own write that failed.
+        files.take(line(days[1], "next day").as_bytes(), false);
+        files.take(line(days[0], "clock went back").as_bytes(), false);
+        let of_first = text(directory.path(), days[0]);
+        let lines: Vec<_> = of_first.lines().collect();
+        assert_eq!(lines.len(), 4, "{of_first}");
+        assert_eq!(format!("{}\n", lines[1]), line(days[0], "whole"));
+        assert_eq!(lines[2], "half");
+        assert_eq!(text(directory.path(), days[1]), line(days[1], "next day"));
     }
 
     fn line(day: &str, text: &str) -> String {
