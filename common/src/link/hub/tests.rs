@@ -125,16 +125,18 @@ impl Raw {
         self.stream.write_all(&sealed).await.expect("written");
     }
 
-    /// Reads until the listener closes.
-    async fn hear_all(&mut self) -> Vec<Message> {
-        let mut bytes = Vec::new();
-        self.stream.read_to_end(&mut bytes).await.expect("read");
-        let mut heard = Vec::new();
-        let opened = self.transport.open(&bytes, |message| {
-            heard.push(wire::decode(message).expect("decoded").message);
-            Ok::<(), FramingError>(())
-        });
-        assert_eq!(opened.expect("opened"), bytes.len());
+    /// All that comes, up to the first that `is_last`.
+    async fn hear_until(&mut self, is_last: impl Fn(&Message) -> bool) -> Vec<Message> {
+        let (mut received, mut heard) = (Vec::new(), Vec::new());
+        while !heard.last().is_some_and(&is_last) {
+            let read = self.stream.read_buf(&mut received).await.expect("read");
+            assert!(read > 0, "closed after {} messages", heard.len());
+            let opened = self.transport.open(&received, |message| {
+                heard.push(wire::decode(message).expect("decoded").message);
+                Ok::<(), FramingError>(())
+            });
+            received.drain(..opened.expect("opened"));
+        }
         heard
     }
 }
@@ -441,14 +443,14 @@ async fn control_goes_before_bulk() {
             sessions: vec![held],
         },
     );
-    logic.hub.close(link);
-    let heard = conn.hear_all().await;
+    let is_last = |message: &Message| matches!(message, Message::Attached(_));
+    let heard = conn.hear_until(is_last).await;
     assert_eq!(heard.len(), pages + 2);
     let control = heard
         .iter()
         .position(|message| matches!(message, Message::LogicLoad(_)));
     assert!(control.is_some_and(|at| at < pages / 2), "{control:?}");
-    assert!(matches!(heard.last(), Some(Message::Attached(_))));
+    logic.hub.close(link);
     assert_eq!(logic.down().await, "closed by us");
 }
 
