@@ -31,7 +31,7 @@ Runs until Ctrl-C or SIGTERM: then it accepts nobody any more, answers the login
 and ends. Sessions of devices that are let in go on without it.
 
 Environment:
-  RCU_LOG                what is logged, for example info or balancer=debug
+  RCU_LOG                what is logged, as info,balancer=debug; empty: as not set
   RCU_BALANCER__POLICY   overrides `policy` of [balancer], and so on for every key
 
 Exit codes: 0 ended as it was told, 1 failed, 2 wrong usage."

@@ -28,7 +28,7 @@ Runs until Ctrl-C or SIGTERM: then it answers the logins that wait `busy`, write
 and ends. Balancers send logins here when their `conn_servers` names its `listen`.
 
 Environment:
-  RCU_LOG                   what is logged, for example info or conn_server=debug
+  RCU_LOG                   what is logged, as info,conn_server=debug; empty: as not set
   RCU_CONN_SERVER__POLICY   overrides `policy` of [conn_server], and so on for every key;
                             RCU_DATABASE__URL keeps a password out of the file
 

@@ -28,7 +28,7 @@ tells every device to come back later, and ends; told a second time it waits for
 servers send devices here when their `logic_servers` names its `link_listen`.
 
 Environment:
-  RCU_LOG                    what is logged, for example info or logic_server=debug
+  RCU_LOG                    what is logged, as info,logic_server=debug; empty: as not set
   RCU_LOGIC_SERVER__WINDOW   overrides `window` of [logic_server], and so on for every key;
                              RCU_DATABASE__URL keeps a password out of the file
 

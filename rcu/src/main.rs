@@ -53,7 +53,7 @@ Examples:
   rcu logs stats /var/log/rcu       the lines of log files, counted
 
 Environment:
-  RCU_LOG                      what is logged, for example info or logic_server=debug
+  RCU_LOG                      what is logged, as info,logic_server=debug; empty: as not set
   RCU_CLUSTER=HOST:PORT        a conn server, for node, session, command and top
   RCU_OPERATOR_KEY_FILE=FILE   the operator's key for it
   RCU_LOGIC_SERVER__WINDOW=16  overrides a key of the configuration, and so on for every key

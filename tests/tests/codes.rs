@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::codes::Code;
+use common::logging::LogSettings;
 
 /// The crates whose lines an operator reads, and the thousand that their codes begin with besides 1.
 const SPEAKERS: &[(&str, u16)] = &[
@@ -68,10 +69,13 @@ fn rust_files(place: &Path) -> Vec<PathBuf> {
     files
 }
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
 fn sources() -> impl Iterator<Item = (u16, PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    SPEAKERS.iter().flat_map(move |&(krate, thousand)| {
-        rust_files(&root.join(krate).join("src"))
+    SPEAKERS.iter().flat_map(|&(krate, thousand)| {
+        rust_files(&root().join(krate).join("src"))
             .into_iter()
             .filter(|file| !file.ends_with("tests.rs"))
             .map(move |file| {
@@ -177,6 +181,30 @@ fn no_code_stands_in_the_catalogue_in_vain() {
     }
     let unused: Vec<_> = used.iter().filter(|(_, files)| files.is_empty()).collect();
     assert!(unused.is_empty(), "no line has these codes: {unused:?}");
+}
+
+#[test]
+fn every_crate_that_logs_is_one_that_a_filter_may_name() {
+    let manifests = fs::read_dir(root()).unwrap().filter_map(|entry| {
+        let directory = entry.unwrap().path();
+        directory.join("Cargo.toml").is_file().then_some(directory)
+    });
+    let logs = |krate: &Path| {
+        let files = rust_files(&krate.join("src"));
+        let mut texts = files.iter().map(|file| fs::read_to_string(file).unwrap());
+        texts.any(|text| text.contains("tracing::"))
+    };
+    let named = |krate: PathBuf| {
+        let krate = krate.file_name().unwrap().to_string_lossy().into_owned();
+        krate.replace('-', "_")
+    };
+    let crates = manifests.filter(|krate| krate.join("src").is_dir() && logs(krate));
+    let crates: Vec<_> = crates.map(named).collect();
+    assert!(crates.len() >= SPEAKERS.len(), "{crates:?}");
+    for krate in crates {
+        let mistakes = LogSettings::to_stderr(&krate).check();
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+    }
 }
 
 #[test]

@@ -118,10 +118,11 @@ fn all_that_is_wrong_is_told_in_one_message() {
     let mut server = command("logic-server");
     server.args(["--config", &text(&config)]);
     server.env("RCU_LOGIC_SERVER__PENDING_MAX", "0");
+    server.env("RCU_LOG", "info,logic-server=debug");
     let said = site.run_command(&mut server);
     let in_use = format!("logic_server.link_listen: {address} is in use");
     said.expect_failure(&[
-        "7 mistakes in the configuration",
+        "8 mistakes in the configuration",
         "keys.cluster: the key file",
         "logic-1.toml:8: logic_server.listen: 192.0.2.1:20000 is no address of this machine",
         &in_use,
@@ -129,10 +130,11 @@ fn all_that_is_wrong_is_told_in_one_message() {
         "logic-1.toml:11: logic_server.heartbeat: unknown field",
         "logic-1.toml:12: logic_server.batch_rows_max: invalid type",
         "RCU_LOGIC_SERVER__PENDING_MAX: logic_server.pending_max: 0 is less than 1",
+        "RCU_LOG: `logic-server` is neither a level nor a module: did you mean `logic_server`?",
     ]);
     assert!(
         said.text
-            .starts_with("logic-server: error 1006: 7 mistakes")
+            .starts_with("logic-server: error 1006: 8 mistakes")
     );
     assert_eq!(
         said.text.matches("logic-server:").count(),
