@@ -139,9 +139,12 @@ pub struct Inquiries {
     /// The last look found another history, and where that ends is not known yet.
     went_back: bool,
     changes_due: bool,
+    /// The last query was for the changes: where they never end (a long import), something else goes between
+    /// two of them.
+    changes_read: bool,
     look_ups: VecDeque<(u64, AccountName)>,
     checks: VecDeque<(LinkId, Vec<Held>)>,
-    /// For people who look at lists: after everything that a device waits for. Whoever asks bounds it.
+    /// For people who look at lists: after everything that a device waits for.
     names: VecDeque<(u64, Vec<AccountId>)>,
     /// Could not be checked; again when the table has been read.
     unchecked: Vec<(LinkId, Vec<Held>)>,
@@ -157,12 +160,19 @@ impl Inquiries {
             mark: Epoch::ZERO,
             went_back: false,
             changes_due: false,
+            changes_read: false,
             look_ups: VecDeque::new(),
             checks: VecDeque::new(),
             names: VecDeque::new(),
             unchecked: Vec::new(),
             open: None,
         }
+    }
+
+    /// Whether a look-up more may be asked for: as many as go into one query wait here. Of all other questions
+    /// whoever asks bounds the number.
+    pub fn has_room(&self) -> bool {
+        self.look_ups.len() < LOOK_UPS_MAX
     }
 
     pub fn ask(&mut self, question: Question) {
@@ -188,7 +198,11 @@ impl Inquiries {
         if self.open.is_some() {
             return None;
         }
-        let (open, query) = if self.changes_due {
+        let others_wait =
+            !(self.look_ups.is_empty() && self.checks.is_empty() && self.names.is_empty());
+        let others_turn = self.changes_read && others_wait && !self.went_back;
+        self.changes_read = self.changes_due && !others_turn;
+        let (open, query) = if self.changes_read {
             self.changes_due = false;
             let from = self.newest.as_ref().map_or(0, |newest| newest.id);
             match self.went_back {
@@ -379,6 +393,22 @@ mod tests {
         let news = told(&mut inquiries, changes(vec![change(7), change(8)]));
         assert_eq!(news, [changed(8), News::InStep]);
         assert_eq!(inquiries.next_query(), accounts);
+    }
+
+    /// A long import tells of changes without end.
+    #[test]
+    fn changes_that_never_end_leave_every_second_query_to_the_others() {
+        let mut inquiries = Inquiries::new(None);
+        for id in [1, 2] {
+            inquiries.ask(look_up(id));
+            inquiries.follow();
+            assert_eq!(inquiries.next_query(), Some(Query::Changes { from: 0 }));
+            told(&mut inquiries, changes(vec![]));
+            inquiries.follow();
+            let accounts = Some(Query::Accounts(vec![name("a")]));
+            assert_eq!(inquiries.next_query(), accounts);
+            told(&mut inquiries, Answer::Accounts(HashMap::new()));
+        }
     }
 
     #[test]

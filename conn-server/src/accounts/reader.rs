@@ -11,9 +11,7 @@ use sqlx::postgres::PgListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::inquiries::{
-    Answer, CHANGES_MAX, ChangeRow, Inquiries, LOOK_UPS_MAX, News, Query, Question,
-};
+use super::inquiries::{Answer, CHANGES_MAX, ChangeRow, Inquiries, News, Query, Question};
 use super::millis_since;
 use super::seal::{self, MasterKey};
 use super::table::{ChangeColumns, Table, silent};
@@ -65,31 +63,38 @@ impl Reader {
     pub(crate) async fn run(mut self, mut questions: mpsc::Receiver<Question>) {
         let mut ticks = interval(self.table.followed_every());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut asked = Vec::with_capacity(LOOK_UPS_MAX);
         let mut news = Vec::new();
+        let mut is_idle = true;
         loop {
             tokio::select! {
+                biased;
                 _ = ticks.tick() => {
                     self.inquiries.follow();
                     self.ear.listen_again(&self.table).await;
                 }
                 () = self.ear.hear() => self.inquiries.follow(),
-                count = questions.recv_many(&mut asked, LOOK_UPS_MAX) => {
-                    if count == 0 {
-                        return;
-                    }
-                    asked.drain(..).for_each(|question| self.inquiries.ask(question));
-                }
+                question = questions.recv(), if self.inquiries.has_room() => match question {
+                    Some(question) => self.inquiries.ask(question),
+                    None => return,
+                },
+                () = std::future::ready(()), if !is_idle => {}
             }
-            while let Some(query) = self.next_query() {
-                let answer = timeout(ANSWER_DEADLINE, self.answer(query)).await;
-                let answer = answer.unwrap_or_else(|_| Err(silent()));
-                let answer = self.readable(answer).unwrap_or(Answer::Failed);
-                self.inquiries.answered(answer, &mut news);
-                for news in news.drain(..) {
-                    if self.news.send(news).await.is_err() {
-                        return;
-                    }
+            // One query at a time: what has come meanwhile may go before the rest.
+            while self.inquiries.has_room()
+                && let Ok(question) = questions.try_recv()
+            {
+                self.inquiries.ask(question);
+            }
+            let query = self.next_query();
+            is_idle = query.is_none();
+            let Some(query) = query else { continue };
+            let answer = timeout(ANSWER_DEADLINE, self.answer(query)).await;
+            let answer = answer.unwrap_or_else(|_| Err(silent()));
+            let answer = self.readable(answer).unwrap_or(Answer::Failed);
+            self.inquiries.answered(answer, &mut news);
+            for news in news.drain(..) {
+                if self.news.send(news).await.is_err() {
+                    return;
                 }
             }
         }
@@ -347,8 +352,9 @@ mod tests {
     /// A reader that runs, what it is asked by, and what it tells.
     async fn start(
         database: &Database,
+        news_max: usize,
     ) -> (JoinHandle<()>, mpsc::Sender<Question>, mpsc::Receiver<News>) {
-        let (sender, news) = mpsc::channel(64);
+        let (sender, news) = mpsc::channel(news_max);
         let (ask, asked) = mpsc::channel(64);
         let mark = OwnMark {
             node_number: 1,
@@ -370,7 +376,7 @@ mod tests {
         let accounts = Accounts::new(owner, Secret::new([9; 32]));
         let name: AccountName = "a".parse().unwrap();
         accounts.add(&name, &Secret::new([1; 32]), 0).await.unwrap();
-        let (running, ask, mut news) = start(&database).await;
+        let (running, ask, mut news) = start(&database, 64).await;
         let mut found = async |id| {
             let account = name.clone();
             ask.send(Question::LookUp { id, account }).await.unwrap();
@@ -409,7 +415,7 @@ mod tests {
         let key = Secret::new([1; 32]);
         accounts.add(&name, &key, 1_000_000).await.unwrap();
         accounts.disable(&name, 2_000_000).await.unwrap();
-        let (running, ask, mut news) = start(&database).await;
+        let (running, ask, mut news) = start(&database, 64).await;
         let mut hears = async |awaited: fn(&News) -> bool| {
             let heard = async { while !awaited(&news.recv().await.unwrap()) {} };
             timeout(PATIENCE, heard).await.expect("news of it");
@@ -431,6 +437,32 @@ mod tests {
         accounts.enable(&name, 3_000_000).await.unwrap();
         hears(|news| matches!(news, News::Changed(it) if it.kind == ChangeKind::Enabled)).await;
         drop(ask);
+        running.await.unwrap();
+    }
+
+    /// Else whoever looks at long lists has devices wait.
+    #[tokio::test]
+    async fn a_device_is_looked_up_before_the_rest_of_a_list() {
+        let (_held, database) = testing::sqlite().await;
+        let (running, ask, mut news) = start(&database, 1).await;
+        for id in 0..50 {
+            let accounts = vec![AccountId(1)];
+            ask.send(Question::Names { id, accounts }).await.unwrap();
+        }
+        while !matches!(news.recv().await.unwrap(), News::Named { .. }) {}
+        let account = "a".parse().unwrap();
+        ask.send(Question::LookUp { id: 0, account }).await.unwrap();
+        let mut named = 0;
+        loop {
+            match news.recv().await.unwrap() {
+                News::Found { .. } => break,
+                News::Named { .. } => named += 1,
+                _ => {}
+            }
+        }
+        // One is told, one waits for room, one was asked when the look-up came.
+        assert!(named <= 3, "{named} came before it");
+        drop((ask, news));
         running.await.unwrap();
     }
 
