@@ -110,6 +110,10 @@ codes! {
         "At the end of the process, links had not sent all that was queued for them within three seconds."
         "Nothing, if the peer was gone. What was not sent is asked again by whoever waits for it.",
 
+    1107 EpochNotBelieved Warn
+        "A conn server or a logic server told of epochs that lie more than a day ahead of this machine's clock (`ahead_s`). They are not believed: whoever follows one has to go beyond it with every later login. The line comes once for each link; line 1101 of the same `link` names the peer."
+        "Compare the clocks of both machines, and have them follow a time server. Was the peer's clock ahead for a while, it makes such epochs until the time has caught up with them; a device that got one logs in through other conn servers when its session has ended.",
+
     // ---- balancer ----
     2001 BalancerRuns Info
         "The balancer accepts devices."

@@ -20,9 +20,13 @@ use super::highest::HighestEpoch;
 use super::liveness::{self, Activity, Liveness, Verdict};
 use super::message::{Message, Ping};
 use super::peer::{Class, LinkEvent, LinkId, Role, may_send};
+use super::stamp::{self, TooFarAhead};
 use super::transport::Transport;
 use super::wire::{self, Envelope, WireError};
+use crate::codes::Code;
+use crate::epoch::Epoch;
 use crate::millis::millis;
+use crate::process::clock::unix_ms;
 
 /// What may wait for one link to take it. Adopting 100,000 sessions is 2 MB.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
@@ -149,6 +153,7 @@ pub(super) async fn run(
         bulk: VecDeque::new(),
         received: Vec::new(),
         heard: VecDeque::new(),
+        is_ahead_told: false,
         plain: Vec::new(),
         unsent: Vec::new(),
         sent_bytes: 0,
@@ -175,6 +180,8 @@ struct Connection<'a> {
     received: Vec<u8>,
     /// Decoded, and not yet taken by the owner.
     heard: VecDeque<LinkEvent>,
+    /// That the peer's epochs are not believed is told once.
+    is_ahead_told: bool,
     /// Messages of the write being made; kept for its memory.
     plain: Vec<u8>,
     /// Sealed; the first `sent_bytes` of it are with the kernel.
@@ -249,8 +256,10 @@ impl Connection<'_> {
             transport,
             received,
             heard,
+            is_ahead_told,
             ..
         } = self;
+        let now_unix_ms = unix_ms();
         let used_bytes = transport.open(received, |message| {
             let envelope = wire::decode(message)?;
             if !may_send(context.peer, context.us, envelope.class, &envelope.message) {
@@ -259,15 +268,26 @@ impl Connection<'_> {
                     number: wire::number(&envelope.message),
                 });
             }
-            context.highest.observe(envelope.epoch);
+            let counts = stamp::counts(context.peer, envelope.epoch, now_unix_ms);
+            let epoch = counts.unwrap_or_else(|TooFarAhead { ahead_ms }| {
+                if !std::mem::replace(is_ahead_told, true) {
+                    let (link, role, ahead_s) = (context.link, context.peer, ahead_ms / 1_000);
+                    tracing::warn!(
+                        code = Code::EpochNotBelieved.number(),
+                        %link, %role, ahead_s,
+                        "an epoch of the peer is too far ahead of our clock"
+                    );
+                }
+                Epoch::ZERO
+            });
+            context.highest.observe(epoch);
             let message = envelope.message.renewed();
-            heard.extend(event(
-                context.link,
-                Envelope {
-                    message,
-                    ..envelope
-                },
-            ));
+            let envelope = Envelope {
+                message,
+                epoch,
+                ..envelope
+            };
+            heard.extend(event(context.link, envelope));
             Ok(())
         })?;
         received.drain(..used_bytes);

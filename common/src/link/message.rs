@@ -17,9 +17,10 @@ use crate::secret::SessionKey;
 
 pub use operator::*;
 
-/// Declares every message with its number; `Message` knows its own number both ways.
+/// Declares every message with its number and the first version of the link that has it; `Message` knows its
+/// own number both ways.
 macro_rules! messages {
-    ($($number:literal $name:ident,)*) => {
+    ($($number:literal $name:ident since $version:literal,)*) => {
         /// One message between two processes of the cluster.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Message { $($name($name),)* }
@@ -27,6 +28,13 @@ macro_rules! messages {
         $(impl From<$name> for Message {
             fn from(message: $name) -> Self { Self::$name(message) }
         })*
+
+        impl Message {
+            /// The first link version that has it; an older peer would break the link off.
+            pub fn since_version(&self) -> u16 {
+                match self { $(Self::$name(_) => $version,)* }
+            }
+        }
 
         /// Hands each message to `$apply` as (number, type): the codec is written once for all.
         macro_rules! for_each_link_message {
@@ -36,70 +44,42 @@ macro_rules! messages {
 }
 
 messages! {
-    1 Ping,
-    10 Login,
-    11 LoginAnswer,
-    12 ConnLoad,
-    20 LogicInfo,
-    21 Grant,
-    22 GrantAnswer,
-    23 LogicLoad,
-    24 Adopt,
-    25 Attached,
-    26 Ended,
-    27 End,
-    28 Revoke,
-    29 GrantCheck,
-    30 Command,
-    31 CommandAnswer,
-    32 AccountCommand,
-    33 GrantCheckAnswer,
-    // Since link version 2.
-    40 NodesAsk,
-    41 NodesAnswer,
-    42 FiguresAsk,
-    43 Figures,
-    44 SessionsAsk,
-    45 SessionsAnswer,
-    46 SessionPageAsk,
-    47 SessionPage,
-    48 SessionAsk,
-    49 SessionAnswer,
-    50 SessionCheck,
-    51 SessionCheckAnswer,
-    52 KickAsk,
-    53 KickAnswer,
-    54 Kick,
-    55 Kicked,
-    // Since link version 3.
-    56 SessionShown,
-    57 SessionLooked,
-}
-
-impl Message {
-    /// The first link version that has it; an older peer would break the link off.
-    pub fn since_version(&self) -> u16 {
-        match self {
-            Self::NodesAsk(_)
-            | Self::NodesAnswer(_)
-            | Self::FiguresAsk(_)
-            | Self::Figures(_)
-            | Self::SessionsAsk(_)
-            | Self::SessionsAnswer(_)
-            | Self::SessionPageAsk(_)
-            | Self::SessionPage(_)
-            | Self::SessionAsk(_)
-            | Self::SessionAnswer(_)
-            | Self::SessionCheck(_)
-            | Self::SessionCheckAnswer(_)
-            | Self::KickAsk(_)
-            | Self::KickAnswer(_)
-            | Self::Kick(_)
-            | Self::Kicked(_) => 2,
-            Self::SessionShown(_) | Self::SessionLooked(_) => 3,
-            _ => 1,
-        }
-    }
+    1 Ping since 1,
+    10 Login since 1,
+    11 LoginAnswer since 1,
+    12 ConnLoad since 1,
+    20 LogicInfo since 1,
+    21 Grant since 1,
+    22 GrantAnswer since 1,
+    23 LogicLoad since 1,
+    24 Adopt since 1,
+    25 Attached since 1,
+    26 Ended since 1,
+    27 End since 1,
+    28 Revoke since 1,
+    29 GrantCheck since 1,
+    30 Command since 1,
+    31 CommandAnswer since 1,
+    32 AccountCommand since 1,
+    33 GrantCheckAnswer since 1,
+    40 NodesAsk since 2,
+    41 NodesAnswer since 2,
+    42 FiguresAsk since 2,
+    43 Figures since 2,
+    44 SessionsAsk since 2,
+    45 SessionsAnswer since 2,
+    46 SessionPageAsk since 2,
+    47 SessionPage since 2,
+    48 SessionAsk since 2,
+    49 SessionAnswer since 2,
+    50 SessionCheck since 2,
+    51 SessionCheckAnswer since 2,
+    52 KickAsk since 2,
+    53 KickAnswer since 2,
+    54 Kick since 2,
+    55 Kicked since 2,
+    56 SessionShown since 3,
+    57 SessionLooked since 3,
 }
 
 /// Either way, when nothing else was said for a second: a silent peer is a dead one.
@@ -146,6 +126,10 @@ pub struct LogicInfo {
     pub advertise: Vec<SocketAddr>,
     pub load: LogicLoad,
 }
+
+/// Open grants of an account, on a node and as far as a conn server knows; one more, and the one of the lowest
+/// epoch is dropped.
+pub const GRANTS_PER_ACCOUNT_MAX: usize = 4;
 
 /// Request, conn server → logic server: let this account in, once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

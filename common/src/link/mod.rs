@@ -9,7 +9,7 @@
 //! - [`message`]: what the tiers say to one another, each message with a number.
 //! - `peer`: roles, what an owner hears, who may say what. `keys`: what lets a process in.
 //! - `wire`: messages as bytes. `framing`: bytes as a stream of frames. `liveness`: when a link is
-//!   dead. `dialler`: when it is tried again.
+//!   dead. `dialler`: when it is tried again. [`stamp`]: which epochs of others count.
 //! - `fuzz`: what fuzz targets do with the bytes of a link, where the feature of that name is on.
 //! - `handshake`, `transport`, `connection`, `hub`: the shells around them. `call`: questions of a command.
 
@@ -27,6 +27,7 @@ mod liveness;
 #[macro_use]
 pub mod message;
 mod peer;
+pub mod stamp;
 mod transport;
 mod wire;
 

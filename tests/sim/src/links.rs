@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use common::epoch::Epoch;
 use common::link::message::Message;
-use common::link::{Dialler, LinkId, SILENT_MS_MAX};
+use common::link::{Dialler, LinkId, SILENT_MS_MAX, stamp};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
@@ -272,7 +272,9 @@ impl Links {
         let Some(to) = self.other_end(link, from) else {
             return;
         };
-        let epoch = self.highest(from);
+        let highest = self.highest(from);
+        // No clock here is wrong by a day: what counts is who says it.
+        let epoch = stamp::counts(from.role(), highest, highest.unix_ms()).unwrap_or_default();
         self.schedule(
             link,
             to,

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use common::link::LinkId;
+use common::link::{LinkId, Role};
 use logic_server::batch::Batch;
 use logic_server::writer::{Work, WriteResult};
 
@@ -43,6 +43,15 @@ impl Process {
     pub const fn logic(index: usize) -> Self {
         let tier = Tier::Logic;
         Self { tier, index }
+    }
+
+    /// On its links.
+    pub const fn role(self) -> Role {
+        match self.tier {
+            Tier::Balancer => Role::Balancer,
+            Tier::Conn => Role::Conn,
+            Tier::Logic => Role::Logic,
+        }
     }
 }
 

@@ -179,10 +179,11 @@ async fn a_request_is_answered_and_epochs_travel_with_it() {
         id: 77,
         deadline_ms: 2_500,
         message: login(3).into(),
-        epoch: epoch(5),
+        // A balancer makes none, and keeps none.
+        epoch: Epoch::ZERO,
     };
     assert_eq!(conn.next().await, request);
-    assert_eq!(conn.hub.highest(), epoch(5));
+    assert_eq!(conn.hub.highest(), Epoch::ZERO);
 
     conn.hub.observe(epoch(9));
     conn.hub.observe(epoch(8));
@@ -415,6 +416,31 @@ async fn a_full_queue_closes_the_link() {
         );
     }
     assert_eq!(conn.down().await, "its queue is full");
+}
+
+#[tokio::test]
+async fn an_epoch_beyond_all_clocks_is_not_followed() {
+    let mut conn = Process::new(Role::Conn, keys());
+    let mut logic = Process::new(Role::Logic, keys());
+    conn.hub.dial(logic.listen(&[Role::Conn]).await);
+    let (to_logic, _) = conn.up().await;
+    logic.up().await;
+    let beyond = Epoch::from_i64(i64::MAX).expect("positive");
+    for (said, heard) in [(epoch(5), epoch(5)), (beyond, Epoch::ZERO)] {
+        conn.hub.observe(said);
+        conn.hub.notice(
+            to_logic,
+            End {
+                account_id: AccountId(1),
+                below: epoch(1),
+            },
+        );
+        let LinkEvent::Notice { epoch, .. } = logic.next().await else {
+            panic!("no notice");
+        };
+        assert_eq!(epoch, heard);
+    }
+    assert_eq!(logic.hub.highest(), epoch(5));
 }
 
 #[tokio::test]
