@@ -1,16 +1,11 @@
 //! The configuration file of a balancer that is a process of its own: config/balancer.toml.
 
-use std::path::Path;
+use std::net::SocketAddr;
 
-use common::config::file::{self, ConfigError};
-use common::config::ports;
-use common::config::process::{
-    ClusterKeyFile, NodeSettings, Purpose, in_table, mistakes_of_every_server,
-};
+use common::config::process::{ClusterKeyFile, NodeSettings, ServerConfig, Tables, in_table};
 use common::logging::LogSettings;
 use common::metrics::MetricsSettings;
-use common::process::clock;
-use common::process::descriptors::{PROCESS, raise_limit};
+use common::process::descriptors::PROCESS;
 use serde::Deserialize;
 
 use crate::settings::Settings;
@@ -26,45 +21,39 @@ pub struct Config {
     pub metrics: MetricsSettings,
 }
 
-impl Config {
-    /// Reads the file, overridden by the environment.
-    ///
-    /// # Errors
-    /// It cannot be read; or all mistakes in it and in what it needs of this machine.
-    pub fn load(path: &Path, purpose: Purpose) -> Result<Self, ConfigError> {
-        file::load(Some(path), file::environment(), |config: &Self| {
-            config.mistakes(purpose)
-        })
+impl ServerConfig for Config {
+    fn tables(&self) -> Tables<'_> {
+        Tables {
+            node: &self.node,
+            log: &self.log,
+            metrics: &self.metrics,
+        }
     }
 
-    fn mistakes(&self, purpose: Purpose) -> Vec<String> {
-        let mut mistakes = mistakes_of_every_server(&self.node, &self.log, &self.metrics);
-        mistakes.extend(in_table("keys", self.keys.check()));
-        mistakes.extend(in_table("balancer", self.balancer.check()));
-        if self.balancer.conn_servers.is_empty() {
-            mistakes.push("balancer.conn_servers: at least one".into());
-        }
+    fn mistakes_of_its_own(&self) -> Vec<String> {
+        let no_conn_servers = self.balancer.conn_servers.is_empty();
+        in_table("keys", self.keys.check())
+            .chain(in_table("balancer", self.balancer.check()))
+            .chain(no_conn_servers.then(|| "balancer.conn_servers: at least one".into()))
+            .collect()
+    }
+
+    fn listened(&self) -> Vec<(&'static str, SocketAddr)> {
         let listen = self.balancer.listen.iter();
-        let listen = listen
+        listen
             .map(|&address| ("balancer.listen", address))
-            .chain(self.metrics.listened());
-        mistakes.extend(ports::mistakes(listen, purpose));
-        if purpose == Purpose::Start {
-            mistakes.extend(self.descriptor_mistake(raise_limit()));
-            mistakes.extend(clock::mistake());
-        }
-        mistakes
+            .collect()
     }
 
-    /// `limit`: descriptors that the process may open; `None`: any number.
-    fn descriptor_mistake(&self, limit: Option<u64>) -> Option<String> {
-        let (pending, limit) = (self.balancer.connections_pending_max, limit?);
-        (pending as u64 + PROCESS > limit).then(|| {
-            format!(
+    fn take_descriptors(&mut self, limit: Option<u64>) -> Result<(), String> {
+        let pending = self.balancer.connections_pending_max;
+        match limit {
+            Some(limit) if pending as u64 + PROCESS > limit => Err(format!(
                 "balancer.connections_pending_max: {pending} do not fit: the process may open \
                  {limit} files; lower it, or raise the limit (ulimit -n, LimitNOFILE)"
-            )
-        })
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -72,6 +61,9 @@ impl Config {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::fs;
+
+    use common::config::file;
+    use common::config::process::Purpose;
 
     use super::*;
 
@@ -81,7 +73,7 @@ mod tests {
     fn read(text: &str) -> Config {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
-        file::load(Some(file.path()), [], |_: &Config| vec![]).unwrap()
+        file::load(Some(file.path()), [], |_: &mut Config| vec![]).unwrap()
     }
 
     #[test]
@@ -115,10 +107,10 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_the_descriptors_is_told() {
-        let config = Config::default();
-        assert_eq!(config.descriptor_mistake(None), None);
-        assert_eq!(config.descriptor_mistake(Some(5_064)), None);
-        let told = config.descriptor_mistake(Some(1_024)).unwrap();
+        let mut config = Config::default();
+        assert_eq!(config.take_descriptors(None), Ok(()));
+        assert_eq!(config.take_descriptors(Some(5_064)), Ok(()));
+        let told = config.take_descriptors(Some(1_024)).unwrap_err();
         assert!(
             told.contains("1024 files") && told.contains("LimitNOFILE"),
             "{told}"

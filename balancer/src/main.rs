@@ -4,12 +4,9 @@ use std::process::ExitCode;
 
 use balancer::{Balancer, Config};
 use clap::Parser;
-use common::codes::Code;
-use common::link::Keys;
-use common::logging::{self, Guard};
-use common::metrics::{Server, Source};
-use common::process::signals::Stop;
-use common::process::{self, Addresses, Arguments, Failure, output};
+use common::ids::NodeName;
+use common::process::server::{self, Serving};
+use common::process::{Arguments, Failure, output};
 use mimalloc::MiMalloc;
 
 /// Gives the memory of connections that are gone back to the system. glibc's allocator keeps it: after 5,000
@@ -43,45 +40,16 @@ struct CommandLine {
 
 fn main() -> ExitCode {
     let CommandLine { arguments } = output::command_line("balancer");
-    process::serve("balancer", || run(&arguments))
+    server::serve("balancer", &arguments, start)
 }
 
-fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let config = Config::load(&arguments.config, arguments.purpose())?;
-    if arguments.check {
-        return arguments.tell_usable();
-    }
-    let logging = logging::start(&config.log, &config.node.name())?;
-    let keys = config.keys.read()?;
-    let runtime = process::runtime()?;
-    let done = runtime.block_on(serve(config, keys, arguments, &logging));
-    done.inspect_err(|error| logging::failed(error.as_ref()))
-}
-
-async fn serve(
-    config: Config,
-    keys: Keys,
-    arguments: &Arguments,
-    logging: &Guard,
-) -> Result<ExitCode, Failure> {
-    let mut stop = Stop::of_server()?;
-    let node = config.node.name();
-    let balancer = Balancer::start(config.balancer, node.clone(), keys)?;
-    let sources: Vec<Box<dyn Source>> = vec![
-        Box::new(balancer.metrics()),
-        Box::new(logging.metrics(&node)),
-    ];
-    let metrics = Server::start(&config.metrics, sources).await?;
-    let running = arguments.announce(&Addresses {
-        node,
+async fn start(config: Config, node: NodeName) -> Result<Serving, Failure> {
+    let balancer = Balancer::start(config.balancer, node, config.keys.read()?)?;
+    Ok(Serving {
         devices: balancer.addresses().to_vec(),
         link: None,
-        metrics: metrics.as_ref().map(Server::address),
-    })?;
-
-    stop.wait().await;
-    tracing::info!(code = Code::ProcessStops.number(), "told to stop");
-    let ended = stop.see_out(balancer.shutdown(), || {}).await;
-    running.end()?;
-    Ok(ended)
+        sources: vec![Box::new(balancer.metrics())],
+        shutdown: Box::pin(async move { balancer.shutdown().await }),
+        hasten: Box::new(|| {}),
+    })
 }

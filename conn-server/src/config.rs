@@ -1,20 +1,17 @@
 //! The configuration file of a conn server that is a process of its own: config/conn-server.toml.
 
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use common::config::file::{self, ConfigError};
-use common::config::ports;
 use common::config::process::{
-    NodeSettings, Purpose, database_mistakes, default_key_path, in_table, key_mistake,
-    mistakes_of_every_server,
+    NodeSettings, ServerConfig, Tables, database_mistakes, default_key_path, in_table, key_mistake,
 };
 use common::database::DatabaseSettings;
 use common::key_files::{CLUSTER, MASTER, OPERATOR};
 use common::link::{HANDSHAKES_MAX, KeyError, Keys, Role, links_max, read_keys, read_secret};
 use common::logging::LogSettings;
 use common::metrics::MetricsSettings;
-use common::process::clock;
-use common::process::descriptors::{PROCESS, raise_limit};
+use common::process::descriptors::PROCESS;
 use serde::Deserialize;
 
 use crate::accounts::seal::MasterKey;
@@ -79,50 +76,44 @@ impl KeyFiles {
 }
 
 impl Config {
-    /// Reads the file, overridden by the environment.
-    ///
-    /// # Errors
-    /// It cannot be read; or all mistakes in it and in what it needs of this machine.
-    pub fn load(path: &Path, purpose: Purpose) -> Result<Self, ConfigError> {
-        file::load(Some(path), file::environment(), |config: &Self| {
-            config.mistakes(purpose)
-        })
-    }
-
     /// # Panics
     /// There is none: it was not loaded.
     pub fn database(&self) -> &DatabaseSettings {
         self.database.as_ref().expect("checked when it was read")
     }
+}
 
-    fn mistakes(&self, purpose: Purpose) -> Vec<String> {
-        let mut mistakes = mistakes_of_every_server(&self.node, &self.log, &self.metrics);
-        mistakes.extend(in_table("keys", self.keys.check()));
-        mistakes.extend(database_mistakes(self.database.as_ref()));
-        mistakes.extend(in_table("conn_server", self.conn_server.check()));
-        if self.conn_server.logic_servers.is_empty() {
-            mistakes.push("conn_server.logic_servers: at least one".into());
+impl ServerConfig for Config {
+    fn tables(&self) -> Tables<'_> {
+        Tables {
+            node: &self.node,
+            log: &self.log,
+            metrics: &self.metrics,
         }
-        let listen = [("conn_server.listen", self.conn_server.listen)]
-            .into_iter()
-            .chain(self.metrics.listened());
-        mistakes.extend(ports::mistakes(listen, purpose));
-        if purpose == Purpose::Start {
-            mistakes.extend(self.descriptor_mistake(raise_limit()));
-            mistakes.extend(clock::mistake());
-        }
-        mistakes
     }
 
-    /// `limit`: descriptors that the process may open; `None`: any number.
-    fn descriptor_mistake(&self, limit: Option<u64>) -> Option<String> {
-        let (logic_servers, limit) = (self.conn_server.logic_servers.len(), limit?);
-        (logic_servers as u64 + LINKS + PROCESS > limit).then(|| {
-            format!(
+    fn mistakes_of_its_own(&self) -> Vec<String> {
+        let no_logic_servers = self.conn_server.logic_servers.is_empty();
+        in_table("keys", self.keys.check())
+            .chain(database_mistakes(self.database.as_ref()))
+            .chain(in_table("conn_server", self.conn_server.check()))
+            .chain(no_logic_servers.then(|| "conn_server.logic_servers: at least one".into()))
+            .collect()
+    }
+
+    fn listened(&self) -> Vec<(&'static str, SocketAddr)> {
+        vec![("conn_server.listen", self.conn_server.listen)]
+    }
+
+    fn take_descriptors(&mut self, limit: Option<u64>) -> Result<(), String> {
+        let logic_servers = self.conn_server.logic_servers.len();
+        match limit {
+            Some(limit) if logic_servers as u64 + LINKS + PROCESS > limit => Err(format!(
                 "conn_server.logic_servers: {logic_servers} do not fit: the process may open \
                  {limit} files; raise the limit (ulimit -n, LimitNOFILE)"
-            )
-        })
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -130,6 +121,9 @@ impl Config {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::fs;
+
+    use common::config::file;
+    use common::config::process::Purpose;
 
     use super::*;
 
@@ -139,7 +133,7 @@ mod tests {
     fn read(text: &str) -> Config {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
-        file::load(Some(file.path()), [], |_: &Config| vec![]).unwrap()
+        file::load(Some(file.path()), [], |_: &mut Config| vec![]).unwrap()
     }
 
     #[test]
@@ -188,11 +182,11 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_the_descriptors_is_told() {
-        let config = Config::default();
-        assert_eq!(config.descriptor_mistake(None), None);
+        let mut config = Config::default();
+        assert_eq!(config.take_descriptors(None), Ok(()));
         // 64 for the process, 1,024 links and 64 on their way, and those that it dials.
         let dialled = config.conn_server.logic_servers.len() as u64;
-        assert_eq!(config.descriptor_mistake(Some(1_152 + dialled)), None);
-        assert!(config.descriptor_mistake(Some(1_151 + dialled)).is_some());
+        assert_eq!(config.take_descriptors(Some(1_152 + dialled)), Ok(()));
+        assert!(config.take_descriptors(Some(1_151 + dialled)).is_err());
     }
 }

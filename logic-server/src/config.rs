@@ -1,17 +1,14 @@
 //! The configuration file of a logic server that is a process of its own: config/logic-server.toml.
 
-use std::path::Path;
+use std::net::SocketAddr;
 
-use common::config::file::{self, ConfigError};
-use common::config::ports;
 use common::config::process::{
-    ClusterKeyFile, NodeSettings, Purpose, database_mistakes, in_table, mistakes_of_every_server,
+    ClusterKeyFile, NodeSettings, ServerConfig, Tables, database_mistakes, in_table,
 };
 use common::database::DatabaseSettings;
 use common::logging::LogSettings;
 use common::metrics::MetricsSettings;
-use common::process::clock;
-use common::process::descriptors::{Budget, raise_limit};
+use common::process::descriptors::Budget;
 use serde::Deserialize;
 
 use crate::settings::Settings;
@@ -30,58 +27,48 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the file, overridden by the environment. To start with, `max_connections` becomes what
-    /// the descriptors of the process allow.
-    ///
-    /// # Errors
-    /// It cannot be read; or all mistakes in it and in what it needs of this machine.
-    pub fn load(path: &Path, purpose: Purpose) -> Result<Self, ConfigError> {
-        let mut places = None;
-        let mut config = file::load(Some(path), file::environment(), |config: &Self| {
-            let mut mistakes = config.mistakes(purpose);
-            if purpose == Purpose::Start {
-                mistakes.extend(clock::mistake());
-                match config.places(raise_limit()) {
-                    Ok(fit) => places = Some(fit),
-                    Err(why) => mistakes.push(format!("logic_server.max_connections: {why}")),
-                }
-            }
-            mistakes
-        })?;
-        if places.is_some() {
-            config.logic_server.max_connections = places;
-        }
-        Ok(config)
-    }
-
     /// # Panics
     /// There is none: it was not loaded.
     pub fn database(&self) -> &DatabaseSettings {
         self.database.as_ref().expect("checked when it was read")
     }
+}
 
-    fn mistakes(&self, purpose: Purpose) -> Vec<String> {
-        let mut mistakes = mistakes_of_every_server(&self.node, &self.log, &self.metrics);
-        mistakes.extend(in_table("keys", self.keys.check()));
-        mistakes.extend(database_mistakes(self.database.as_ref()));
-        mistakes.extend(in_table("logic_server", self.logic_server.check()));
-        let listen = self.logic_server.listen.iter();
-        let listen = listen
-            .map(|&address| ("logic_server.listen", address))
-            .chain([("logic_server.link_listen", self.logic_server.link_listen)])
-            .chain(self.metrics.listened());
-        mistakes.extend(ports::mistakes(listen, purpose));
-        mistakes
+impl ServerConfig for Config {
+    fn tables(&self) -> Tables<'_> {
+        Tables {
+            node: &self.node,
+            log: &self.log,
+            metrics: &self.metrics,
+        }
     }
 
-    /// `limit`: descriptors that the process may open; `None`: any number.
-    fn places(&self, limit: Option<u64>) -> Result<u32, String> {
+    fn mistakes_of_its_own(&self) -> Vec<String> {
+        in_table("keys", self.keys.check())
+            .chain(database_mistakes(self.database.as_ref()))
+            .chain(in_table("logic_server", self.logic_server.check()))
+            .collect()
+    }
+
+    fn listened(&self) -> Vec<(&'static str, SocketAddr)> {
+        let listen = self.logic_server.listen.iter();
+        listen
+            .map(|&address| ("logic_server.listen", address))
+            .chain([("logic_server.link_listen", self.logic_server.link_listen)])
+            .collect()
+    }
+
+    /// `max_connections` becomes what they allow.
+    fn take_descriptors(&mut self, limit: Option<u64>) -> Result<(), String> {
         let budget = Budget {
             limit,
             own: self.logic_server.descriptors(),
             devices: 0,
         };
-        budget.max_connections(self.logic_server.max_connections, 1)
+        let places = budget.max_connections(self.logic_server.max_connections, 1);
+        let places = places.map_err(|why| format!("logic_server.max_connections: {why}"))?;
+        self.logic_server.max_connections = Some(places);
+        Ok(())
     }
 }
 
@@ -89,6 +76,9 @@ impl Config {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::fs;
+
+    use common::config::file;
+    use common::config::process::Purpose;
 
     use super::*;
 
@@ -98,7 +88,7 @@ mod tests {
     fn read(text: &str) -> Config {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
-        file::load(Some(file.path()), [], |_: &Config| vec![]).unwrap()
+        file::load(Some(file.path()), [], |_: &mut Config| vec![]).unwrap()
     }
 
     #[test]
@@ -140,12 +130,16 @@ mod tests {
 
     #[test]
     fn places_are_what_the_descriptors_allow() {
-        let mut config = Config::default();
-        assert_eq!(config.places(None), Ok(10_000));
+        let places = |set, limit| {
+            let mut config = Config::default();
+            config.logic_server.max_connections = set;
+            let taken = config.take_descriptors(limit);
+            taken.map(|()| config.logic_server.max_connections)
+        };
+        assert_eq!(places(None, None), Ok(Some(10_000)));
         // 64 for the process; 64, 192 for links and 5,000 pending for the logic server.
-        assert_eq!(config.places(Some(8_192)), Ok(2_872));
-        config.logic_server.max_connections = Some(10_000);
-        let told = config.places(Some(8_192)).unwrap_err();
+        assert_eq!(places(None, Some(8_192)), Ok(Some(2_872)));
+        let told = places(Some(10_000), Some(8_192)).unwrap_err();
         assert!(
             told.contains("8192 files") && told.contains("LimitNOFILE"),
             "{told}"

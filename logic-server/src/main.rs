@@ -3,13 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::codes::Code;
 use common::database::{CertificateSource, Database};
-use common::link::Keys;
-use common::logging::{self, Guard};
-use common::metrics::{Server, Source};
-use common::process::signals::Stop;
-use common::process::{self, Addresses, Arguments, Failure, output};
+use common::ids::NodeName;
+use common::process::server::{self, Serving};
+use common::process::{Arguments, Failure, output};
 use logic_server::store::CONNECTIONS_MAX;
 use logic_server::{Config, LogicServer};
 
@@ -41,55 +38,25 @@ struct CommandLine {
 
 fn main() -> ExitCode {
     let CommandLine { arguments } = output::command_line("logic-server");
-    process::serve("logic-server", || run(&arguments))
+    server::serve("logic-server", &arguments, start)
 }
 
-fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let config = Config::load(&arguments.config, arguments.purpose())?;
-    if arguments.check {
-        return arguments.tell_usable();
-    }
-    let logging = logging::start(&config.log, &config.node.name())?;
+async fn start(config: Config, node: NodeName) -> Result<Serving, Failure> {
     let keys = config.keys.read()?;
-    let runtime = process::runtime()?;
-    let done = runtime.block_on(serve(config, keys, arguments, &logging));
-    done.inspect_err(|error| logging::failed(error.as_ref()))
-}
-
-async fn serve(
-    config: Config,
-    keys: Keys,
-    arguments: &Arguments,
-    logging: &Guard,
-) -> Result<ExitCode, Failure> {
-    let mut stop = Stop::of_server()?;
-    let node = config.node.name();
     let name = format!("logic-server {node}");
     let client = config.database().client(&name, CONNECTIONS_MAX);
     let database = Database::connect(&config.database().url, client).await?;
     let certificate = CertificateSource::start(&config.database().url, &node);
-    let server = LogicServer::start(config.logic_server, node.clone(), keys, &database).await?;
-    let sources: Vec<Box<dyn Source>> = vec![
-        Box::new(server.metrics()),
-        Box::new(certificate),
-        Box::new(logging.metrics(&node)),
-    ];
-    let metrics = Server::start(&config.metrics, sources).await?;
-    let running = arguments.announce(&Addresses {
-        node,
+    let server = LogicServer::start(config.logic_server, node, keys, &database).await?;
+    let hurry = server.hurry();
+    Ok(Serving {
         devices: server.addresses().devices.clone(),
         link: Some(server.addresses().link),
-        metrics: metrics.as_ref().map(Server::address),
-    })?;
-
-    stop.wait().await;
-    tracing::info!(code = Code::ProcessStops.number(), "told to stop");
-    let hurry = server.hurry();
-    let shutdown = async {
-        server.shutdown().await;
-        database.close().await;
-    };
-    let ended = stop.see_out(shutdown, || hurry.now()).await;
-    running.end()?;
-    Ok(ended)
+        sources: vec![Box::new(server.metrics()), Box::new(certificate)],
+        shutdown: Box::pin(async move {
+            server.shutdown().await;
+            database.close().await;
+        }),
+        hasten: Box::new(move || hurry.now()),
+    })
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use common::config::file::{ConfigError, Mistake, Place};
-use common::config::process::Purpose;
+use common::config::process::{Purpose, ServerConfig as _};
 use common::process::{EXIT_FAILED, Failure, output};
 use serde::Serialize;
 

@@ -30,7 +30,7 @@ impl Config {
     /// # Errors
     /// The file cannot be read; or all mistakes in it, in the environment and in what it needs of this machine.
     pub(crate) fn load(path: Option<&Path>, purpose: Purpose) -> Result<Self, ConfigError> {
-        file::load(path, file::environment(), |config: &Self| {
+        file::load(path, file::environment(), |config: &mut Self| {
             let mut mistakes = config.mistakes();
             mistakes.extend(ports::mistakes(config.listened(), purpose));
             if purpose == Purpose::Start {
@@ -97,7 +97,7 @@ mod tests {
 
     /// Whatever this process's own environment says.
     fn load(path: &Path) -> Result<Config, ConfigError> {
-        file::load(Some(path), [], Config::mistakes)
+        file::load(Some(path), [], |config: &mut Config| config.mistakes())
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn a_server_whose_shard_panics() {
     if env::var_os(CHILD).is_none() {
         return;
     }
-    let code = process::serve("logic-server", || {
+    let code = process::run("logic-server", || {
         let node = "logic-1".parse()?;
         let _log = logging::start(&LogSettings::default(), &node)?;
         let mut runtime = tokio::runtime::Builder::new_current_thread();

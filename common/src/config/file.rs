@@ -100,7 +100,7 @@ fn told(mistakes: &[Mistake]) -> String {
 pub fn load<T: DeserializeOwned>(
     path: Option<&Path>,
     variables: impl IntoIterator<Item = (String, String)>,
-    check: impl FnOnce(&T) -> Vec<String>,
+    check: impl FnOnce(&mut T) -> Vec<String>,
 ) -> Result<T, ConfigError> {
     let text = match path {
         Some(path) => fs::read_to_string(path).map_err(|source| ConfigError::Read {
@@ -116,8 +116,8 @@ pub fn load<T: DeserializeOwned>(
         return Err(ConfigError::Mistakes(written.mistakes));
     }
     written.take_overrides();
-    let settings = written.read();
-    if let Some(settings) = &settings {
+    let mut settings = written.read();
+    if let Some(settings) = &mut settings {
         written.check(check(settings));
     }
     match settings {
@@ -384,7 +384,7 @@ mod tests {
         days: Option<u8>,
     }
 
-    fn check(settings: &Settings) -> Vec<String> {
+    fn check(settings: &mut Settings) -> Vec<String> {
         let is_wrong = settings.balancer.rate > 0 && settings.balancer.burst == 0;
         is_wrong
             .then(|| "balancer.burst: at least 1".to_owned())

@@ -2,16 +2,22 @@
 //! where its keys are (`[keys]`), and its database.
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
+use super::file::{self, ConfigError};
+use super::ports;
 use crate::database::DatabaseSettings;
 use crate::ids::NodeName;
 use crate::key_files::CLUSTER;
 use crate::link::{KeyError, Keys};
 use crate::logging::{self, LogSettings};
 use crate::metrics::MetricsSettings;
+use crate::process::clock;
+use crate::process::descriptors::raise_limit;
 
 /// Where keys are unless the configuration says otherwise.
 const KEYS: &str = "/etc/rcu/keys";
@@ -97,17 +103,58 @@ pub fn key_mistake<T>(key: &str, read: Result<T, KeyError>) -> Option<String> {
     Some(format!("{key}: {error}{}{remedy}", why.unwrap_or_default()))
 }
 
-/// Every mistake in the tables that all servers have, as mistakes of the whole file.
-pub fn mistakes_of_every_server(
-    node: &NodeSettings,
-    log: &LogSettings,
-    metrics: &MetricsSettings,
-) -> Vec<String> {
-    in_table("node", node.check())
-        .chain(in_table("log", log.check()))
-        .chain(logging::mistake_of_variable())
-        .chain(in_table("metrics", metrics.check()))
-        .collect()
+/// The configuration of a server that is a process of its own, as far as all of them are alike.
+pub trait ServerConfig: DeserializeOwned {
+    fn tables(&self) -> Tables<'_>;
+
+    /// What is wrong in the tables of its own, as mistakes of the whole file.
+    fn mistakes_of_its_own(&self) -> Vec<String>;
+
+    /// Where it will listen beside its metrics, by key.
+    fn listened(&self) -> Vec<(&'static str, SocketAddr)>;
+
+    /// Takes what it needs of the descriptors that the process may open (`None`: any number), which may change
+    /// settings that follow from them.
+    ///
+    /// # Errors
+    /// They do not suffice: the mistake.
+    fn take_descriptors(&mut self, limit: Option<u64>) -> Result<(), String>;
+
+    /// Reads the file, overridden by the environment.
+    ///
+    /// # Errors
+    /// It cannot be read; or all mistakes in it and in what it needs of this machine.
+    fn load(path: &Path, purpose: Purpose) -> Result<Self, ConfigError> {
+        file::load(Some(path), file::environment(), |config: &mut Self| {
+            let mut mistakes = config.mistakes(purpose);
+            if purpose == Purpose::Start {
+                mistakes.extend(config.take_descriptors(raise_limit()).err());
+                mistakes.extend(clock::mistake());
+            }
+            mistakes
+        })
+    }
+
+    /// All but what a start takes of the machine.
+    fn mistakes(&self, purpose: Purpose) -> Vec<String> {
+        let Tables { node, log, metrics } = self.tables();
+        let listened = self.listened().into_iter().chain(metrics.listened());
+        in_table("node", node.check())
+            .chain(in_table("log", log.check()))
+            .chain(logging::mistake_of_variable())
+            .chain(in_table("metrics", metrics.check()))
+            .chain(self.mistakes_of_its_own())
+            .chain(ports::mistakes(listened, purpose))
+            .collect()
+    }
+}
+
+/// Those that all servers have.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables<'a> {
+    pub node: &'a NodeSettings,
+    pub log: &'a LogSettings,
+    pub metrics: &'a MetricsSettings,
 }
 
 /// Every mistake in the table `[database]`, as mistakes of the whole file.

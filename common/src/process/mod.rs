@@ -1,5 +1,5 @@
 //! What a process is beside the tiers in it: how a server is started and tells where it is reached
-//! (`arguments`, `supervisor`), what its tasks run on ([`runtime`]), how it is asked to end ([`signals`]), how many
+//! ([`server`], `arguments`, `supervisor`), what its tasks run on ([`runtime`]), how it is asked to end ([`signals`]), how many
 //! files it may open ([`descriptors`]), how it listens ([`mod@listen`]), whether it can trust its [`clock`], and what it says ([`output`]) and
 //! returns when it fails.
 
@@ -8,6 +8,7 @@ pub mod clock;
 pub mod descriptors;
 pub mod listen;
 pub mod output;
+pub mod server;
 pub mod signals;
 mod supervisor;
 
@@ -18,8 +19,6 @@ use std::io;
 use std::process::ExitCode;
 
 use tokio::runtime::{Builder, Runtime};
-
-use crate::codes::Code;
 
 /// Why a process could not do what it was started for.
 pub type Failure = Box<dyn Error>;
@@ -37,12 +36,6 @@ pub fn run(program: &str, work: impl FnOnce() -> Result<ExitCode, Failure>) -> E
         Ok(code) => code,
         Err(error) => ExitCode::from(output::failed(program, error.as_ref())),
     }
-}
-
-/// Likewise for a server, whose operator may look the number up: `rcu explain code`. The same number
-/// stands in its log, once it has one.
-pub fn serve(program: &str, work: impl FnOnce() -> Result<ExitCode, Failure>) -> ExitCode {
-    run(&format!("{program}: error {}", Code::Failed.number()), work)
 }
 
 /// What a server runs its tasks on: one thread. The sockets of its devices, where there are many, have loops
