@@ -9,6 +9,7 @@ use common::link::{Hub, LinkEvent};
 use common::logging::repeats::Repeats;
 use common::millis::millis;
 use common::process::clock::unix_ms;
+use common::time::Now;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use crate::connection::{self, Device};
 use crate::door::FromDoor;
 use crate::pending::ConnectionId;
-use crate::route::{Core, Effect, Input, Now};
+use crate::route::{Core, Effect, Input};
 use crate::stats::{Board, Report};
 
 /// What may wait for the front: beyond it acceptors, connections and links wait too.

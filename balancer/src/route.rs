@@ -26,6 +26,7 @@ use common::histogram::Histogram;
 use common::link::message::{self, LoginAnswer, Message};
 use common::link::{LinkEvent, LinkId, Peer, Role};
 use common::pacing::{Limit, Pacer, Rate, jittered};
+use common::time::Now;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -120,14 +121,6 @@ pub enum Effect {
     },
     /// For whoever looks for one device: why this one was not let in; a counter's name, or a breach's.
     Explain { source: IpAddr, why: &'static str },
-}
-
-/// The clock that deadlines are kept by, and the one that devices are told.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// Monotonic milliseconds.
-    pub ms: u64,
-    pub unix_ms: u64,
 }
 
 #[derive(Debug)]

@@ -13,13 +13,10 @@
 use std::ops::Range;
 
 use common::device::code::CloseReason;
+use common::device::limit::{LINGER_BYTES_MAX, LINGER_MS};
 
 use crate::intake::{self, Breach, INTAKE_BYTES, Intake};
 use crate::route::End;
-
-/// After our last word we read on, this long and this much.
-const LINGER_MS: u64 = 1_000;
-const LINGER_BYTES_MAX: usize = 64 << 10;
 
 /// A reply is smaller than any socket's buffer; a device that does not take it is not waited for.
 const WRITE_MS: u64 = 1_000;

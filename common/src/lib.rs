@@ -33,3 +33,4 @@ pub mod millis;
 pub mod pacing;
 pub mod process;
 pub mod secret;
+pub mod time;

@@ -18,6 +18,7 @@ use common::histogram::Histogram;
 use common::ids::{AccountId, AccountName};
 use common::link::message::{ConnLoad, Message, Revoke};
 use common::link::{LinkEvent, LinkId, Role};
+use common::time::Now;
 
 use crate::account::{Change, Found};
 use crate::counters::Counters;
@@ -26,7 +27,6 @@ use crate::effect::Asker;
 pub use crate::effect::Effect;
 use crate::load::Bulletin;
 use crate::login::Login;
-use crate::time::Now;
 
 use self::census::Census;
 use self::commands::Commands;

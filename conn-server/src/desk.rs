@@ -6,6 +6,7 @@ use common::ids::{AccountName, Nonce};
 use common::link::LinkId;
 use common::link::message::{Grant, GrantCheck};
 use common::secret::DeviceKey;
+use common::time::Now;
 use rand::RngExt;
 use rand::rngs::{SmallRng, StdRng};
 
@@ -16,7 +17,6 @@ use crate::epochs::Epochs;
 use crate::nonces::Nonces;
 use crate::pool::{NodePool, Reservation};
 use crate::throttle::{Throttle, Throttled, Why};
-use crate::time::Now;
 
 /// A cluster that is full stays so for a while; one that stumbled does not.
 const FULL_RETRY_MS: u32 = 10_000;

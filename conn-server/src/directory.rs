@@ -11,12 +11,9 @@ use std::collections::HashMap;
 
 use common::epoch::Epoch;
 use common::ids::{AccountId, Ticket};
-use common::link::message::Held;
+use common::link::message::{GRANTS_PER_ACCOUNT_MAX, Held};
 
 use crate::pool::NodeIndex;
-
-/// Open grants of one account; a fifth drops the oldest, as on the logic servers.
-pub const GRANTS_PER_ACCOUNT_MAX: usize = 4;
 
 /// An account's current session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! is the story of one login, judged with what lies on the [`desk`]; [`pool`] picks the logic server,
 //! [`directory`] knows which session of an account is current, [`epochs`] orders them; [`throttle`]
 //! and [`nonces`] keep the impatient and the repeated away; [`load`] tells the balancers;
-//! [`account`], [`audit`], [`effect`], [`time`] and [`counters`] are what the others speak of.
+//! [`account`], [`audit`], [`effect`] and [`counters`] are what the others speak of.
 //!
 //! Shells: [`node`] is a conn server that runs; `server` is the task that owns the core, between the
 //! links and the [`accounts`]; [`settings`] and [`stats`] are for those who run and watch it.
@@ -28,7 +28,6 @@ mod server;
 pub mod settings;
 pub mod stats;
 pub mod throttle;
-pub mod time;
 
 pub use config::Config;
 pub use node::{ConnServer, StartError};

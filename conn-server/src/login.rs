@@ -26,6 +26,7 @@ use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName, Nonce, Ticket};
 use common::link::message::{self, Grant, GrantCheck, GrantVerdict};
 use common::secret::DeviceKey;
+use common::time::Now;
 use rand::RngExt;
 
 use crate::account::{Account, Found, LastLogin};
@@ -35,7 +36,6 @@ use crate::directory::OpenGrant;
 use crate::effect::Asker;
 use crate::nonces::Seen;
 use crate::pool::{NodeIndex, Pick};
-use crate::time::Now;
 
 /// From the frame to the reply: the balancer waits a little longer.
 pub const DECIDED_WITHIN_MS: u64 = 2_300;

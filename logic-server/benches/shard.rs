@@ -20,9 +20,10 @@ use common::device::telemetry::{TelemetryAck, TelemetryWriter};
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::secret::Secret;
+use common::time::Now;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use logic_server::batch::{BatchOutcome, Limits};
-use logic_server::ids::{Now, SessionId, ShardIndex, Slot};
+use logic_server::ids::{SessionId, ShardIndex, Slot};
 use logic_server::shard::{Effects, Input, SessionSeed, Settings, Shard};
 use mio::{Events, Interest, Poll, Token};
 

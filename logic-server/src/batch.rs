@@ -1,9 +1,9 @@
 //! Pure. Records on their way to the store, and who is told when they are there.
 //!
 //! ```text
-//! frame ─┐                     ┌─ rows ────── one per record, payload in the arena
-//! frame ─┼─▶ Collector ─▶ Batch┼─ acks ────── one per frame, with the slot that waits for it
-//! frame ─┘   (one per shard)   └─ presence ── sessions that began or ended meanwhile
+//! frame ─┐                     ┌─ rows ── one per record, payload in the arena
+//! frame ─┼─▶ Collector ─▶ Batch┤
+//! frame ─┘   (one per shard)   └─ acks ── one per frame, with the slot that waits for it
 //! ```
 //!
 //! A frame's records go into one batch, so that a frame is acknowledged whole or not at all. The
@@ -12,33 +12,26 @@
 //!
 //! A batch is handed over when it is full or old; and at the end of a turn already when none is
 //! at the writer. So one frame on an idle node waits for one commit and for nothing else, and
-//! under load batches grow for as long as the commit before them takes. Nobody waits for a line
-//! of `sessions`: it goes along with frames, or after `PRESENCE_WAIT_MS`.
+//! under load batches grow for as long as the commit before them takes.
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::net::IpAddr;
 use std::ops::Range;
 
-use common::device::code::CloseReason;
 use common::device::record::{Flaw, Record};
 use common::device::telemetry::Telemetry;
-use common::epoch::Epoch;
 use common::ids::AccountId;
+use common::time::Now;
 
-use crate::ids::{Now, SessionId, ShardIndex, Slot};
+use crate::ids::{SessionId, ShardIndex, Slot};
 
 /// Empty batches kept for the next frames, so that a busy shard stops allocating.
 const SPARE_MAX: usize = 2;
 
-/// How long a line of `sessions` waits for frames to go with. While a fleet logs in, a commit for
-/// every few lines would cost more than the logins.
-pub(crate) const PRESENCE_WAIT_MS: u64 = 250;
-
 /// When a batch is full or old.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Records and `sessions` lines. A frame is never cut: one with more makes a batch of its own.
+    /// Records. A frame is never cut: one with more makes a batch of its own.
     pub rows_max: usize,
     /// Bytes of payload; likewise.
     pub bytes_max: usize,
@@ -81,42 +74,6 @@ pub struct Ack {
     pub count: u8,
 }
 
-/// Why a session is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EndReason {
-    /// We closed it.
-    Closed(CloseReason),
-    /// The device went, or the network did.
-    Disconnected,
-}
-
-impl EndReason {
-    /// As the `sessions` table has it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Closed(reason) => reason.name(),
-            Self::Disconnected => "disconnected",
-        }
-    }
-}
-
-/// A line of the `sessions` table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    Attached {
-        account_id: AccountId,
-        epoch: Epoch,
-        source: IpAddr,
-        at_ms: i64,
-    },
-    Ended {
-        account_id: AccountId,
-        epoch: Epoch,
-        at_ms: i64,
-        reason: EndReason,
-    },
-}
-
 /// What goes to the store in one piece.
 #[derive(Debug)]
 pub struct Batch {
@@ -127,11 +84,10 @@ pub struct Batch {
     /// The rows' payloads, one behind the other.
     pub arena: Vec<u8>,
     pub acks: Vec<Ack>,
-    pub presence: Vec<Presence>,
     /// Of a batch that is stored: accounts with records that say something else than earlier ones of the same
     /// number and time, which are kept; how many.
     pub contradicting: BTreeMap<AccountId, u64>,
-    /// Monotonic, when its first frame came; of no meaning where none did.
+    /// Monotonic, when its first frame came; of no meaning before.
     pub opened_at_ms: u64,
 }
 
@@ -146,12 +102,6 @@ impl Batch {
         self.arena.len()
             + mem::size_of_val(self.rows.as_slice())
             + mem::size_of_val(self.acks.as_slice())
-            + mem::size_of_val(self.presence.as_slice())
-    }
-
-    /// Malformed frames are answered at once: what has acks has rows.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.presence.is_empty()
     }
 
     pub(crate) fn new(shard: ShardIndex) -> Self {
@@ -161,7 +111,6 @@ impl Batch {
             rows: vec![],
             arena: vec![],
             acks: vec![],
-            presence: vec![],
             contradicting: BTreeMap::new(),
             opened_at_ms: 0,
         }
@@ -171,8 +120,6 @@ impl Batch {
         self.rows.clear();
         self.arena.clear();
         self.acks.clear();
-        // Of them there are many when a fleet comes, and few ever after.
-        self.presence = vec![];
         self.contradicting.clear();
     }
 }
@@ -201,10 +148,6 @@ pub(crate) struct Sender {
 pub(crate) struct Collector {
     limits: Limits,
     open: Batch,
-    /// Lines of `sessions` that came back, older than those of the open batch: they go with it.
-    returned: Vec<Presence>,
-    /// When the first line of `sessions` came to the open batch, or the last one came back.
-    presence_since_ms: u64,
     spare: Vec<Batch>,
     handed_over: u64,
     given_back: u64,
@@ -221,8 +164,6 @@ impl Collector {
         Self {
             limits,
             open: Batch::new(shard),
-            returned: vec![],
-            presence_since_ms: 0,
             spare: vec![],
             handed_over: 0,
             given_back: 0,
@@ -284,15 +225,6 @@ impl Collector {
         (flawed, first)
     }
 
-    /// Takes a line of `sessions`.
-    pub(crate) fn presence(&mut self, line: Presence, now: Now, full: &mut Vec<Batch>) {
-        self.make_room(1, 0, full);
-        if !self.has_presence() {
-            self.presence_since_ms = now.ms;
-        }
-        self.open.presence.push(line);
-    }
-
     /// The open batch, when it is time.
     pub(crate) fn due(&mut self, now: Now) -> Option<Batch> {
         self.due_at_ms()
@@ -306,24 +238,12 @@ impl Collector {
             true => 0,
             false => self.limits.age_ms_max,
         };
-        let frames = (!self.open.rows.is_empty()).then(|| self.open.opened_at_ms + wait_ms);
-        let presence = self
-            .has_presence()
-            .then(|| self.presence_since_ms + PRESENCE_WAIT_MS);
-        frames.into_iter().chain(presence).min()
+        (!self.open.rows.is_empty()).then(|| self.open.opened_at_ms + wait_ms)
     }
 
     /// The open batch, whatever it holds; `None`: nothing.
     pub(crate) fn flush(&mut self) -> Option<Batch> {
-        (!self.is_open_empty()).then(|| self.cut())
-    }
-
-    /// What a batch says of sessions that came back and was not taken: it is told again.
-    pub(crate) fn take_back(&mut self, batch: &mut Batch, now: Now) {
-        if !batch.presence.is_empty() {
-            self.returned.append(&mut batch.presence);
-            self.presence_since_ms = now.ms;
-        }
+        (!self.open.rows.is_empty()).then(|| self.cut())
     }
 
     /// A batch that has come back and is done with.
@@ -336,27 +256,14 @@ impl Collector {
         }
     }
 
-    /// Every frame that was taken has come back. Sessions may still begin and end.
+    /// Every frame that was taken has come back.
     pub(crate) fn is_answered(&self) -> bool {
         self.unanswered == 0
     }
 
-    /// Nothing is collected, and nothing is on its way.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.is_open_empty() && self.is_writer_idle()
-    }
-
-    fn is_open_empty(&self) -> bool {
-        self.open.is_empty() && self.returned.is_empty()
-    }
-
-    fn has_presence(&self) -> bool {
-        !self.open.presence.is_empty() || !self.returned.is_empty()
-    }
-
-    /// Rows and `sessions` lines that are collected.
+    /// Rows that are collected.
     pub(crate) fn collected(&self) -> usize {
-        self.open.rows.len() + self.open.presence.len()
+        self.open.rows.len()
     }
 
     /// Of their payload.
@@ -375,10 +282,9 @@ impl Collector {
 
     fn make_room(&mut self, rows: usize, bytes: usize, full: &mut Vec<Batch>) {
         let open = &self.open;
-        let lines = open.presence.len() + self.returned.len();
-        let is_full = open.rows.len() + lines + rows > self.limits.rows_max
+        let is_full = open.rows.len() + rows > self.limits.rows_max
             || open.arena.len() + bytes > self.limits.bytes_max;
-        if is_full && !self.is_open_empty() {
+        if is_full && !open.rows.is_empty() {
             full.push(self.cut());
         }
     }
@@ -389,10 +295,6 @@ impl Collector {
             .pop()
             .unwrap_or_else(|| Batch::new(self.open.shard));
         let mut batch = mem::replace(&mut self.open, next);
-        if !self.returned.is_empty() {
-            self.returned.append(&mut batch.presence);
-            mem::swap(&mut self.returned, &mut batch.presence);
-        }
         batch.id = self.handed_over;
         self.handed_over += 1;
         batch

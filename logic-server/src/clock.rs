@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use common::millis::millis;
 use common::process::clock::unix_ms;
-
-use crate::ids::Now;
+use common::time::Now;
 
 /// Monotonic milliseconds since its making, the same for whoever has a copy.
 #[derive(Clone, Copy, Debug)]

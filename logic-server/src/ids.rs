@@ -31,12 +31,3 @@ pub struct ShardIndex(pub u16);
 /// after the gate has let go of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u32);
-
-/// The time of a loop's turn: read once, the same for everything that happens in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// Monotonic milliseconds since a start of the driver's choice; every time-out is measured by it.
-    pub ms: u64,
-    /// Unix milliseconds, for what is stored and shown.
-    pub unix_ms: u64,
-}

@@ -1,6 +1,6 @@
 //! Tier 3: the long connections.
 //!
-//! - [`gate`], [`shard`], [`batch`], [`writer`]: the decisions, pure; [`wheel`], [`wire`],
+//! - [`gate`], [`shard`], [`batch`], [`presence`], [`writer`]: the decisions, pure; [`wheel`], [`wire`],
 //!   [`reading`] and [`counters`] serve them, [`ids`] names what they speak of.
 //! - [`node`] starts and stops what carries them out: `driver`, the loops that own the sockets;
 //!   `control`, the links to conn servers; `writer_task` and [`store`], the database. `loops` is
@@ -19,6 +19,7 @@ pub mod ids;
 mod loops;
 mod mailbox;
 pub mod node;
+pub mod presence;
 pub mod reading;
 pub mod settings;
 pub mod shard;

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use common::codes::Code;
 use common::link::Hub;
 use mio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::driver::gate::{self as gate_driver, GateLoop};
@@ -82,12 +82,12 @@ impl Loops {
             .map(|_| shard_driver::Seat::new())
             .collect();
         let (shard_seats, shards): (Vec<_>, Vec<_>) = seats?.into_iter().unzip();
-        let (to_writer, batches) = mpsc::channel(writer_task::BATCHES_WAITING_MAX);
+        let (to_writer, mail) = writer_task::way();
         let writer = WriterTask {
             writer: Writer::new(settings.writer(), seed()),
             store,
             clock,
-            batches,
+            mail,
             shards: shards.clone(),
             figures: figures.writer.clone(),
         };

@@ -22,21 +22,24 @@
 //! a b c d e f   refused ─▶ a b c: lines of sessions, then rows, carefully     d e f: back to the queue
 //! ```
 //!
+//! Lines of `sessions` ([`Lines`]) go with whatever is written next. Those that the store refuses are found by
+//! halves, and dropped alone.
+//!
 //! A row whose key is in the store already is a repetition, and the first is kept. One that says the same is
 //! what the contract wants of a device that got no answer. One that says something else shows a device that
 //! uses its numbers again: its records are not what the device believes is stored, and somebody has to
 //! know. So the store counts both, each account is told of once, and its session is told how many.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::mem;
 use std::ops::Range;
 
 use common::ids::AccountId;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::batch::{Batch, BatchOutcome, Presence, Row};
+use crate::batch::{Batch, BatchOutcome, Row};
 use crate::counters::{Counter, Counters};
+use crate::presence::{Lines, Presence};
 
 /// Accounts that are told of because their records contradict earlier ones. Beyond it a fleet has one mistake, and
 /// the others are only counted.
@@ -45,7 +48,7 @@ pub const CONTRADICTING_TOLD_MAX: usize = 1_000;
 /// How much waits for the store, and for how long.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Records in one transaction; batches are grouped up to it, and never cut for it.
+    /// Records in one transaction, and lines of `sessions`; batches are grouped up to it, and never cut for it.
     pub group_rows_max: usize,
     /// Records that are written carefully in one transaction; not 0. Each may cost the store a statement
     /// and more.
@@ -59,9 +62,6 @@ pub struct Settings {
     pub retry_ms_max: u64,
     /// What a device is told to wait that gets `overloaded`, before it is spread.
     pub overload_retry_ms: u32,
-    /// Lines of `sessions` kept while the store is away; beyond it the oldest are dropped, and the
-    /// next start repairs the table.
-    pub presence_max: usize,
 }
 
 impl Default for Settings {
@@ -74,7 +74,6 @@ impl Default for Settings {
             retry_ms_min: 50,
             retry_ms_max: 2_000,
             overload_retry_ms: 2_000,
-            presence_max: 100_000,
         }
     }
 }
@@ -88,8 +87,10 @@ pub enum Input {
         work: Work,
         result: WriteResult,
     },
-    /// [`Writer::next_deadline`] has come.
+    /// [`Writer::next_deadline`] has come, or there are lines of `sessions`.
     Tick,
+    /// Nothing more will come: nothing is waited for.
+    Close,
 }
 
 /// What became of a write.
@@ -163,16 +164,31 @@ struct Waiting {
 /// A part of a work that is one transaction.
 #[derive(Debug)]
 enum Part {
-    /// Everything, as it is tried first.
-    Whole,
-    Presence,
+    /// All rows and these lines of `sessions`, as it is tried first.
+    Whole(Vec<Presence>),
+    /// Lines of `sessions`.
+    Lines(Vec<Presence>),
     /// Rows that are written carefully.
     Rows(Range<usize>),
 }
 
 impl Part {
-    fn is_divisible(&self) -> bool {
-        matches!(self, Self::Rows(rows) if rows.len() > 1)
+    /// The first half and the second.
+    ///
+    /// # Errors
+    /// There is nothing to divide.
+    fn halves(self) -> Result<[Self; 2], Self> {
+        match self {
+            Self::Lines(mut lines) if lines.len() > 1 => {
+                let second = lines.split_off(lines.len() / 2);
+                Ok([lines, second].map(Self::Lines))
+            }
+            Self::Rows(rows) if rows.len() > 1 => {
+                let middle = rows.start + rows.len() / 2;
+                Ok([rows.start..middle, middle..rows.end].map(Self::Rows))
+            }
+            whole => Err(whole),
+        }
     }
 }
 
@@ -180,8 +196,6 @@ impl Part {
 #[derive(Debug)]
 pub struct Work {
     batches: Vec<Waiting>,
-    /// Of batches that were given up before.
-    presence: Vec<Presence>,
     /// What is still to be written, the next at the end; never empty outside the writer.
     parts: Vec<Part>,
 }
@@ -190,9 +204,9 @@ impl Work {
     /// The rows to insert, with their payloads. A row with a flaw goes to dead_letter.
     pub fn rows(&self) -> impl Iterator<Item = (&Row, &[u8])> {
         let rows = match self.parts.last() {
-            Some(Part::Whole) => 0..usize::MAX,
+            Some(Part::Whole(_)) => 0..usize::MAX,
             Some(Part::Rows(rows)) => rows.clone(),
-            Some(Part::Presence) | None => 0..0,
+            Some(Part::Lines(_)) | None => 0..0,
         };
         self.all_rows().skip(rows.start).take(rows.len())
     }
@@ -206,16 +220,18 @@ impl Work {
     /// How many rows [`Work::rows`] has.
     pub fn rows_len(&self) -> usize {
         match self.parts.last() {
-            Some(Part::Whole) => self.row_count(),
+            Some(Part::Whole(_)) => self.row_count(),
             Some(Part::Rows(rows)) => rows.len(),
-            Some(Part::Presence) | None => 0,
+            Some(Part::Lines(_)) | None => 0,
         }
     }
 
     /// Lines of `sessions` to insert or end, in order.
-    pub fn presence(&self) -> impl Iterator<Item = &Presence> {
-        let is_due = matches!(self.parts.last(), Some(Part::Whole | Part::Presence));
-        self.all_presence().filter(move |_| is_due)
+    pub fn presence(&self) -> &[Presence] {
+        match self.parts.last() {
+            Some(Part::Whole(lines) | Part::Lines(lines)) => lines,
+            Some(Part::Rows(_)) | None => &[],
+        }
     }
 
     fn all_rows(&self) -> impl Iterator<Item = (&Row, &[u8])> {
@@ -223,18 +239,6 @@ impl Work {
             let rows = batch.rows.iter();
             rows.map(|row| (row, batch.payload(row)))
         })
-    }
-
-    fn all_presence(&self) -> impl Iterator<Item = &Presence> {
-        let of_batches = self.batches.iter().flat_map(|it| &it.batch.presence);
-        self.presence.iter().chain(of_batches)
-    }
-
-    fn clear_presence(&mut self) {
-        self.presence.clear();
-        for waiting in &mut self.batches {
-            waiting.batch.presence.clear();
-        }
     }
 
     /// Each account to the first batch that has a row of it: there its session is told.
@@ -255,13 +259,13 @@ impl Work {
         self.batches.iter().map(|it| it.batch.rows.len()).sum()
     }
 
-    /// Its next part is in the store.
-    fn part_committed(&mut self) -> Option<Part> {
-        let part = self.parts.pop();
-        if matches!(part, Some(Part::Whole | Part::Presence)) {
-            self.clear_presence();
-        }
-        part
+    /// Takes it apart: its batches, and the lines that are not in the store.
+    fn into_unwritten(self) -> (Vec<Waiting>, Vec<Presence>) {
+        let lines = self.parts.into_iter().rev().flat_map(|part| match part {
+            Part::Whole(lines) | Part::Lines(lines) => lines,
+            Part::Rows(_) => vec![],
+        });
+        (self.batches, lines.collect())
     }
 
     /// How many of the first batches have no more rows than these together; one at least.
@@ -279,10 +283,11 @@ impl Work {
         let rows = self.row_count();
         let starts = (0..rows).step_by(rows_max).rev();
         let of_rows = starts.map(|start| Part::Rows(start..rows.min(start + rows_max)));
-        self.parts = of_rows.collect();
-        if self.all_presence().next().is_some() {
-            self.parts.push(Part::Presence);
-        }
+        let of_lines = self.parts.pop().and_then(|part| match part {
+            Part::Whole(lines) if !lines.is_empty() => Some(Part::Lines(lines)),
+            _ => None,
+        });
+        self.parts = of_rows.chain(of_lines).collect();
     }
 
     /// Nothing is known of what it wrote: it may be there.
@@ -291,13 +296,19 @@ impl Work {
         rows.for_each(|row| row.may_be_there = true);
     }
 
-    /// Where the next part may have been too much for one transaction, it becomes two.
-    fn halve(&mut self) {
-        if let Some(Part::Rows(rows)) = self.parts.pop_if(|part| part.is_divisible()) {
-            let middle = rows.start + rows.len() / 2;
-            let halves = [middle..rows.end, rows.start..middle];
-            self.parts.extend(halves.map(Part::Rows));
+    /// Makes two of the next part; `false`: it is one thing.
+    fn halve(&mut self) -> bool {
+        let Some(part) = self.parts.pop() else {
+            return false;
+        };
+        match part.halves() {
+            Ok([first, second]) => self.parts.extend([second, first]),
+            Err(part) => {
+                self.parts.push(part);
+                return false;
+            }
         }
+        true
     }
 }
 
@@ -322,8 +333,6 @@ pub struct Writer {
     queue: VecDeque<Waiting>,
     /// Of all batches that are not finished.
     bytes: usize,
-    /// Of batches that were given up, older than the queue; goes with the next write.
-    presence: VecDeque<Presence>,
     /// Writes that failed, one after another.
     failures: u32,
     /// Accounts that were told of by [`Effect::Contradicts`].
@@ -331,6 +340,7 @@ pub struct Writer {
     /// Rows of the next group: few after one that was refused, because of a large one most would have
     /// been written in vain; doubled with each that commits.
     group_rows: usize,
+    is_closed: bool,
     counters: Counters,
     rng: SmallRng,
 }
@@ -345,31 +355,42 @@ impl Writer {
             state: State::Ready,
             queue: VecDeque::new(),
             bytes: 0,
-            presence: VecDeque::new(),
             failures: 0,
             told: BTreeSet::new(),
+            is_closed: false,
             counters: Counters::default(),
             rng: SmallRng::seed_from_u64(seed),
         }
     }
 
-    /// `now_ms` is monotonic.
-    pub fn apply(&mut self, input: Input, now_ms: u64, effects: &mut Vec<Effect>) {
+    /// `now_ms` is monotonic. `lines` are those of the node, which only this takes some of.
+    pub fn apply(
+        &mut self,
+        input: Input,
+        now_ms: u64,
+        lines: &mut Lines,
+        effects: &mut Vec<Effect>,
+    ) {
         match input {
             Input::Submit(batch) => self.submit(batch, now_ms, effects),
             Input::Done { work, result } => self.done(work, result, now_ms, effects),
             Input::Tick => {}
+            Input::Close => self.is_closed = true,
         }
-        self.give_up_overdue(now_ms, effects);
-        self.write_next(now_ms, effects);
+        self.give_up_overdue(now_ms, lines, effects);
+        self.write_next(now_ms, lines, effects);
+        let dropped = lines.take_dropped();
+        self.counters.add(Counter::PresenceDropped, dropped);
     }
 
     /// When [`Input::Tick`] is due; monotonic milliseconds.
-    pub fn next_deadline(&self) -> Option<u64> {
-        let (resting, until_ms) = match &self.state {
-            State::Ready | State::Writing => (None, None),
+    pub fn next_deadline(&self, lines: &Lines) -> Option<u64> {
+        let has_queue = !self.queue.is_empty() || !lines.is_empty();
+        let (resting, write_ms) = match &self.state {
+            State::Writing => (None, None),
+            State::Ready => (None, self.lines_due_at_ms(lines)),
             State::Resting { work, until_ms } => {
-                let has_work = work.is_some() || !self.is_queue_empty();
+                let has_work = work.is_some() || has_queue;
                 (work.as_ref(), has_work.then_some(*until_ms))
             }
         };
@@ -377,18 +398,18 @@ impl Writer {
             .and_then(|work| work.batches.first())
             .or(self.queue.front());
         let give_up_ms = oldest.map(|it| it.submitted_ms + self.settings.keep_ms_max);
-        until_ms.into_iter().chain(give_up_ms).min()
+        write_ms.into_iter().chain(give_up_ms).min()
     }
 
     /// Nothing waits and nothing is being written. What rests after a failure waits, too, though
     /// it may be lines of `sessions` alone, which are not counted in bytes.
-    pub fn is_idle(&self) -> bool {
+    pub fn is_idle(&self, lines: &Lines) -> bool {
         let is_at_rest = match &self.state {
             State::Ready => true,
             State::Writing => false,
             State::Resting { work, .. } => work.is_none(),
         };
-        is_at_rest && self.bytes == 0 && self.is_queue_empty()
+        is_at_rest && self.bytes == 0 && lines.is_empty()
     }
 
     /// Bytes of batches that wait or are being written.
@@ -397,11 +418,11 @@ impl Writer {
     }
 
     /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded.
-    pub fn held(&self) -> [(&'static str, usize); 4] {
+    pub fn held(&self, lines: &Lines) -> [(&'static str, usize); 4] {
         [
             ("batches", self.queue.len()),
             ("batch_bytes", self.bytes),
-            ("presence", self.presence.len()),
+            ("presence", lines.len()),
             ("contradicting_told", self.told.len()),
         ]
     }
@@ -411,7 +432,7 @@ impl Writer {
     }
 
     fn submit(&mut self, batch: Batch, now_ms: u64, effects: &mut Vec<Effect>) {
-        let mut waiting = Waiting {
+        let waiting = Waiting {
             bytes: batch.bytes(),
             batch,
             submitted_ms: now_ms,
@@ -420,14 +441,10 @@ impl Writer {
         // A batch that is larger than the whole queue may have it alone.
         let is_full = bytes > self.settings.queue_bytes_max && self.bytes > 0;
         self.bytes = bytes;
-        if !is_full {
-            return self.queue.push_back(waiting);
+        match is_full {
+            true => self.give_up(waiting, effects),
+            false => self.queue.push_back(waiting),
         }
-        // A session's end must not be written before its beginning, which may wait here.
-        if let Some(last) = self.queue.back_mut() {
-            last.batch.presence.append(&mut waiting.batch.presence);
-        }
-        self.give_up(waiting, effects);
     }
 
     fn done(
@@ -442,7 +459,7 @@ impl Writer {
             WriteResult::Committed(written) => {
                 self.failures = 0;
                 self.count(written, &mut work, effects);
-                if let Some(Part::Whole) = work.part_committed() {
+                if let Some(Part::Whole(_)) = work.parts.pop() {
                     let doubled = self.group_rows.saturating_mul(2);
                     self.group_rows = doubled.min(self.settings.group_rows_max);
                 }
@@ -451,12 +468,12 @@ impl Writer {
             WriteResult::Refused { .. } => {
                 self.counters.count(Counter::WriteRefused);
                 match work.parts.last() {
-                    Some(Part::Whole) => self.keep_first(&mut work),
-                    Some(Part::Presence) => {
-                        let dropped = work.all_presence().count() as u64;
-                        self.counters.add(Counter::PresenceDropped, dropped);
-                        work.parts.pop();
-                        work.clear_presence();
+                    Some(Part::Whole(_)) => self.keep_first(&mut work),
+                    Some(Part::Lines(_)) => {
+                        if !work.halve() {
+                            self.counters.count(Counter::PresenceDropped);
+                            work.parts.pop();
+                        }
                     }
                     // Not even dead_letter takes it.
                     Some(Part::Rows(_)) | None => return self.rest(work, now_ms),
@@ -539,14 +556,14 @@ impl Writer {
         };
     }
 
-    fn write_next(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+    fn write_next(&mut self, now_ms: u64, lines: &mut Lines, effects: &mut Vec<Effect>) {
         let kept = match &mut self.state {
             State::Writing => return,
             State::Resting { until_ms, .. } if now_ms < *until_ms => return,
             State::Resting { work, .. } => work.take(),
             State::Ready => None,
         };
-        match kept.or_else(|| self.group()) {
+        match kept.or_else(|| self.group(now_ms, lines)) {
             Some(work) => {
                 self.state = State::Writing;
                 effects.push(Effect::Write(work));
@@ -556,14 +573,14 @@ impl Writer {
     }
 
     /// What waits, as much as goes into one transaction.
-    fn group(&mut self) -> Option<Work> {
-        if self.is_queue_empty() {
+    fn group(&mut self, now_ms: u64, lines: &mut Lines) -> Option<Work> {
+        let are_lines_due = self.lines_due_at_ms(lines).is_some_and(|ms| ms <= now_ms);
+        if self.queue.is_empty() && !are_lines_due {
             return None;
         }
         let mut work = Work {
             batches: vec![],
-            presence: mem::take(&mut self.presence).into(),
-            parts: vec![Part::Whole],
+            parts: vec![Part::Whole(lines.take(self.settings.group_rows_max))],
         };
         let mut rows = 0;
         while let Some(waiting) = self.queue.pop_front() {
@@ -577,62 +594,39 @@ impl Writer {
         Some(work)
     }
 
-    fn is_queue_empty(&self) -> bool {
-        self.queue.is_empty() && self.presence.is_empty()
+    fn lines_due_at_ms(&self, lines: &Lines) -> Option<u64> {
+        let due_ms = lines.due_at_ms()?;
+        Some(if self.is_closed { 0 } else { due_ms })
     }
 
     /// A work at the store cannot be called back; everything else that is too old is given up.
-    fn give_up_overdue(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+    fn give_up_overdue(&mut self, now_ms: u64, lines: &mut Lines, effects: &mut Vec<Effect>) {
         let keep_ms_max = self.settings.keep_ms_max;
         let is_overdue = |it: &Waiting| now_ms >= it.submitted_ms + keep_ms_max;
 
         if let State::Resting { work, .. } = &mut self.state
             && let Some(stale) = work.take_if(|work| work.batches.first().is_some_and(is_overdue))
         {
-            self.take_apart(stale, effects);
+            let (batches, unwritten) = stale.into_unwritten();
+            lines.put_back(unwritten);
+            self.put_back(batches);
         }
         while let Some(waiting) = self.queue.pop_front_if(|it| is_overdue(it)) {
             self.give_up(waiting, effects);
         }
     }
 
-    /// Puts the batches of a work back at the head of the queue. Its parts are forgotten: what is still
-    /// worth it is tried as a whole again.
-    fn take_apart(&mut self, work: Work, effects: &mut Vec<Effect>) {
-        // Of a batch without rows, the lines of sessions may be written already, or given up.
-        let (left, done) = work
-            .batches
-            .into_iter()
-            .partition::<Vec<_>, _>(|it| !it.batch.is_empty());
-        self.put_back(left);
-        self.presence.extend(work.presence);
-        for waiting in done {
-            self.counters.count(Counter::BatchStored);
-            self.finish(waiting, BatchOutcome::Stored, effects);
-        }
-    }
-
-    /// Batches that were at the store wait again. What was given up meanwhile came after them.
-    fn put_back(&mut self, mut batches: Vec<Waiting>) {
-        if let Some(last) = batches.last_mut() {
-            last.batch.presence.extend(self.presence.drain(..));
-        }
+    /// Batches that were at the store wait again, at the head of the queue. The parts of their work are forgotten:
+    /// what is still worth it is tried as a whole.
+    fn put_back(&mut self, batches: Vec<Waiting>) {
         for waiting in batches.into_iter().rev() {
             self.queue.push_front(waiting);
         }
     }
 
-    /// The devices will send it again; what it says of sessions is kept.
-    fn give_up(&mut self, mut waiting: Waiting, effects: &mut Vec<Effect>) {
+    /// The devices will send it again.
+    fn give_up(&mut self, waiting: Waiting, effects: &mut Vec<Effect>) {
         self.counters.count(Counter::BatchOverloaded);
-        self.presence.extend(waiting.batch.presence.drain(..));
-        let too_many = self
-            .presence
-            .len()
-            .saturating_sub(self.settings.presence_max);
-        self.presence.drain(..too_many);
-        self.counters.add(Counter::PresenceDropped, too_many as u64);
-
         let retry_after_ms = self.settings.overload_retry_ms;
         self.finish(
             waiting,

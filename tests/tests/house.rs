@@ -55,12 +55,14 @@ const CORES: &[&str] = &[
     "common/src/ids.rs",
     "common/src/link/dialler.rs",
     "common/src/link/message.rs",
+    "common/src/link/stamp.rs",
     "common/src/logging/line.rs",
     "common/src/logging/outage.rs",
     "common/src/logging/repeats.rs",
     "common/src/logging/retention.rs",
     "common/src/pacing.rs",
     "common/src/secret.rs",
+    "common/src/time.rs",
     "conn-server/src/account.rs",
     "conn-server/src/accounts/freshness.rs",
     "conn-server/src/accounts/inquiries.rs",
@@ -76,13 +78,13 @@ const CORES: &[&str] = &[
     "conn-server/src/nonces.rs",
     "conn-server/src/pool.rs",
     "conn-server/src/throttle.rs",
-    "conn-server/src/time.rs",
     "logic-server/src/batch.rs",
     "logic-server/src/gate",
     "logic-server/src/shard",
     "logic-server/src/store/copy.rs",
     "logic-server/src/store/refusal.rs",
     "logic-server/src/ids.rs",
+    "logic-server/src/presence.rs",
     "logic-server/src/reading.rs",
     "logic-server/src/wheel.rs",
     "logic-server/src/wire",
@@ -142,12 +144,83 @@ fn sources() -> Vec<PathBuf> {
     .collect()
 }
 
-/// The code of a file: without comments, and without the tests at its end.
+/// The code of a file, by line: without comments, and without what is compiled for tests alone.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .enumerate()
-        .take_while(|(_, line)| *line != "#[cfg(test)]")
-        .map(|(index, line)| (index + 1, line.split("//").next().unwrap()))
+    let mut of_tests: Option<OfTests> = None;
+    text.lines().enumerate().filter_map(move |(index, line)| {
+        let code = line.split("//").next().unwrap();
+        let depth = line.len() - line.trim_start().len();
+        let is_whole = code.trim_end().ends_with([';', '}']);
+        let is_of_tests = match of_tests {
+            None => {
+                let begins = code.trim() == "#[cfg(test)]";
+                of_tests = begins.then_some(OfTests::Attributes);
+                begins
+            }
+            Some(OfTests::Attributes) => {
+                let item = code.trim();
+                if !item.is_empty() && !item.starts_with("#[") {
+                    of_tests = (!is_whole).then_some(OfTests::Item { depth });
+                }
+                true
+            }
+            Some(OfTests::Item { depth: begun }) => {
+                if depth == begun && is_whole {
+                    of_tests = None;
+                }
+                true
+            }
+        };
+        (!is_of_tests).then_some((index + 1, code))
+    })
+}
+
+/// Where in an item of the tests a line stands.
+#[derive(Clone, Copy)]
+enum OfTests {
+    /// Before it.
+    Attributes,
+    /// It ends with a whole line as far from the margin as it began.
+    Item { depth: usize },
+}
+
+#[test]
+fn only_what_is_of_the_tests_is_left_out() {
+    let text = "\
+one;
+#[cfg(test)]
+mod tests;
+two; // three
+#[cfg(test)]
+#[allow(dead_code)]
+fn four(
+    five: u8,
+) {
+    six;
+}
+impl Seven {
+    #[cfg(test)]
+    fn eight() {
+        nine;
+    }
+
+    fn ten() {}
+}
+#[cfg(test)]
+use eleven::{Twelve};
+thirteen
+";
+    let left = code(text).map(|(_, code)| code.trim());
+    let left: Vec<_> = left.filter(|code| !code.is_empty()).collect();
+    let expected = [
+        "one;",
+        "two;",
+        "impl Seven {",
+        "fn ten() {}",
+        "}",
+        "thirteen",
+    ];
+    assert_eq!(left, expected);
 }
 
 #[test]

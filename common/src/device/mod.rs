@@ -37,7 +37,7 @@ mod vectors;
 /// The balancer's port where nothing else is configured.
 pub const PORT_PLAIN: u16 = 10_000;
 
-/// What the contract fixes about time; section 2, 3 and 5.
+/// What the contract fixes about time; section 2, 3 and 5. And how long our ends of a connection outlive it.
 pub mod limit {
     /// A Login, an Attach or a resumption is complete this long after the connection was accepted.
     pub const FIRST_FRAME_MS: u64 = 5_000;
@@ -45,6 +45,11 @@ pub mod limit {
     pub const SILENT_HEARTBEATS: u64 = 3;
     /// This many times `window` frames beyond the window in a row end the connection.
     pub const OVERLOADED_WINDOWS: u32 = 3;
+    /// After its last word to a device a server reads on, this long and this much: to close at once would be
+    /// wrong wherever the device is still sending, for the kernel answers unread bytes with a reset, and that
+    /// destroys what the device has not read yet.
+    pub const LINGER_MS: u64 = 1_000;
+    pub const LINGER_BYTES_MAX: usize = 64 << 10;
 }
 
 /// Frame kinds, section 3 of the contract.

@@ -15,12 +15,12 @@ use common::link::message::{
     Message, SESSIONS_PAGE_MAX, SessionCursor, SessionPage, SessionPageAsk, SessionView,
     SessionsAnswer, SessionsAsk,
 };
+use common::time::Now;
 
 use super::{Core, Effect, Timer};
 use crate::counters::Counter;
 use crate::effect::Asker;
 use crate::pool::{Node, NodeIndex};
-use crate::time::Now;
 
 /// Pages at once: each holds a message's worth of memory. More are answered `Busy`.
 const PAGES_OPEN_MAX: usize = 64;

@@ -9,6 +9,7 @@ use common::link::message::{
     AccountCommand, Command, CommandAnswer, Kick, KickAnswer, KickAsk, Kicked, Message, NoSession,
     Order, SessionAsk, SessionCheck, SessionLooked, SessionShown,
 };
+use common::time::Now;
 
 use super::{Core, Effect, Timer};
 use crate::account::Found;
@@ -16,7 +17,6 @@ use crate::audit::{Act, Deed, outcome};
 use crate::counters::Counter;
 use crate::effect::Asker;
 use crate::pool::NodeIndex;
-use crate::time::Now;
 
 /// More at once are answered `Busy`.
 const COMMANDS_OPEN_MAX: usize = 10_000;

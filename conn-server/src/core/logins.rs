@@ -4,6 +4,7 @@ use common::device;
 use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{self, GrantAnswer, GrantCheckAnswer, LoginAnswer, Message};
+use common::time::Now;
 
 use super::{Core, Effect, Timer};
 use crate::account::{Change, Found};
@@ -13,7 +14,6 @@ use crate::desk::{Reply, Step};
 use crate::effect::Asker;
 use crate::login::{GRANTED_WITHIN_MS, Login, Lost};
 use crate::pool::Reservation;
-use crate::time::Now;
 
 /// A grant whose answer never came is taken for gone this long after it expired on its node.
 const FORGOTTEN_AFTER_MS: u64 = 1_000;

@@ -2,13 +2,13 @@
 
 use common::link::message::{Adopt, End, Held, Message, Revoke};
 use common::link::{LinkId, Peer};
+use common::time::Now;
 
 use super::{Core, Effect};
 use crate::counters::Counter;
 use crate::directory::OpenGrant;
 use crate::login::Lost;
 use crate::pool::{Node, NodeIndex};
-use crate::time::Now;
 
 impl Core {
     pub(super) fn node_up(

@@ -8,11 +8,11 @@ use common::link::message::{
     Figures, FiguresAsk, Message, NODES_PAGE_MAX, NodeState, NodeView, NodesAnswer, Places,
 };
 use common::link::{LinkId, Peer, Role};
+use common::time::Now;
 
 use super::{Core, Effect, Timer};
 use crate::counters::{Counter, Gauge};
 use crate::effect::Asker;
-use crate::time::Now;
 
 /// Overviews at once. More are answered `Busy`.
 const OVERVIEWS_OPEN_MAX: usize = 16;

@@ -21,9 +21,10 @@ use common::link::message::{
     RevokeReason,
 };
 use common::secret::Secret;
+use common::time::Now;
 use logic_server::counters::Counters;
 use logic_server::gate::{Core, Effect, Input, Settings};
-use logic_server::ids::{ConnId, Now, SessionId, ShardIndex};
+use logic_server::ids::{ConnId, SessionId, ShardIndex};
 
 use crate::choices::Choices;
 use crate::contract;
@@ -373,15 +374,16 @@ impl Model {
         };
         if verdict == GrantVerdict::Granted {
             self.open.retain(|it| it.grant.ticket != grant.ticket);
-            let of_account = |it: &Open| it.grant.account_id == account_id;
-            if self.open.iter().filter(|it| of_account(it)).count() == GRANTS_PER_ACCOUNT {
-                let oldest = self.open.iter().position(of_account).unwrap();
-                self.open.remove(oldest);
-            }
             self.open.push(Open {
                 expires_at_ms: self.now_ms + u64::from(grant.ttl_ms),
                 grant: grant.clone(),
             });
+            let of_account = |(_, it): &(usize, &Open)| it.grant.account_id == account_id;
+            let open = self.open.iter().enumerate().filter(of_account);
+            if open.clone().count() > GRANTS_PER_ACCOUNT {
+                let (oldest, _) = open.min_by_key(|(_, it)| it.grant.epoch).unwrap();
+                self.open.remove(oldest);
+            }
         }
         self.known.push(grant.clone());
         self.requests += 1;

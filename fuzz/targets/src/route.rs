@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use balancer::counters::Counters;
 use balancer::intake::Breach;
 use balancer::pending::ConnectionId;
-use balancer::route::{Core, Effect, End, Input, Now, RouteSettings, TRY_MS};
+use balancer::route::{Core, Effect, End, Input, RouteSettings, TRY_MS};
 use common::config::Policy;
 use common::device::code::LoginStatus;
 use common::device::login::Login;
@@ -21,6 +21,7 @@ use common::link::message::{ConnLoad, LoginAnswer};
 use common::link::{LinkEvent, LinkId, Peer, Role};
 use common::pacing::Rate;
 use common::secret::Secret;
+use common::time::Now;
 
 use crate::choices::Choices;
 use crate::contract;

@@ -17,9 +17,11 @@ use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{CommandAnswer, Order};
 use common::secret::Secret;
-use logic_server::batch::{self, Batch, BatchOutcome, EndReason, Presence};
+use common::time::Now;
+use logic_server::batch::{self, Batch, BatchOutcome};
 use logic_server::counters::Counters;
-use logic_server::ids::{Now, SessionId, ShardIndex, Slot};
+use logic_server::ids::{SessionId, ShardIndex, Slot};
+use logic_server::presence::{EndReason, Presence};
 use logic_server::shard::{Effects, Input, SessionSeed, Settings, Shard};
 use logic_server::wheel::TICK_MS;
 
@@ -30,8 +32,6 @@ use heard::{Happened, Heard};
 const SLOTS: u32 = 4;
 const UNSENT_BYTES_MAX: usize = 65_536;
 const UNIX_MS: u64 = 1_767_225_600_000;
-/// A `sessions` line waits no longer for frames to go with.
-const PRESENCE_WAIT_MS: u64 = 250;
 
 pub fn shard(data: &[u8]) {
     run(data);
@@ -55,8 +55,7 @@ enum Phase {
     /// What was taken is being stored.
     Flushing,
     /// Everybody has been told.
-    Leaving,
-    Abandoned,
+    Left,
 }
 
 struct Model {
@@ -75,10 +74,8 @@ struct Model {
     requests: u64,
     /// Frames that were taken and are in no batch yet, and when.
     collected: VecDeque<(u64, Frame)>,
-    /// Lines of `sessions` that are in no batch yet, and when.
-    lines: VecDeque<(u64, Presence)>,
-    /// Of them, those that a batch brought back for which the store had no room.
-    returned: usize,
+    /// Lines of `sessions` that this step has to tell, in order.
+    lines: Vec<Presence>,
     /// At the store.
     batches: Vec<Batch>,
     next_batch: u64,
@@ -112,8 +109,7 @@ impl Model {
             sessions: 0,
             requests: 0,
             collected: VecDeque::new(),
-            lines: VecDeque::new(),
-            returned: 0,
+            lines: vec![],
             batches: vec![],
             next_batch: 0,
             done: false,
@@ -139,7 +135,7 @@ impl Model {
                 }
                 15 => {
                     let expected = self.goodbye();
-                    self.phase = Phase::Abandoned;
+                    self.phase = Phase::Left;
                     self.apply(Input::Abandon, &expected);
                 }
                 // The wall clock is set; no time-out may notice.
@@ -169,6 +165,7 @@ impl Model {
     /// Applies an input of which exactly this is expected.
     fn apply(&mut self, input: Input<'_>, expected: &Expected) {
         let happened = self.carry_out(input);
+        assert_eq!(happened.presence, std::mem::take(&mut self.lines));
         assert_eq!(happened.heard, expected.heard);
         let mut closes = happened.closes.clone();
         closes.sort_unstable();
@@ -242,15 +239,12 @@ impl Model {
         let mut unread = vec![];
         if self.phase == Phase::Running {
             let mut device = Device::new(self.sessions, heartbeat_s, self.now_ms);
-            self.lines.push_back((
-                self.now_ms,
-                Presence::Attached {
-                    account_id: seed.account_id,
-                    epoch: seed.epoch,
-                    source: seed.source,
-                    at_ms: seed.attached_unix_ms as i64,
-                },
-            ));
+            self.lines.push(Presence::Attached {
+                account_id: seed.account_id,
+                epoch: seed.epoch,
+                source: seed.source,
+                at_ms: seed.attached_unix_ms as i64,
+            });
             expected.hear(
                 slot,
                 Heard::Attached {
@@ -334,19 +328,16 @@ impl Model {
             expected.closes.sort_unstable();
         }
         expected.ended.insert(device.session, reason);
-        if let Some(request) = device.command.and_then(|it| it.asker).map(|it| it.request) {
+        if let Some(request) = device.command.map(|it| it.asker.request) {
             expected.answer(request, CommandAnswer::Lost);
         }
         let seed = seed(device.session, 60);
-        self.lines.push_back((
-            self.now_ms,
-            Presence::Ended {
-                account_id: seed.account_id,
-                epoch: seed.epoch,
-                at_ms: self.unix_ms as i64,
-                reason,
-            },
-        ));
+        self.lines.push(Presence::Ended {
+            account_id: seed.account_id,
+            epoch: seed.epoch,
+            at_ms: self.unix_ms as i64,
+            reason,
+        });
     }
 
     /// In the order of sessions, as the shard does it: so stand the lines of `sessions`.
@@ -453,20 +444,11 @@ impl Model {
             },
             false => BatchOutcome::Stored,
         };
-        self.finish_one(index, outcome, choices.once_in(2));
+        self.finish_one(index, outcome);
     }
 
-    /// A batch comes back. One that was overloaded in the store has told its lines of `sessions`
-    /// there; one that had no room there still has them, and none was sent behind it.
-    fn finish_one(&mut self, index: usize, outcome: BatchOutcome, had_room: bool) {
-        let mut batch = self.batches.remove(index);
-        if outcome == BatchOutcome::Stored || had_room || batch.id + 1 < self.next_batch {
-            batch.presence.clear();
-        }
-        for line in batch.presence.iter().rev() {
-            self.lines.push_front((self.now_ms, *line));
-            self.returned += 1;
-        }
+    fn finish_one(&mut self, index: usize, outcome: BatchOutcome) {
+        let batch = self.batches.remove(index);
         let status = match outcome {
             BatchOutcome::Stored => AckStatus::Stored,
             BatchOutcome::Overloaded { .. } => AckStatus::Overloaded,
@@ -517,9 +499,8 @@ impl Model {
                 let device = devices
                     .find(|it| it.asker_is(*request))
                     .expect("somebody asked");
-                let pending = device.command.as_mut().unwrap();
-                let asker = pending.asker.take().unwrap();
-                assert!(asker.deadline_at_ms <= now_ms, "early");
+                let command = device.command.take().unwrap();
+                assert!(command.asker.deadline_at_ms <= now_ms, "early");
                 expected.answer(*request, CommandAnswer::Expired);
             }
         }
@@ -533,10 +514,11 @@ impl Model {
             self.end(slot, EndReason::Closed(CloseReason::Idle), &mut expected);
         }
         if leaves {
-            self.phase = Phase::Leaving;
+            self.phase = Phase::Left;
             let goodbye = self.goodbye();
             expected.add(goodbye);
         }
+        assert_eq!(happened.presence, std::mem::take(&mut self.lines));
         let mut batches = happened.batches;
         for batch in batches.drain(..) {
             self.check_batch(&batch);
@@ -554,8 +536,8 @@ impl Model {
             let is_silent =
                 self.read_until_ms() >= idle_at_ms && self.now_ms >= self.fires_by_ms(idle_at_ms);
             assert!(!is_silent, "slot {slot} is silent and not closed");
-            let asker = device.command.as_ref().and_then(|it| it.asker.as_ref());
-            let is_late = |it: &Asked| self.now_ms >= due_by(it.deadline_at_ms);
+            let asker = device.command.as_ref().map(|it| it.asker);
+            let is_late = |it: Asked| self.now_ms >= due_by(it.deadline_at_ms);
             assert!(
                 !asker.is_some_and(is_late),
                 "slot {slot}: nobody told the asker"
@@ -619,7 +601,7 @@ impl Model {
     fn check_batch(&mut self, batch: &Batch) {
         assert_eq!((batch.id, batch.shard), (self.next_batch, ShardIndex(3)));
         self.next_batch += 1;
-        assert!(!batch.is_empty());
+        assert!(!batch.rows.is_empty());
         let mut rows = batch.rows.iter();
         for ack in &batch.acks {
             let (_, frame) = self.collected.pop_front().expect("a frame that was taken");
@@ -635,25 +617,16 @@ impl Model {
             }
         }
         assert_eq!(rows.next(), None, "a row without a record");
-        for line in &batch.presence {
-            let expected = self.lines.pop_front().map(|(_, line)| line);
-            assert_eq!(Some(*line), expected);
-        }
-        // What came back goes along, whatever there is.
-        let is_repeated = self.returned > 0;
-        self.returned = self.returned.saturating_sub(batch.presence.len());
         let limits = &self.settings.batch;
-        let items = batch.acks.len() + batch.presence.len();
-        let fits = batch.rows.len() + batch.presence.len() <= limits.rows_max
-            && batch.arena.len() <= limits.bytes_max;
-        assert!(fits || items == 1 || is_repeated, "{batch:?}");
+        let fits = batch.rows.len() <= limits.rows_max && batch.arena.len() <= limits.bytes_max;
+        assert!(fits || batch.acks.len() == 1, "{batch:?}");
     }
 
     /// After a turn: nobody waits in vain, and there is nothing left to do now.
     fn check_rest(&self) {
         let now_ms = self.now_ms;
         if self.phase != Phase::Running {
-            assert!(self.collected.is_empty() && self.lines.is_empty());
+            assert!(self.collected.is_empty());
         }
         if let Some((since_ms, _)) = self.collected.front() {
             assert!(!self.batches.is_empty(), "it waits, and the store is idle");
@@ -662,17 +635,9 @@ impl Model {
                 "too old"
             );
         }
-        if let Some((since_ms, _)) = self.lines.front() {
-            assert!(now_ms < since_ms + PRESENCE_WAIT_MS, "too old");
-        }
         let next = self.shard.next_deadline();
         assert!(next.is_none_or(|at_ms| at_ms > now_ms), "a tick in vain");
-        let is_done = match self.phase {
-            Phase::Running | Phase::Flushing => false,
-            Phase::Leaving => self.batches.is_empty(),
-            Phase::Abandoned => true,
-        };
-        assert_eq!(self.done, is_done);
+        assert_eq!(self.done, self.phase == Phase::Left);
     }
 
     /// The shard wants to be woken in time.
@@ -695,15 +660,12 @@ impl Model {
         self.now_ms += 3 * 3_600_000 + TICK_MS;
         self.tick();
         assert!(self.devices.is_empty());
-        self.now_ms += PRESENCE_WAIT_MS;
-        self.store_all();
-        assert!(self.lines.is_empty(), "a session's end is told");
     }
 
     fn store_all(&mut self) {
         self.tick();
         while !self.batches.is_empty() {
-            self.finish_one(0, BatchOutcome::Stored, true);
+            self.finish_one(0, BatchOutcome::Stored);
             self.tick();
         }
         assert!(self.collected.is_empty());

@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::device::code::CloseReason;
 use common::epoch::Epoch;
 use common::ids::AccountId;
-use logic_server::batch::{Ack, Batch, BatchOutcome, EndReason, Presence, Row};
+use logic_server::batch::{Ack, Batch, BatchOutcome, Row};
 use logic_server::counters::{Counter, Counters};
 use logic_server::ids::{SessionId, ShardIndex, Slot};
+use logic_server::presence::{EndReason, Lines, Presence};
 use logic_server::writer::{Effect, Input, Settings, Work, WriteResult, Writer, Written};
 
 use crate::choices::Choices;
@@ -42,6 +43,8 @@ struct Submitted {
 
 struct Model {
     writer: Writer,
+    waiting: Lines,
+    lines_max: usize,
     settings: Settings,
     now_ms: u64,
     unfinished: BTreeMap<u64, Submitted>,
@@ -76,10 +79,12 @@ impl Model {
             retry_ms_min: choices.pick(&[50, 1]),
             retry_ms_max: choices.pick(&[400, 1]),
             overload_retry_ms: 2_000,
-            presence_max: choices.pick(&[1_000, 2, 0]),
         };
+        let lines_max = choices.pick(&[1_000, 2, 0]);
         Self {
             writer: Writer::new(settings.clone(), 1),
+            waiting: Lines::new(lines_max),
+            lines_max,
             settings,
             now_ms: 1_000_000,
             unfinished: BTreeMap::new(),
@@ -128,7 +133,6 @@ impl Model {
             rows: vec![],
             arena: vec![],
             acks: vec![],
-            presence: vec![],
             contradicting: BTreeMap::new(),
             opened_at_ms: self.now_ms,
         };
@@ -157,24 +161,28 @@ impl Model {
                 may_be_there: false,
             });
         }
-        if rows > 0 {
-            batch.acks.push(Ack {
-                session: SessionId(1),
-                slot: Slot(0),
-                base_seq: 0,
-                frame_id: 1,
-                count: rows,
-            });
-        }
+        batch.acks.push(Ack {
+            session: SessionId(1),
+            slot: Slot(0),
+            base_seq: 0,
+            frame_id: 1,
+            count: rows,
+        });
         let lines = choices.below(3).max(u32::from(rows == 0));
         for _ in 0..lines {
             self.lines += 1;
-            batch.presence.push(Presence::Ended {
+            let line = Presence::Ended {
                 account_id: AccountId(self.lines),
                 epoch: Epoch::ZERO,
                 at_ms: 0,
                 reason: EndReason::Closed(CloseReason::Idle),
-            });
+            };
+            if self.waiting.push(line, self.now_ms) {
+                self.apply(Input::Tick);
+            }
+        }
+        if rows == 0 {
+            return;
         }
         let submitted = Submitted {
             seqs: batch.rows.iter().map(|row| row.seq).collect(),
@@ -247,12 +255,13 @@ impl Model {
 
     fn apply(&mut self, input: Input) {
         let mut effects = vec![];
-        self.writer.apply(input, self.now_ms, &mut effects);
+        self.writer
+            .apply(input, self.now_ms, &mut self.waiting, &mut effects);
         for effect in effects {
             match effect {
                 Effect::Write(work) => {
                     let rows = work.rows().count();
-                    assert!(rows + work.presence().count() > 0, "nothing to write");
+                    assert!(rows + work.presence().len() > 0, "nothing to write");
                     assert_eq!(rows, work.rows_len());
                     let careful_rows_max = self.settings.careful_rows_max;
                     assert!(!work.is_careful() || (1..=careful_rows_max).contains(&rows));
@@ -271,7 +280,7 @@ impl Model {
         let submitted = self.unfinished.remove(&batch.id).expect("finished once");
         let seqs: Vec<_> = batch.rows.iter().map(|row| row.seq).collect();
         assert_eq!(seqs, submitted.seqs);
-        assert_eq!(batch.acks.len(), usize::from(!seqs.is_empty()));
+        assert_eq!(batch.acks.len(), 1);
         self.handed_on += batch.contradicting.values().sum::<u64>();
         match outcome {
             BatchOutcome::Stored => {
@@ -290,6 +299,7 @@ impl Model {
         assert_eq!(self.writer.queue_bytes(), bytes);
         let is_bounded = bytes <= self.settings.queue_bytes_max || self.unfinished.len() == 1;
         assert!(is_bounded, "{bytes} bytes wait");
+        assert!(self.waiting.len() <= self.lines_max);
         let counters = self.writer.counters();
         let contradicts: u64 = self.told.contradicting.values().sum();
         for (counter, expected) in [
@@ -302,7 +312,7 @@ impl Model {
         }
         assert_eq!(self.is_told, contradicts > 0);
         assert!(self.handed_on <= contradicts);
-        let next = self.writer.next_deadline();
+        let next = self.writer.next_deadline(&self.waiting);
         if self.work.is_none() {
             let oldest = self.unfinished.values().map(|it| it.at_ms).min();
             let give_up_ms = oldest.map(|at_ms| at_ms + self.settings.keep_ms_max);
@@ -316,7 +326,7 @@ impl Model {
             next.is_none_or(|next| next > self.now_ms),
             "{next:?}: a tick in vain"
         );
-        if self.writer.is_idle() {
+        if self.writer.is_idle(&self.waiting) {
             assert!(self.unfinished.is_empty() && self.work.is_none());
             assert_eq!(self.handed_on, contradicts, "a session is not told");
             let dropped = self.writer.counters().of(Counter::PresenceDropped);
@@ -328,14 +338,18 @@ impl Model {
 
     /// With a store that works everything comes to an end.
     fn settle(&mut self) {
+        self.apply(Input::Close);
         for _ in 0..10_000 {
-            if self.writer.is_idle() {
+            if self.writer.is_idle(&self.waiting) {
                 return self.check();
             }
             match self.work {
                 Some(_) => self.work_off(),
                 None => {
-                    let next = self.writer.next_deadline().expect("something waits");
+                    let next = self
+                        .writer
+                        .next_deadline(&self.waiting)
+                        .expect("something waits");
                     self.now_ms = self.now_ms.max(next);
                     self.apply(Input::Tick);
                 }

@@ -6,6 +6,7 @@ use common::device::record::{Gps, Record};
 use common::ids::AccountId;
 use logic_server::batch::{Batch, Row};
 use logic_server::ids::ShardIndex;
+use logic_server::presence::Lines;
 use logic_server::writer::{Effect, Input, Settings, Work, WriteResult, Writer};
 
 pub(crate) const ROWS: usize = 5_000;
@@ -60,8 +61,8 @@ pub(crate) fn samples(batch: u64) -> Vec<Sample> {
 
 pub(crate) fn work(batch: u64) -> Work {
     let batch = of_samples(batch, samples(batch));
-    let mut effects = Vec::new();
-    Writer::new(Settings::default(), 0).apply(Input::Submit(batch), 0, &mut effects);
+    let (mut lines, mut effects) = (Lines::new(0), Vec::new());
+    Writer::new(Settings::default(), 0).apply(Input::Submit(batch), 0, &mut lines, &mut effects);
     match effects.pop() {
         Some(Effect::Write(work)) => work,
         other => panic!("an idle writer writes, not {other:?}"),
@@ -87,15 +88,15 @@ pub(crate) fn refused(batch: u64) -> Vec<Batch> {
 pub(crate) fn write_all(batches: Vec<Batch>, mut write: impl FnMut(&Work) -> WriteResult) {
     let mut writer = Writer::new(Settings::default(), 0);
     let (submitted, mut finished) = (batches.len(), 0);
-    let mut effects = vec![];
+    let (mut lines, mut effects) = (Lines::new(0), vec![]);
     for batch in batches {
-        writer.apply(Input::Submit(batch), 0, &mut effects);
+        writer.apply(Input::Submit(batch), 0, &mut lines, &mut effects);
     }
     while let Some(effect) = effects.pop() {
         match effect {
             Effect::Write(work) => {
                 let result = write(&work);
-                writer.apply(Input::Done { work, result }, 0, &mut effects);
+                writer.apply(Input::Done { work, result }, 0, &mut lines, &mut effects);
             }
             Effect::Finished { .. } => finished += 1,
             Effect::Contradicts { .. } => panic!("samples are all different"),
@@ -129,7 +130,6 @@ fn of_samples(id: u64, samples: Vec<Sample>) -> Batch {
         rows,
         arena,
         acks: Vec::new(),
-        presence: Vec::new(),
         contradicting: Default::default(),
         opened_at_ms: 0,
     }

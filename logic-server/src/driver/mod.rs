@@ -26,12 +26,12 @@ use std::time::Duration;
 
 use common::figures::PublishedHistogram;
 use common::millis::millis;
+use common::time::Now;
 use mio::Token;
 use mio::net::TcpStream;
 
 use crate::clock::Clock;
 use crate::gate as gate_core;
-use crate::ids::Now;
 use crate::shard as shard_core;
 use crate::shard::SessionSeed;
 use crate::threads;

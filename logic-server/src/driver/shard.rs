@@ -10,26 +10,26 @@ use common::ids::AccountId;
 use common::link::Hub;
 use common::link::message::SessionLooked;
 use common::logging::repeats::Repeats;
+use common::time::Now;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 use super::linger::Lingering;
 use super::pace::Pace;
 use super::rounds::Rounds;
 use super::socket::{self, Socket};
 use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, Turns, WAKER};
-use crate::batch::{Batch, BatchOutcome, Flawed};
+use crate::batch::{BatchOutcome, Flawed};
 use crate::clock::Clock;
 use crate::gate;
-use crate::ids::{Now, Slot};
+use crate::ids::Slot;
 use crate::mailbox::{Inbox, Mailbox, mailbox};
 use crate::reading;
 use crate::shard::{Effects, Explained, Input, SessionSeed, Shard};
 use crate::stats::ShardFigures;
 use crate::wire::Reading;
+use crate::writer_task::WriterEnd;
 
 /// Bytes of one read, and one connection is read once a turn, or once a pause where it fills its reads:
 /// a device that floods gets its share and no more. With the events of a turn, and as many sockets of a
@@ -43,7 +43,7 @@ const OUT_BYTES_MAX: usize = 256 * 1_024;
 #[derive(Debug)]
 pub(crate) struct Peers {
     pub(crate) gate: Mailbox<ToGate>,
-    pub(crate) writer: mpsc::Sender<Batch>,
+    pub(crate) writer: WriterEnd,
     pub(crate) hub: Hub,
     /// For batches that the writer's queue has no room for.
     pub(crate) overload_retry_ms: u32,
@@ -333,8 +333,15 @@ impl ShardLoop {
         let mut back = Vec::new();
         loop {
             let mut effects = std::mem::take(&mut self.effects);
+            if !effects.presence.is_empty() {
+                self.peers.writer.tell(effects.presence.drain(..), now.ms);
+            }
             for batch in effects.batches.drain(..) {
-                self.submit(batch, &mut back);
+                if let Err(batch) = self.peers.writer.submit(batch) {
+                    let retry_after_ms = self.peers.overload_retry_ms;
+                    let outcome = BatchOutcome::Overloaded { retry_after_ms };
+                    back.push(Input::Finished { batch, outcome });
+                }
             }
             self.send(&mut effects, &mut back);
             for slot in effects.closes.drain(..) {
@@ -425,20 +432,6 @@ impl ShardLoop {
         }
     }
 
-    /// Behind a batch that finds no room none goes: what it says of sessions comes first. They come
-    /// back before anything else that `back` holds.
-    fn submit(&mut self, batch: Batch, back: &mut Vec<Input<'static>>) {
-        let sent = match back.is_empty() {
-            true => self.peers.writer.try_send(batch),
-            false => Err(TrySendError::Full(batch)),
-        };
-        if let Err(TrySendError::Full(batch) | TrySendError::Closed(batch)) = sent {
-            let retry_after_ms = self.peers.overload_retry_ms;
-            let outcome = BatchOutcome::Overloaded { retry_after_ms };
-            back.push(Input::Finished { batch, outcome });
-        }
-    }
-
     /// Asked of the kernel: nobody else keeps it for a session that says nothing.
     fn source(&self, slot: Slot) -> Option<SocketAddr> {
         let socket = self.slots.get(slot.index())?;
@@ -475,6 +468,7 @@ mod tests {
     use common::ids::AccountId;
     use common::link::{HubSettings, Keys, LinkEvent, Role};
     use common::secret::Secret;
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::counters::Counter;
@@ -482,6 +476,7 @@ mod tests {
     use crate::ids::{SessionId, ShardIndex};
     use crate::settings::Settings;
     use crate::stats::Figures;
+    use crate::writer_task::{self, Mail};
 
     /// A loop without the others, which take what it says and say nothing.
     struct Alone {
@@ -489,11 +484,7 @@ mod tests {
         mailbox: Mailbox<ToShard>,
         figures: Figures,
         clock: Clock,
-        _others: (
-            gate_driver::Seat,
-            mpsc::Receiver<Batch>,
-            mpsc::Receiver<LinkEvent>,
-        ),
+        _others: (gate_driver::Seat, Mail, mpsc::Receiver<LinkEvent>),
     }
 
     impl Alone {
@@ -502,7 +493,7 @@ mod tests {
             let (figures, clock) = (Figures::new(&settings), Clock::new());
             let (seat, mailbox) = Seat::new().unwrap();
             let (gate_seat, gate) = gate_driver::Seat::new().unwrap();
-            let (writer, batches) = mpsc::channel(1);
+            let (writer, mail) = writer_task::way();
             let (events, links) = mpsc::channel(1);
             let hub = Hub::new(HubSettings {
                 role: Role::Logic,
@@ -524,7 +515,7 @@ mod tests {
                 mailbox,
                 figures,
                 clock,
-                _others: (gate_seat, batches, links),
+                _others: (gate_seat, mail, links),
             }
         }
 

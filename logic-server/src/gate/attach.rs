@@ -20,13 +20,15 @@ use common::device::error::MessageError;
 use common::device::frame::{self, FRAME_BYTES_BEFORE_ATTACH_MAX, Frame, Parsed};
 use common::device::message::FromDevice;
 use common::ids::AccountId;
+use common::pacing::Source;
+use common::time::Now;
 use rand::RngExt;
 
-use super::grants::{Grant, Source};
+use super::grants::Grant;
 use super::places::Current;
 use super::{Core, Effect, end_session};
 use crate::counters::Counter;
-use crate::ids::{ConnId, Now, SessionId};
+use crate::ids::{ConnId, SessionId};
 use crate::shard::SessionSeed;
 
 /// Why a connection is not admitted, and what it is told.

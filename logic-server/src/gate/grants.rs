@@ -1,35 +1,12 @@
 //! Pure. Open grants: found by ticket, by account, by source and by the time they expire.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use common::epoch::Epoch;
 use common::ids::{AccountId, Ticket};
-use common::link::message;
+use common::link::message::{self, GRANTS_PER_ACCOUNT_MAX};
+use common::pacing::Source;
 use common::secret::SessionKey;
-
-/// A fifth open grant of an account drops its oldest.
-pub(super) const GRANTS_PER_ACCOUNT_MAX: usize = 4;
-
-/// What a grant is bound to: an IPv4 address, or the first 64 bits of an IPv6 one, for a device
-/// may use any of the others for its next connection. An IPv4-mapped address is an IPv4 one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
-    V4([u8; 4]),
-    V6([u8; 8]),
-}
-
-impl From<IpAddr> for Source {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.octets()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
-}
 
 /// One account may come in, once, until it expires.
 #[derive(Clone, Debug)]
@@ -68,7 +45,7 @@ type TicketBytes = [u8; 16];
 #[derive(Default)]
 pub(super) struct Grants {
     by_ticket: BTreeMap<TicketBytes, Grant>,
-    /// In the order in which they came.
+    /// In the order of their epochs.
     by_account: BTreeMap<AccountId, Vec<TicketBytes>>,
     by_expiry: BTreeSet<(u64, TicketBytes)>,
     /// How many name this source; `None`: admit from anywhere.
@@ -98,24 +75,20 @@ impl Grants {
             .filter_map(|ticket| self.by_ticket.get(ticket))
     }
 
-    /// Opens a grant; returns the oldest of its account where that has too many. A ticket must not
-    /// be open already.
+    /// Opens a grant; returns the oldest of its account where that has too many, which may be this one. A ticket
+    /// must not be open already.
     pub(super) fn open(&mut self, ticket: &Ticket, grant: Grant) -> Option<Grant> {
         let ticket = *ticket.expose();
-        let account_id = grant.account_id;
-        let dropped = self
-            .by_account
-            .get(&account_id)
-            .filter(|tickets| tickets.len() >= GRANTS_PER_ACCOUNT_MAX)
-            .and_then(|tickets| tickets.first().copied())
-            .and_then(|oldest| self.take(oldest));
-
-        self.by_account.entry(account_id).or_default().push(ticket);
+        let of_account = self.by_account.entry(grant.account_id).or_default();
+        let epoch_of = |ticket: &TicketBytes| self.by_ticket.get(ticket).map(|it| it.epoch);
+        let at = of_account.partition_point(|other| epoch_of(other) <= Some(grant.epoch));
+        of_account.insert(at, ticket);
+        let oldest = (of_account.len() > GRANTS_PER_ACCOUNT_MAX).then(|| of_account[0]);
         self.by_expiry.insert((grant.expires_at_ms, ticket));
         *self.by_source.entry(grant.source).or_default() += 1;
         let double = self.by_ticket.insert(ticket, grant);
         assert!(double.is_none(), "a ticket is open once");
-        dropped
+        oldest.and_then(|oldest| self.take(oldest))
     }
 
     /// Uses a grant up, or takes it back.

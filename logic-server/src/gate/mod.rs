@@ -30,13 +30,15 @@ use common::link::message::{
     Kick, Kicked, LogicInfo, LogicLoad, Message, Order, Revoke, RevokeReason, SESSIONS_PAGE_MAX,
     SessionCheck, SessionLooked, SessionPage, SessionPageAsk,
 };
+use common::pacing::Source;
+use common::time::Now;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::counters::{Counter, Counters};
-use crate::ids::{ConnId, Now, SessionId, ShardIndex};
+use crate::ids::{ConnId, SessionId, ShardIndex};
 use crate::shard::SessionSeed;
-use grants::{Grant, Grants, Source};
+use grants::{Grant, Grants};
 use notices::Notices;
 use pending::Pending;
 use places::{Current, Full, Places};

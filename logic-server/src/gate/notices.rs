@@ -10,11 +10,12 @@ use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{
-    ADOPT_PAGE_MAX, Adopt, Attached, Ended, Held, LogicInfo, LogicLoad, Message,
+    ADOPT_PAGE_MAX, Adopt, Attached, Ended, GRANTS_PER_ACCOUNT_MAX, Held, LogicInfo, LogicLoad,
+    Message,
 };
 
 use super::Effect;
-use super::grants::{GRANTS_PER_ACCOUNT_MAX, Grant, Grants};
+use super::grants::{Grant, Grants};
 use super::places::{Current, Places};
 
 /// Load is told this often at least, so that silence is never taken for calm.

@@ -7,7 +7,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::grants::Source;
+use common::pacing::Source;
+
 use crate::ids::ConnId;
 
 /// A connection that has not shown a whole first frame.

@@ -15,16 +15,7 @@ pub(super) struct Asker {
 
 /// The command under way on a session.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct UnderWay {
     pub(super) command_id: CommandId,
-    pub(super) frame_id: u16,
-    /// `None`: has been told `Expired`.
-    pub(super) asker: Option<Asker>,
-}
-
-impl Pending {
-    /// When the asker is to be told that it takes too long.
-    pub(super) fn deadline_at_ms(&self) -> Option<u64> {
-        self.asker.map(|asker| asker.deadline_at_ms)
-    }
+    pub(super) asker: Asker,
 }

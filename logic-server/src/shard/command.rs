@@ -1,19 +1,21 @@
 //! Pure. A Command to the device and the CommandReplies to it: one at a time under way.
 //!
-//! The asker waits until its deadline; the device is asked until it has answered. So a command
-//! whose asker gave up is still under way: another one is `Busy`, and only the same command,
-//! sent again, joins it and gets its replies.
+//! It is under way until the device has answered or its asker has given up: then another may be sent, which a
+//! device that is still at the former answers with `busy`, and the former may be sent again, to fetch its
+//! reply. A reply is known by its command_id: to a repeat of what it still does, the device says what it has
+//! to say under the frame id that it was asked with first.
 
 use common::device::command::{Command, CommandId, CommandReply};
 use common::device::frame::FRAME_BYTES_TO_DEVICE_MAX;
 use common::link::message::{CommandAnswer, Order};
+use common::time::Now;
 
 use super::Shard;
-use super::asker::{Asker, Pending};
+use super::asker::{Asker, UnderWay};
 use super::effects::{Answer, Effects};
 use super::session::{Session, Turn};
 use crate::counters::{Counter, Counters};
-use crate::ids::{Now, SessionId};
+use crate::ids::SessionId;
 
 impl Session {
     /// A reply that fits no command under way is ignored.
@@ -23,22 +25,20 @@ impl Session {
         reply: &CommandReply<'_>,
         turn: &mut Turn<'_>,
     ) {
-        let fits = |pending: &&mut Box<Pending>| {
-            (pending.frame_id, pending.command_id) == (frame_id, reply.command_id)
-        };
-        let Some(pending) = self.command.as_mut().filter(fits) else {
+        let was_asked = (1..=self.command_frame_id).contains(&frame_id);
+        let command = self.command.as_deref();
+        let command = command.filter(|it| was_asked && it.command_id == reply.command_id);
+        let Some(command) = command else {
             turn.counters.count(Counter::CommandReplyIgnored);
             return;
         };
         turn.counters.count(Counter::CommandReplied);
-        if let Some(asker) = pending.asker {
-            let answer = CommandAnswer::Replied {
-                status: reply.status.code(),
-                more: reply.more,
-                payload: reply.payload.to_vec(),
-            };
-            turn.effects.answer(asker, answer);
-        }
+        let answer = CommandAnswer::Replied {
+            status: reply.status.code(),
+            more: reply.more,
+            payload: reply.payload.to_vec(),
+        };
+        turn.effects.answer(command.asker, answer);
         if !reply.more {
             self.command = None;
         }
@@ -51,22 +51,18 @@ impl Session {
         counters: &mut Counters,
         effects: &mut Effects,
     ) {
-        let asker = self.command.as_mut().and_then(|pending| {
-            pending
-                .asker
-                .take_if(|asker| asker.deadline_at_ms <= now.ms)
-        });
-        if let Some(asker) = asker {
+        let is_over = |it: &mut Box<UnderWay>| it.asker.deadline_at_ms <= now.ms;
+        if let Some(command) = self.command.take_if(is_over) {
             counters.count(Counter::CommandExpired);
-            effects.answer(asker, CommandAnswer::Expired);
+            effects.answer(command.asker, CommandAnswer::Expired);
         }
     }
 
     /// The session is over: a repeat of the command, elsewhere, fetches the reply.
     pub(super) fn lose_command(self, counters: &mut Counters, effects: &mut Effects) {
-        if let Some(asker) = self.command.and_then(|pending| pending.asker) {
+        if let Some(command) = self.command {
             counters.count(Counter::CommandLost);
-            effects.answer(asker, CommandAnswer::Lost);
+            effects.answer(command.asker, CommandAnswer::Lost);
         }
     }
 
@@ -118,29 +114,20 @@ impl Shard {
         if begun_too_late || asker.deadline_at_ms <= now.ms {
             return Err(CommandAnswer::Expired);
         }
-        let command_id = CommandId(order.command_id);
-        match &mut session.command {
-            Some(pending) if pending.command_id == command_id && pending.asker.is_none() => {
-                pending.asker = Some(asker);
-            }
-            Some(_) => return Err(CommandAnswer::Busy),
-            None => {
-                let frame_id = session.next_command_frame_id();
-                let command = Command {
-                    command_id,
-                    deadline_ms: order.deadline_ms,
-                    code: order.code,
-                    payload: &order.payload,
-                };
-                effects.send(slot, |out| command.encode(frame_id, out));
-                self.counters.count(Counter::CommandSent);
-                session.command = Some(Box::new(Pending {
-                    command_id,
-                    frame_id,
-                    asker: Some(asker),
-                }));
-            }
+        if session.command.is_some() {
+            return Err(CommandAnswer::Busy);
         }
+        let command_id = CommandId(order.command_id);
+        let frame_id = session.next_command_frame_id();
+        let command = Command {
+            command_id,
+            deadline_ms: order.deadline_ms,
+            code: order.code,
+            payload: &order.payload,
+        };
+        effects.send(slot, |out| command.encode(frame_id, out));
+        self.counters.count(Counter::CommandSent);
+        session.command = Some(Box::new(UnderWay { command_id, asker }));
         self.wheel.arm(slot.0, session.next_timer_ms());
         Ok(())
     }

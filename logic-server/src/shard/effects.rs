@@ -9,9 +9,10 @@ use common::link::message::{CommandAnswer, SessionLook};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use crate::batch::{Batch, EndReason, Flawed};
+use crate::batch::{Batch, Flawed};
 use crate::counters::Counter;
 use crate::ids::{SessionId, Slot};
+use crate::presence::{EndReason, Presence};
 
 /// Bytes for one session, in [`Effects::out`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +66,8 @@ pub struct Effects {
     /// the slot may be used again when the driver is done with it. A slot whose device went
     /// (`Disconnected`) is not named here.
     pub closes: Vec<Slot>,
-    /// To the writer.
+    /// To the writer; the lines first, so that they go with the batches.
+    pub presence: Vec<Presence>,
     pub batches: Vec<Batch>,
     /// To the gate.
     pub ended: Vec<Ended>,
@@ -73,8 +75,8 @@ pub struct Effects {
     pub answers: Vec<Answer>,
     pub shown: Vec<Shown>,
     pub explained: Vec<Explained>,
-    /// After `Shutdown`, at each `Tick` from then on: every session has been told and every batch
-    /// is back.
+    /// After `Shutdown`, at a `Tick` when every batch is back and every session has been told, and at each from
+    /// then on; after `Abandon`, at the next one.
     pub done: bool,
 }
 
@@ -83,6 +85,7 @@ impl Effects {
         self.out.clear();
         self.sends.clear();
         self.closes.clear();
+        self.presence.clear();
         self.batches.clear();
         self.ended.clear();
         self.answers.clear();

@@ -32,12 +32,14 @@ use common::ids::{AccountId, Ticket};
 use common::link::LinkId;
 use common::link::message::{Order, SessionLook};
 use common::secret::SessionKey;
+use common::time::Now;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::batch::{self, Batch, BatchOutcome, Collector, EndReason, Presence};
+use crate::batch::{self, Batch, BatchOutcome, Collector};
 use crate::counters::{Counter, Counters};
-use crate::ids::{Now, SessionId, ShardIndex, Slot};
+use crate::ids::{SessionId, ShardIndex, Slot};
+use crate::presence::{EndReason, Presence};
 use crate::wheel::Wheel;
 use asker::Asker;
 use session::{Session, Turn};
@@ -115,8 +117,7 @@ pub enum Input<'a> {
         link: LinkId,
         request: u64,
     },
-    /// The writer gives a batch back, or had no room for it: then it has what it says of sessions
-    /// still with it.
+    /// The writer gives a batch back, or had no room for it.
     Finished { batch: Batch, outcome: BatchOutcome },
     /// Take no telemetry any more, have what was taken stored and acknowledged, say goodbye.
     Shutdown,
@@ -136,10 +137,8 @@ enum Phase {
     Running,
     /// Waits until what was taken is stored and acknowledged.
     Flushing,
-    /// Every session has been told; waits until that is stored.
-    Leaving,
-    /// Every session has been told, and nothing is waited for.
-    Abandoned,
+    /// Every session has been told.
+    Left,
 }
 
 /// The sessions of one loop.
@@ -230,7 +229,7 @@ impl Shard {
                 request,
                 look: self.look(session, now),
             }),
-            Input::Finished { batch, outcome } => self.finished(batch, outcome, now, effects),
+            Input::Finished { batch, outcome } => self.finished(batch, outcome, effects),
             Input::Shutdown => {
                 if self.phase == Phase::Running {
                     self.phase = Phase::Flushing;
@@ -238,7 +237,7 @@ impl Shard {
             }
             Input::Abandon => {
                 self.say_goodbye(now, effects);
-                self.phase = Phase::Abandoned;
+                self.phase = Phase::Left;
             }
             Input::Tick { read_until_ms } => self.tick(read_until_ms, now, effects),
         }
@@ -310,7 +309,7 @@ impl Shard {
             source: seed.source,
             at_ms: batch::bigint(seed.attached_unix_ms),
         };
-        self.collector.presence(line, now, &mut effects.batches);
+        effects.presence.push(line);
 
         let session = Session::new(&seed, self.settings.window, now);
         self.wheel.arm(slot.0, session.next_timer_ms());
@@ -370,7 +369,7 @@ impl Shard {
 
         match self.phase {
             Phase::Running => effects.batches.extend(self.collector.due(now)),
-            Phase::Flushing | Phase::Leaving | Phase::Abandoned => self.shut_down(now, effects),
+            Phase::Flushing | Phase::Left => self.shut_down(now, effects),
         }
     }
 
@@ -387,16 +386,12 @@ impl Shard {
     }
 
     fn shut_down(&mut self, now: Now, effects: &mut Effects) {
+        effects.batches.extend(self.collector.flush());
         if self.phase == Phase::Flushing && self.collector.is_answered() {
-            self.phase = Phase::Leaving;
+            self.phase = Phase::Left;
             self.say_goodbye(now, effects);
         }
-        effects.batches.extend(self.collector.flush());
-        effects.done = match self.phase {
-            Phase::Running | Phase::Flushing => false,
-            Phase::Leaving => self.collector.is_idle(),
-            Phase::Abandoned => true,
-        };
+        effects.done = self.phase == Phase::Left;
     }
 
     /// Devices come back one after another, not all at once.
@@ -452,7 +447,7 @@ impl Shard {
             at_ms: batch::bigint(now.unix_ms),
             reason,
         };
-        self.collector.presence(line, now, &mut effects.batches);
+        effects.presence.push(line);
         effects.ended.push(Ended {
             session: session.id,
             account_id: session.account_id,

@@ -13,14 +13,15 @@ use common::device::message::{FromDevice, HeartbeatReply};
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::message::{SessionLook, SessionState};
+use common::time::Now;
 use rand::rngs::SmallRng;
 
-use super::asker::Pending;
+use super::asker::UnderWay;
 use super::effects::Effects;
 use super::{SessionSeed, Settings};
 use crate::batch::Collector;
 use crate::counters::{Counter, Counters};
-use crate::ids::{Now, SessionId, Slot};
+use crate::ids::{SessionId, Slot};
 
 /// All that is kept of a device that says nothing.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub(super) struct Session {
     heard_ms: u64,
     partial: Option<Box<Partial>>,
     /// The command under way.
-    pub(super) command: Option<Box<Pending>>,
+    pub(super) command: Option<Box<UnderWay>>,
     /// Not 0, so that an empty slot takes no more than a session.
     heartbeat_s: NonZeroU16,
     /// Of the last Command sent.
@@ -110,11 +111,9 @@ impl Session {
 
     /// When there may be something to do though nothing comes.
     pub(super) fn next_timer_ms(&self) -> u64 {
-        let command = self
-            .command
-            .as_ref()
-            .and_then(|pending| pending.deadline_at_ms());
-        command.map_or(self.idle_at_ms(), |at_ms| at_ms.min(self.idle_at_ms()))
+        let command = self.command.as_ref();
+        let command = command.map_or(u64::MAX, |it| it.asker.deadline_at_ms);
+        command.min(self.idle_at_ms())
     }
 
     fn idle_at_ms(&self) -> u64 {

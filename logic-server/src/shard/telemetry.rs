@@ -9,7 +9,6 @@ use super::effects::{Effects, Explained, spread};
 use super::session::{Session, Turn};
 use crate::batch::{Batch, BatchOutcome, Sender};
 use crate::counters::Counter;
-use crate::ids::Now;
 
 impl Session {
     pub(super) fn telemetry(
@@ -124,7 +123,6 @@ impl Shard {
         &mut self,
         mut batch: Batch,
         outcome: BatchOutcome,
-        now: Now,
         effects: &mut Effects,
     ) {
         let window = self.settings.window;
@@ -136,7 +134,6 @@ impl Shard {
             }
             BatchOutcome::Overloaded { .. } => {
                 self.counters.add(Counter::TelemetryOverloaded, frames);
-                self.collector.take_back(&mut batch, now);
                 AckStatus::Overloaded
             }
         };

@@ -27,7 +27,7 @@ use sqlx::{Acquire, Arguments, Executor};
 use super::copy::{Copy, KEY_TYPES, sql_type};
 use super::refusal::{SqlState, Trouble};
 use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record, refused};
-use crate::batch::Presence;
+use crate::presence::Presence;
 use crate::writer::{Work, Written};
 
 /// Of a COPY, sent at a time: the server stores one piece while the next is made.

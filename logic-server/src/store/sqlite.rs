@@ -12,7 +12,8 @@ use sqlx::sqlite::SqliteConnection;
 use super::bulk::{Bulk, COMPARED_MAX, RECORDS_MAX, SESSIONS_MAX, Values};
 use super::refusal::SqliteCode;
 use super::sorted::{Aside, Item, KEY_COLUMNS, Sorted, record, refused};
-use crate::batch::{Presence, Row};
+use crate::batch::Row;
+use crate::presence::Presence;
 use crate::writer::{Work, Written};
 
 /// Sessions that ended, joined with the table by its key.
@@ -148,6 +149,7 @@ impl Sqlite {
     ) -> Result<(), sqlx::Error> {
         let (attached, ended): (Vec<_>, Vec<_>) = work
             .presence()
+            .iter()
             .partition(|presence| matches!(presence, Presence::Attached { .. }));
         let put = |presence: &&Presence, values: &mut Values| match **presence {
             Presence::Attached {

@@ -14,8 +14,9 @@ use servers::{PostgresServer, Role, TestDatabase};
 use tempfile::TempDir;
 
 use super::*;
-use crate::batch::{Batch, EndReason, Presence, Row};
+use crate::batch::{Batch, Row};
 use crate::ids::ShardIndex;
+use crate::presence::{EndReason, Lines, Presence};
 use crate::writer::{Effect, Input, Settings, Writer};
 
 mod on_postgres_alone;
@@ -174,6 +175,10 @@ impl Bench {
         self.store.write(&work(batch)).await
     }
 
+    async fn tell(&self, lines: Vec<Presence>) -> WriteResult {
+        self.store.write(&work_of(lines)).await
+    }
+
     async fn refuse_13(&self) {
         self.run(match self.database {
             Database::Sqlite(_) => REFUSES_13,
@@ -238,8 +243,19 @@ async fn connect(url: &str) -> Database {
 }
 
 fn work(batch: Batch) -> Work {
+    first_write(Input::Submit(batch), vec![])
+}
+
+/// Of nothing but lines of `sessions`.
+fn work_of(lines: Vec<Presence>) -> Work {
+    first_write(Input::Close, lines)
+}
+
+fn first_write(input: Input, told: Vec<Presence>) -> Work {
+    let mut lines = Lines::new(told.len());
+    told.into_iter().for_each(|line| _ = lines.push(line, 0));
     let mut effects = Vec::new();
-    Writer::new(Settings::default(), 0).apply(Input::Submit(batch), 0, &mut effects);
+    Writer::new(Settings::default(), 0).apply(input, 0, &mut lines, &mut effects);
     match effects.pop() {
         Some(Effect::Write(work)) => work,
         other => panic!("an idle writer writes, not {other:?}"),
@@ -249,13 +265,13 @@ fn work(batch: Batch) -> Work {
 /// As it is written when it was refused as a whole.
 fn careful(batch: Batch) -> Work {
     let mut writer = Writer::new(Settings::default(), 0);
-    let mut effects = Vec::new();
-    writer.apply(Input::Submit(batch), 0, &mut effects);
+    let (mut lines, mut effects) = (Lines::new(0), Vec::new());
+    writer.apply(Input::Submit(batch), 0, &mut lines, &mut effects);
     let Some(Effect::Write(work)) = effects.pop() else {
         panic!("an idle writer writes");
     };
     let result = WriteResult::Refused { why: "no".into() };
-    writer.apply(Input::Done { work, result }, 0, &mut effects);
+    writer.apply(Input::Done { work, result }, 0, &mut lines, &mut effects);
     match effects.pop() {
         Some(Effect::Write(work)) if work.is_careful() => work,
         other => panic!("what was refused is written carefully, not {other:?}"),
@@ -269,7 +285,6 @@ fn empty() -> Batch {
         rows: vec![],
         arena: vec![],
         acks: vec![],
-        presence: vec![],
         contradicting: Default::default(),
         opened_at_ms: 0,
     }
@@ -425,27 +440,26 @@ async fn sessions_of_every_number_begin_and_end(bench: Bench) {
     let largest = bulk::SESSIONS_MAX as i64;
     let mut account = 0;
     for count in [1, 2, largest - 1, largest, largest + 1, 3 * largest + 7] {
-        let mut begins = empty();
-        let mut ends = empty();
+        let (mut begins, mut ends) = (vec![], vec![]);
         for _ in 0..count {
             account += 1;
             let (account_id, epoch) = (AccountId(account), Epoch::at_ms(100));
-            begins.presence.push(Presence::Attached {
+            begins.push(Presence::Attached {
                 account_id,
                 epoch,
                 source: "192.0.2.7".parse().unwrap(),
                 at_ms: 100,
             });
-            ends.presence.push(Presence::Ended {
+            ends.push(Presence::Ended {
                 account_id,
                 epoch,
                 at_ms: 600,
                 reason: EndReason::Closed(CloseReason::Idle),
             });
         }
-        assert_eq!(bench.write(begins).await, COMMITTED);
+        assert_eq!(bench.tell(begins).await, COMMITTED);
         assert_eq!(bench.count("sessions").await, account);
-        assert_eq!(bench.write(ends).await, COMMITTED);
+        assert_eq!(bench.tell(ends).await, COMMITTED);
         let ended = "sessions WHERE ms(ended_at) = 600 AND reason = 'idle'";
         assert_eq!(bench.count(ended).await, account);
     }
@@ -606,18 +620,16 @@ async fn sessions_begin_end_and_are_repaired_after_a_crash(bench: Bench) {
         at_ms: ms as i64 + 500,
         reason: EndReason::Closed(CloseReason::Idle),
     };
-    let mut batch = empty();
-    batch.presence = vec![
+    let lines = vec![
         attached(1, 100),
         ended(1, 100),
         attached(1, 200),
         attached(2, 300),
     ];
-    assert_eq!(bench.write(batch).await, COMMITTED);
+    assert_eq!(bench.tell(lines).await, COMMITTED);
     // Of unknown outcome, so it is repeated; an end is not undone, nor moved.
-    let mut again = empty();
-    again.presence = vec![attached(1, 100), ended(2, 300), ended(9, 900)];
-    assert_eq!(bench.write(again).await, COMMITTED);
+    let again = vec![attached(1, 100), ended(2, 300), ended(9, 900)];
+    assert_eq!(bench.tell(again).await, COMMITTED);
 
     let other = Store::new(&bench.database, &"logic-2".parse().unwrap(), PATIENCE);
     assert_eq!(other.repair(5_000).await.unwrap(), 0, "not its sessions");

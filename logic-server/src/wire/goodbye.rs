@@ -1,20 +1,12 @@
 //! Pure. Closing so that the last frame arrives: send it, shut down writing, read on for a moment,
 //! close.
-//!
-//! To close at once would be wrong wherever the device is still sending: the kernel answers
-//! unread bytes with a reset, and a reset destroys what the device has not read yet: the Close.
 
 use std::collections::VecDeque;
 
+use common::device::limit::{LINGER_BYTES_MAX, LINGER_MS};
 use slab::Slab;
 
 use super::{Reading, Wire};
-
-/// How long a connection may take to go.
-const LINGER_MS: u64 = 1_000;
-
-/// How much of what the device still sends is read away.
-const DRAIN_BYTES_MAX: usize = 64 * 1_024;
 
 /// A connection on its way out.
 #[derive(Debug)]
@@ -56,7 +48,7 @@ impl Goodbye {
             match wire.read_away() {
                 Reading::Bytes(count) => {
                     self.drained += count;
-                    if self.drained > DRAIN_BYTES_MAX {
+                    if self.drained > LINGER_BYTES_MAX {
                         return None;
                     }
                 }
@@ -196,7 +188,7 @@ mod tests {
     #[test]
     fn who_floods_is_closed_after_64_kib() {
         let (mut goodbye, mut wire) = (Goodbye::new(vec![], 0), Script::default());
-        wire.readings.push_back(Reading::Bytes(DRAIN_BYTES_MAX));
+        wire.readings.push_back(Reading::Bytes(LINGER_BYTES_MAX));
         assert_eq!(goodbye.go_on(&mut wire), Some(()));
         wire.readings.push_back(Reading::Bytes(1));
         assert_eq!(goodbye.go_on(&mut wire), None);

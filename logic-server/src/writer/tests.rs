@@ -10,8 +10,8 @@ use common::epoch::Epoch;
 use common::ids::AccountId;
 
 use super::*;
-use crate::batch::EndReason;
 use crate::ids::ShardIndex;
+use crate::presence::{EndReason, WAIT_MS};
 
 /// A batch of rows with these sequence numbers, each with its number for a payload.
 fn batch(id: u64, seqs: impl IntoIterator<Item = i64>) -> Batch {
@@ -67,13 +67,14 @@ fn look(work: &Work) -> Wrote {
     Wrote {
         seqs: work.rows().map(|(row, _)| row.seq).collect(),
         is_careful: work.is_careful(),
-        presence: work.presence().copied().collect(),
+        presence: work.presence().to_vec(),
     }
 }
 
 /// A writer, its store in the test's hand, and what it said so far.
 struct Bench {
     writer: Writer,
+    lines: Lines,
     now_ms: u64,
     at_store: Option<Work>,
     finished: Vec<(u64, BatchOutcome)>,
@@ -86,6 +87,7 @@ impl Bench {
     fn new(settings: Settings) -> Self {
         Self {
             writer: Writer::new(settings, 7),
+            lines: Lines::new(1_000),
             now_ms: 0,
             at_store: None,
             finished: vec![],
@@ -96,7 +98,8 @@ impl Bench {
 
     fn apply(&mut self, input: Input) {
         let mut effects = vec![];
-        self.writer.apply(input, self.now_ms, &mut effects);
+        self.writer
+            .apply(input, self.now_ms, &mut self.lines, &mut effects);
         for effect in effects {
             match effect {
                 Effect::Write(work) => {
@@ -119,6 +122,22 @@ impl Bench {
         self.apply(Input::Submit(batch));
     }
 
+    fn tell(&mut self, lines: impl IntoIterator<Item = Presence>) {
+        for line in lines {
+            if self.lines.push(line, self.now_ms) {
+                self.apply(Input::Tick);
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        self.writer.next_deadline(&self.lines)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.writer.is_idle(&self.lines)
+    }
+
     /// What is at the store; the test says what became of it.
     fn done(&mut self, result: WriteResult) -> Wrote {
         let work = self.at_store.take().expect("a write is under way");
@@ -134,7 +153,7 @@ impl Bench {
     /// Lets time pass until a write is under way or nothing is left to do.
     fn wait(&mut self) {
         while self.at_store.is_none() {
-            let Some(at_ms) = self.writer.next_deadline() else {
+            let Some(at_ms) = self.next_deadline() else {
                 return;
             };
             self.now_ms = self.now_ms.max(at_ms);
@@ -159,28 +178,49 @@ fn what_comes_during_a_write_goes_into_the_next() {
     assert_eq!(bench.done(COMMITTED).seqs, [1, 2, 3]);
     let stored = [0, 1, 2, 3].map(|id| (id, BatchOutcome::Stored));
     assert_eq!(bench.finished, stored);
-    assert!(bench.writer.is_idle());
+    assert!(bench.is_idle());
     assert_eq!(bench.writer.queue_bytes(), 0);
+}
+
+#[test]
+fn lines_of_sessions_go_with_a_batch_and_after_a_while_alone() {
+    let mut bench = Bench::new(Settings::default());
+    bench.tell([attached(1)]);
+    assert_eq!(bench.next_deadline(), Some(WAIT_MS));
+    bench.now_ms = WAIT_MS - 1;
+    bench.submit(batch(0, [1]));
+    let first = bench.done(COMMITTED);
+    assert_eq!((first.seqs, first.presence), (vec![1], vec![attached(1)]));
+
+    bench.tell([ended(1)]);
+    bench.wait();
+    assert_eq!(bench.now_ms, 2 * WAIT_MS - 1);
+    assert_eq!(bench.done(COMMITTED).presence, [ended(1)]);
+    assert!(bench.is_idle());
+}
+
+#[test]
+fn when_nothing_more_will_come_lines_of_sessions_wait_for_nothing() {
+    let mut bench = Bench::new(Settings::default());
+    bench.tell([ended(1)]);
+    bench.apply(Input::Close);
+    assert_eq!(bench.done(COMMITTED).presence, [ended(1)]);
+    assert!(bench.is_idle());
 }
 
 /// Found by the fuzz target `writer`: a node that shut down then left without them.
 #[test]
 fn lines_of_sessions_that_wait_for_a_retry_keep_the_writer_from_being_idle() {
-    let mut bench = Bench::new(Settings {
-        keep_ms_max: 0,
-        ..Settings::default()
-    });
-    // What the store did not take in time leaves its lines behind; they are tried alone.
-    let mut given_up = batch(0, [1]);
-    given_up.presence.push(ended(1));
-    bench.submit(given_up);
-    assert_eq!(bench.finished, [(0, OVERLOADED)]);
+    let mut bench = Bench::new(Settings::default());
+    bench.tell([ended(1)]);
+    assert!(!bench.is_idle());
+    bench.wait();
     let lines = bench.done(WriteResult::Failed);
     assert_eq!((lines.seqs.len(), lines.presence), (0, vec![ended(1)]));
-    assert!(!bench.writer.is_idle());
+    assert!(!bench.is_idle());
     bench.wait();
     assert_eq!(bench.done(COMMITTED).presence, [ended(1)]);
-    assert!(bench.writer.is_idle());
+    assert!(bench.is_idle());
 }
 
 #[test]
@@ -271,9 +311,8 @@ fn no_more_than_so_many_are_told_of() {
 #[test]
 fn a_refused_work_is_written_carefully_and_the_refused_records_are_counted() {
     let mut bench = Bench::new(Settings::default());
-    let mut first = batch(0, 0..4);
-    first.presence.push(attached(1));
-    bench.submit(first);
+    bench.tell([attached(1)]);
+    bench.submit(batch(0, 0..4));
     let whole = bench.refuse();
     assert!(!whole.is_careful);
     let lines = bench.done(COMMITTED);
@@ -327,34 +366,40 @@ fn a_careful_write_that_fails_is_halved_until_each_row_is_alone() {
     assert_eq!(bench.finished, [(0, BatchOutcome::Stored)]);
 }
 
-/// Neither lines of sessions nor a work that is tried as a whole are divided by a failure.
 #[test]
-fn nothing_but_a_careful_write_is_halved() {
+fn a_work_that_is_tried_as_a_whole_is_not_divided_by_a_failure() {
     let mut bench = Bench::new(Settings::default());
-    let mut first = batch(0, 0..4);
-    first.presence = vec![attached(1), ended(1)];
-    bench.submit(first);
+    bench.tell([attached(1), ended(1)]);
+    bench.submit(batch(0, 0..4));
     let whole = bench.done(WriteResult::Failed);
     bench.wait();
     assert_eq!(bench.refuse(), whole);
-    let lines = bench.done(WriteResult::Failed);
-    bench.wait();
-    assert_eq!(bench.done(COMMITTED), lines);
+    assert_eq!(bench.done(COMMITTED).presence, whole.presence);
     assert_eq!(bench.done(COMMITTED).seqs, whole.seqs);
 }
 
 #[test]
-fn lines_of_sessions_that_are_refused_are_given_up_and_the_records_are_not() {
+fn a_line_that_is_refused_is_given_up_alone_and_the_records_are_not() {
     let mut bench = Bench::new(Settings::default());
-    let mut first = batch(0, [5]);
-    first.presence.push(attached(1));
-    bench.submit(first);
-    assert_eq!(bench.refuse().seqs, [5]);
-    assert_eq!(bench.refuse().presence, [attached(1)]);
-    let last = bench.done(COMMITTED);
-    assert_eq!((last.seqs, last.presence), (vec![5], vec![]));
+    bench.tell([attached(1), attached(2), attached(3), ended(1)]);
+    bench.submit(batch(0, [5]));
+    let (mut written, mut transactions) = (vec![], 0);
+    while bench.finished.is_empty() {
+        transactions += 1;
+        let work = look(bench.at_store.as_ref().unwrap());
+        match work.presence.contains(&attached(2)) {
+            true => bench.refuse(),
+            false => {
+                written.extend(work.presence);
+                bench.done(COMMITTED)
+            }
+        };
+    }
+    assert_eq!(written, [attached(1), attached(3), ended(1)]);
     assert_eq!(bench.finished, [(0, BatchOutcome::Stored)]);
     assert_eq!(bench.writer.counters().of(Counter::PresenceDropped), 1);
+    // The whole, four, two, each of them, the other two; and the record.
+    assert_eq!(transactions, 7);
 }
 
 #[test]
@@ -373,13 +418,11 @@ fn what_cannot_even_be_set_aside_is_not_acknowledged() {
 #[test]
 fn beyond_the_time_a_batch_is_given_up_and_its_sessions_are_written_later() {
     let mut bench = Bench::new(Settings::default());
-    let mut first = batch(0, [1]);
-    first.presence.push(attached(1));
-    bench.submit(first);
+    bench.tell([attached(1)]);
+    bench.submit(batch(0, [1]));
     bench.now_ms = 15_000;
-    let mut second = batch(1, [2]);
-    second.presence.push(ended(1));
-    bench.submit(second);
+    bench.tell([ended(1)]);
+    bench.submit(batch(1, [2]));
     bench.now_ms = 20_000;
     bench.done(WriteResult::Failed);
     assert_eq!(bench.finished, [(0, OVERLOADED)]);
@@ -388,7 +431,7 @@ fn beyond_the_time_a_batch_is_given_up_and_its_sessions_are_written_later() {
     let wrote = bench.done(COMMITTED);
     assert_eq!(wrote.seqs, [2]);
     assert_eq!(wrote.presence, [attached(1), ended(1)]);
-    assert!(bench.writer.is_idle());
+    assert!(bench.is_idle());
 }
 
 #[test]
@@ -396,7 +439,7 @@ fn a_batch_waits_no_longer_though_the_store_hangs() {
     let mut bench = Bench::new(Settings::default());
     bench.submit(batch(0, [1]));
     bench.submit(batch(1, [2]));
-    assert_eq!(bench.writer.next_deadline(), Some(20_000));
+    assert_eq!(bench.next_deadline(), Some(20_000));
     bench.now_ms = 20_000;
     bench.apply(Input::Tick);
     assert_eq!(bench.finished, [(1, OVERLOADED)]);
@@ -480,54 +523,34 @@ fn a_batch_beyond_the_limit_is_kept_alone() {
     assert_eq!(bench.done(COMMITTED).seqs, [4]);
 }
 
-/// What is put back is older than what was given up while it was at the store.
+/// What comes back is older than what came while it was at the store.
 #[test]
-fn lines_of_sessions_stay_in_order_around_a_refused_group() {
-    let mut bench = Bench::new(Settings {
-        careful_rows_max: 1,
-        ..Settings::default()
-    });
-    bench.submit(batch(9, [9]));
-    for id in 0..2_u64 {
-        let mut batch = batch(id, [id as i64]);
-        batch.presence.push(attached(id as i64));
-        bench.submit(batch);
-    }
-    bench.done(COMMITTED);
-    let mut late = batch(2, [2]);
-    late.presence = vec![ended(0), ended(1)];
-    bench.submit(late);
+fn lines_of_sessions_stay_in_order_around_a_work_that_is_given_up() {
+    let mut bench = Bench::new(Settings::default());
+    bench.tell([attached(0), attached(1)]);
+    bench.submit(batch(0, [0]));
+    bench.tell([ended(0), ended(1)]);
     bench.now_ms = 20_000;
-    bench.apply(Input::Tick);
-    assert_eq!(bench.finished.last(), Some(&(2, OVERLOADED)));
-
-    assert_eq!(bench.refuse().presence, [attached(0), attached(1)]);
-    assert_eq!(bench.finished.last(), Some(&(1, OVERLOADED)));
-    assert_eq!(bench.done(COMMITTED).presence, [attached(0)]);
-    assert_eq!(bench.done(COMMITTED).seqs, [0]);
-    let rest = bench.done(COMMITTED);
-    assert_eq!(rest.presence, [attached(1), ended(0), ended(1)]);
-    assert!(bench.writer.is_idle());
+    bench.done(WriteResult::Failed);
+    assert_eq!(bench.finished, [(0, OVERLOADED)]);
+    bench.wait();
+    let all = [attached(0), attached(1), ended(0), ended(1)];
+    assert_eq!(bench.done(COMMITTED).presence, all);
+    assert!(bench.is_idle());
 }
 
-/// Its lines are written, and it has no rows: it is not tried once more.
+/// They are not tried again with the batches that come back.
 #[test]
-fn a_batch_of_lines_alone_is_done_when_they_are_written() {
+fn lines_of_sessions_that_are_written_are_so_whatever_becomes_of_the_rows() {
     let mut bench = Bench::new(Settings::default());
-    bench.submit(batch(9, [9]));
+    bench.tell([attached(1)]);
     bench.submit(batch(0, [0, 1]));
-    bench.now_ms = 10_000;
-    let mut lines = batch(1, []);
-    lines.presence.push(attached(1));
-    bench.submit(lines);
-    bench.done(COMMITTED);
     bench.refuse();
     assert_eq!(bench.done(COMMITTED).presence, [attached(1)]);
     bench.now_ms = 20_000;
     bench.done(WriteResult::Failed);
-    let stored = |id| (id, BatchOutcome::Stored);
-    assert_eq!(bench.finished, [stored(9), stored(1), (0, OVERLOADED)]);
-    assert!(bench.writer.is_idle());
+    assert_eq!(bench.finished, [(0, OVERLOADED)]);
+    assert!(bench.is_idle());
 }
 
 /// A fleet of which every record is refused, at a database that manages few of them in time.
@@ -553,24 +576,18 @@ fn every_batch_is_stored_though_every_record_is_refused() {
 }
 
 #[test]
-fn lines_of_sessions_are_kept_within_bounds() {
-    let mut bench = Bench::new(Settings {
-        presence_max: 2,
-        keep_ms_max: 10,
-        ..Settings::default()
-    });
+fn lines_of_sessions_are_kept_within_bounds_also_those_that_come_back() {
+    let mut bench = Bench::new(Settings::default());
+    bench.lines = Lines::new(2);
+    bench.tell([attached(1), attached(2)]);
     bench.submit(batch(0, [0]));
-    for account in 1..=5 {
-        let mut batch = batch(account as u64, [account]);
-        batch.presence.push(attached(account));
-        bench.submit(batch);
-    }
-    bench.now_ms = 10;
-    bench.apply(Input::Tick);
-    bench.done(COMMITTED);
-    let kept = bench.done(COMMITTED);
-    assert_eq!(kept.presence, [attached(4), attached(5)]);
+    bench.tell([attached(3), attached(4), attached(5)]);
+    bench.now_ms = 20_000;
+    bench.done(WriteResult::Failed);
+    bench.wait();
+    assert_eq!(bench.done(COMMITTED).presence, [attached(4), attached(5)]);
     assert_eq!(bench.writer.counters().of(Counter::PresenceDropped), 3);
+    assert!(bench.is_idle());
 }
 
 /// The store of the model: rows and lines that are durable, and records that it refuses.
@@ -643,11 +660,11 @@ fn run(seed: u64) {
             store
                 .poison
                 .extend(seqs.clone().filter(|_| rng.random_bool(poison)));
-            let mut batch = batch(id, seqs.clone());
+            let batch = batch(id, seqs.clone());
             account += 1;
-            batch.presence.push(attached(account));
+            bench.tell([attached(account)]);
             if account > 1 {
-                batch.presence.push(ended(account - 1));
+                bench.tell([ended(account - 1)]);
             }
             seqs_of.insert(id, seqs);
             largest = largest.max(batch.bytes());
@@ -702,7 +719,7 @@ fn run(seed: u64) {
         bench.wait();
     }
 
-    assert!(bench.writer.is_idle());
+    assert!(bench.is_idle());
     assert_eq!(bench.writer.queue_bytes(), 0);
     let finished: BTreeSet<_> = bench.finished.iter().map(|(id, _)| *id).collect();
     assert_eq!(

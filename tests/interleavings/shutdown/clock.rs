@@ -5,7 +5,8 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
-use crate::ids::Now;
+use common::time::Now;
+
 use crate::world::{Alarm, World};
 
 const START_UNIX_MS: u64 = 1_700_000_000_000;

@@ -41,6 +41,7 @@ mod product {
     pub mod ids;
     pub(crate) mod loops;
     pub(crate) mod mailbox;
+    pub mod presence;
     pub mod reading;
     pub mod settings;
     pub mod shard;
@@ -52,7 +53,7 @@ mod product {
 }
 
 pub use product::{
-    batch, counters, gate, ids, reading, settings, shard, stats, wheel, wire, writer,
+    batch, counters, gate, ids, presence, reading, settings, shard, stats, wheel, wire, writer,
 };
 pub(crate) use product::{driver, loops, mailbox, writer_task};
 

@@ -8,8 +8,8 @@ pub(crate) mod refusal;
 
 use refusal::Trouble;
 
-use crate::batch::Presence;
 use crate::clock::Clock;
+use crate::presence::Presence;
 use crate::world::{World, pause};
 use crate::writer::{Work, WriteResult, Written};
 
@@ -73,7 +73,7 @@ impl Store {
 fn commit(world: &World, work: &Work) {
     world.assert_open("a write is committed");
     let rows = work.rows().map(|(row, _)| (row.account_id, row.seq));
-    let lines = work.presence().map(|line| match line {
+    let lines = work.presence().iter().map(|line| match line {
         Presence::Attached { account_id, .. } => (*account_id, false),
         Presence::Ended { account_id, .. } => (*account_id, true),
     });

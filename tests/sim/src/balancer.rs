@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use balancer::pending::ConnectionId;
-use balancer::route::{Core as Decisions, Effect, Input, Now, RouteSettings};
+use balancer::route::{Core as Decisions, Effect, Input, RouteSettings};
 use balancer::visit::{Step, Visit};
 use common::config::Policy;
 use common::device::frame::{self, Parsed};
@@ -12,6 +12,7 @@ use common::device::limit;
 use common::device::message::FromCluster;
 use common::link::message::Message;
 use common::link::{LinkEvent, LinkId, Peer, Role};
+use common::time::Now;
 use logic_server::wire::{Sink as _, Wire as _};
 
 use crate::limits::pace;

@@ -100,7 +100,6 @@ impl Fingerprint {
             self.word(ack.base_seq);
             self.word(u64::from(ack.frame_id) << 8 | u64::from(ack.count));
         }
-        self.word(batch.presence.len() as u64);
     }
 
     fn row(&mut self, row: &Row, payload: &[u8]) {

@@ -11,6 +11,7 @@ use common::link::LinkId;
 use logic_server::batch::{Batch, BatchOutcome, Limits};
 use logic_server::gate;
 use logic_server::ids::{ConnId, ShardIndex, Slot};
+use logic_server::presence::{LINES_MAX, Lines};
 use logic_server::shard::{self, SessionSeed, Shard};
 use logic_server::wire::goodbye::Lingering;
 use logic_server::writer::{self, Writer};
@@ -148,6 +149,8 @@ pub struct LogicNode {
     pub lingering: Lingering<Stream>,
     pub shards: Vec<ShardThread>,
     pub writer: Writer,
+    /// Of `sessions`, from the shards.
+    pub lines: Lines,
     pub writer_timer: Timer,
     pub places: BTreeMap<Stream, Place>,
     pub unattached: BTreeMap<Stream, Unattached>,
@@ -206,6 +209,7 @@ impl LogicNode {
                 },
                 !seed,
             ),
+            lines: Lines::new(LINES_MAX),
             writer_timer: Timer::default(),
             places: BTreeMap::new(),
             unattached: BTreeMap::new(),

@@ -695,6 +695,12 @@ impl World {
             self.part(node, Loop::Shard(shard), stream, unsent.unwrap_or_default());
         }
         let me = Process::logic(node);
+        for line in effects.presence.drain(..) {
+            let now_ms = self.now(me).ms;
+            if self.logic[node].lines.push(line, now_ms) {
+                self.arm_writer(node);
+            }
+        }
         for batch in effects.batches.drain(..) {
             let soon = self.soon();
             let at_ms = self.logic[node].shards[shard].writer_at(soon);
@@ -854,11 +860,14 @@ impl World {
         self.writer(node, writer::Input::Submit(batch));
     }
 
-    fn writer(&mut self, node: usize, input: writer::Input) {
+    pub fn writer(&mut self, node: usize, input: writer::Input) {
         let me = Process::logic(node);
         let now = self.now(me);
         let mut effects = vec![];
-        self.logic[node].writer.apply(input, now.ms, &mut effects);
+        let logic = &mut self.logic[node];
+        logic
+            .writer
+            .apply(input, now.ms, &mut logic.lines, &mut effects);
         for effect in effects {
             match effect {
                 writer::Effect::Write(work) => {
@@ -884,11 +893,18 @@ impl World {
                 writer::Effect::Contradicts { .. } => {}
             }
         }
-        self.model
-            .note_held(Keeper::Writer, &self.logic[node].writer.held());
+        let logic = &self.logic[node];
+        let held = logic.writer.held(&logic.lines);
+        self.model.note_held(Keeper::Writer, &held);
+        self.arm_writer(node);
+    }
+
+    fn arm_writer(&mut self, node: usize) {
+        let me = Process::logic(node);
         let clock = self.life(me).clock;
         let logic = &mut self.logic[node];
-        let deadline_ms = logic.writer.next_deadline().map(|ms| clock.world_ms(ms));
+        let deadline_ms = logic.writer.next_deadline(&logic.lines);
+        let deadline_ms = deadline_ms.map(|ms| clock.world_ms(ms));
         if let Some(at_ms) = logic.writer_timer.arm(deadline_ms, self.now_ms) {
             self.mail(me, at_ms, Mail::Wake(Thread::Writer));
         }

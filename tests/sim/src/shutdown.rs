@@ -8,7 +8,7 @@
 
 use std::ops::RangeInclusive;
 
-use logic_server::{gate, shard};
+use logic_server::{gate, shard, writer};
 use rand::RngExt;
 
 use crate::logic::ShardMail;
@@ -113,11 +113,16 @@ impl World {
         Ok(())
     }
 
-    /// All shards are done, and the writer.
+    /// All shards are done, and then the writer.
     pub fn end_when_done(&mut self, node: usize) {
+        let is_done = |farewell: &Farewell| farewell.done.iter().all(|done| *done);
+        if !self.logic[node].farewell.as_ref().is_some_and(is_done) {
+            return;
+        }
+        self.writer(node, writer::Input::Close);
         let logic = &mut self.logic[node];
-        let is_done = |farewell: &mut Farewell| farewell.done.iter().all(|done| *done);
-        if logic.writer.is_idle() && logic.farewell.take_if(is_done).is_some() {
+        if logic.writer.is_idle(&logic.lines) {
+            logic.farewell = None;
             // Its last words linger.
             let at_ms = self.now_ms + LAST_ANSWERS_MS;
             self.mail(Process::logic(node), at_ms, Mail::End(Ending::Over));

@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 
 use common::epoch::Epoch;
 use common::ids::AccountId;
-use logic_server::batch::{Presence, Row};
+use logic_server::batch::Row;
+use logic_server::presence::Presence;
 use logic_server::store::refusal::SqliteCode;
 use logic_server::writer::{Work, WriteResult, Written};
 use rand::RngExt;

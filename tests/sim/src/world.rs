@@ -11,7 +11,7 @@ use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::Message;
-use logic_server::ids::Now;
+use common::time::Now;
 use logic_server::writer::Work;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use common::device::code::{AckStatus, CommandStatus};
 use common::link::message::{CommandAnswer, Order};
-use logic_server::batch::{EndReason, Row};
+use logic_server::batch::Row;
+use logic_server::presence::EndReason;
 
 use super::Heard;
 use crate::choices::Choices;
@@ -29,11 +30,9 @@ pub(super) struct Asked {
 
 /// The command under way.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct UnderWay {
     command_id: u64,
-    frame_id: u16,
-    /// `None`: has been told `Expired`.
-    pub(super) asker: Option<Asked>,
+    pub(super) asker: Asked,
 }
 
 /// What a step must bring about.
@@ -88,7 +87,7 @@ pub(super) struct Device {
     pub(super) unanswered: u16,
     /// Frames beyond the window since one was answered.
     pub(super) beyond: u32,
-    pub(super) command: Option<Pending>,
+    pub(super) command: Option<UnderWay>,
     last_command_frame_id: u16,
     next_seq: u64,
 }
@@ -116,15 +115,15 @@ impl Device {
 
     /// The first time-out of this device.
     pub(super) fn due_at_ms(&self) -> u64 {
-        let asker = self.command.as_ref().and_then(|it| it.asker);
-        asker.map_or(self.idle_at_ms(), |it| {
-            it.deadline_at_ms.min(self.idle_at_ms())
+        let command = self.command.as_ref();
+        command.map_or(self.idle_at_ms(), |it| {
+            it.asker.deadline_at_ms.min(self.idle_at_ms())
         })
     }
 
     pub(super) fn asker_is(&self, request: u64) -> bool {
-        let asker = self.command.as_ref().and_then(|it| it.asker);
-        asker.is_some_and(|it| it.request == request)
+        let command = self.command.as_ref();
+        command.is_some_and(|it| it.asker.request == request)
     }
 
     /// One thing that a device may say, well behaved or not.
@@ -177,10 +176,12 @@ impl Device {
     }
 
     fn command_reply(&mut self, choices: &mut Choices<'_>) -> Vec<u8> {
-        let pending = self.command.as_ref().map(|it| (it.frame_id, it.command_id));
+        let last = self.last_command_frame_id;
+        let under_way = self.command.as_ref().map(|it| (last, it.command_id));
         let (frame_id, command_id) = match choices.below(4) {
+            // To an earlier question, or to none.
             0 => (1, u64::from(choices.below(3))),
-            _ => pending.unwrap_or((0, 0)),
+            _ => under_way.unwrap_or((0, 0)),
         };
         let mut body = command_id.to_le_bytes().to_vec();
         body.extend([choices.below(6) as u8 % 5, choices.below(2) as u8, 3, 0]);
@@ -271,21 +272,20 @@ impl Device {
 
     fn reply(&mut self, frame_id: u16, body: &[u8], expected: &mut Expected) {
         let command_id = u64::from_le_bytes(*body.first_chunk().unwrap());
-        let fits = |it: &Pending| (it.frame_id, it.command_id) == (frame_id, command_id);
-        let Some(pending) = self.command.as_ref().filter(|it| fits(it)) else {
+        let was_asked = (1..=self.last_command_frame_id).contains(&frame_id);
+        let Some(command) = &self.command else { return };
+        if !was_asked || command.command_id != command_id {
             return;
-        };
+        }
         let (status, more) = (body[8], body[9] == 1);
         assert!(CommandStatus::from_code(status).is_some());
-        if let Some(asker) = pending.asker {
-            let payload = body[12..].to_vec();
-            let answer = CommandAnswer::Replied {
-                status,
-                more,
-                payload,
-            };
-            expected.answer(asker.request, answer);
-        }
+        let payload = body[12..].to_vec();
+        let answer = CommandAnswer::Replied {
+            status,
+            more,
+            payload,
+        };
+        expected.answer(command.asker.request, answer);
         if !more {
             self.command = None;
         }
@@ -309,14 +309,7 @@ impl Device {
         } else if is_too_late {
             Some(CommandAnswer::Expired)
         } else {
-            match &mut self.command {
-                Some(it) if it.command_id == order.command_id && it.asker.is_none() => {
-                    it.asker = Some(asked);
-                    return;
-                }
-                Some(_) => Some(CommandAnswer::Busy),
-                None => None,
-            }
+            self.command.as_ref().map(|_| CommandAnswer::Busy)
         };
         if let Some(answer) = refused {
             return expected.answer(asked.request, answer);
@@ -331,10 +324,9 @@ impl Device {
                 payload: order.payload.len(),
             },
         );
-        self.command = Some(Pending {
+        self.command = Some(UnderWay {
             command_id: order.command_id,
-            frame_id: id,
-            asker: Some(asked),
+            asker: asked,
         });
     }
 }

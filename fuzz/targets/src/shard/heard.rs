@@ -9,6 +9,7 @@ use common::device::message::FromCluster;
 use common::link::message::CommandAnswer;
 use logic_server::batch::Batch;
 use logic_server::ids::Slot;
+use logic_server::presence::Presence;
 use logic_server::shard::{Effects, Ended, SessionSeed};
 
 use crate::contract::{self, End};
@@ -50,6 +51,8 @@ pub(super) struct Happened {
     pub(super) ended: Vec<Ended>,
     /// By the id of their request.
     pub(super) answers: Vec<(u64, CommandAnswer)>,
+    /// In order.
+    pub(super) presence: Vec<Presence>,
     pub(super) batches: Vec<Batch>,
     pub(super) done: bool,
 }
@@ -60,6 +63,7 @@ impl Happened {
         let mut happened = Self {
             closes: effects.closes.iter().map(|slot| slot.0).collect(),
             ended: std::mem::take(&mut effects.ended),
+            presence: std::mem::take(&mut effects.presence),
             batches: std::mem::take(&mut effects.batches),
             done: effects.done,
             ..Self::default()

@@ -105,13 +105,15 @@ impl Model {
         assert_eq!(self.bench.grant(&granted), expected);
         self.all.push(granted.clone());
         if expected == GrantVerdict::Granted {
-            let of_account = |(grant, _): &&(message::Grant, u64)| grant.account_id == account_id;
-            if self.open.iter().filter(of_account).count() == 4 {
-                let oldest = self.open.iter().position(|it| of_account(&it));
-                self.open.remove(oldest.unwrap());
-            }
             let expires_at_ms = self.bench.now.ms + u64::from(granted.ttl_ms);
             self.open.push((granted, expires_at_ms));
+            let of_account =
+                |(_, it): &(usize, &(message::Grant, u64))| it.0.account_id == account_id;
+            let open = self.open.iter().enumerate().filter(of_account);
+            if open.clone().count() > 4 {
+                let (oldest, _) = open.min_by_key(|(_, it)| it.0.epoch).unwrap();
+                self.open.remove(oldest);
+            }
         }
     }
 

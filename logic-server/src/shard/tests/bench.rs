@@ -84,6 +84,7 @@ pub(super) struct Bench {
     /// What devices heard, in order.
     pub(super) heard: Vec<(Slot, Heard)>,
     pub(super) closed: Vec<Slot>,
+    pub(super) presence: Vec<Presence>,
     pub(super) batches: Vec<Batch>,
     pub(super) ended: Vec<Ended>,
     pub(super) answers: Vec<Answer>,
@@ -103,6 +104,7 @@ impl Bench {
             effects: Effects::default(),
             heard: vec![],
             closed: vec![],
+            presence: vec![],
             batches: vec![],
             ended: vec![],
             answers: vec![],
@@ -130,6 +132,7 @@ impl Bench {
             }
         }
         self.closed.append(&mut self.effects.closes);
+        self.presence.append(&mut self.effects.presence);
         self.batches.append(&mut self.effects.batches);
         self.ended.append(&mut self.effects.ended);
         self.answers.append(&mut self.effects.answers);

@@ -74,32 +74,46 @@ fn a_reply_to_no_pending_command_is_ignored() {
     assert_eq!(bench.closed, []);
 }
 
+/// A device that never answers holds back no other command, and the same one is sent again.
 #[test]
-fn the_asker_is_told_at_its_deadline_and_only_the_same_command_joins_what_is_under_way() {
+fn a_command_whose_asker_gave_up_blocks_nothing_and_is_sent_again_when_it_is_repeated() {
     let mut bench = Bench::attached(settings());
     bench.command(1, 50, order(42, 0));
-    bench.heard.clear();
     bench.pass(9_999);
     assert_eq!(bench.take_answers(), []);
+    bench.command(1, 51, order(42, 0));
+    assert_eq!(bench.take_answers(), [(51, CommandAnswer::Busy)]);
     bench.pass(1 + TICK_MS);
     assert_eq!(bench.take_answers(), [(50, CommandAnswer::Expired)]);
 
-    bench.command(1, 51, order(43, 0));
-    bench.command(1, 52, order(42, 0));
-    bench.command(1, 53, order(42, 0));
-    let busy = [(51, CommandAnswer::Busy), (53, CommandAnswer::Busy)];
-    assert_eq!(bench.take_answers(), busy);
-    assert_eq!(bench.take_heard(), [], "it is not sent twice");
-    bench.receive(0, &reply(1, 42, false, b"late"));
-    assert_eq!(bench.take_answers(), [(52, replied(false, b"late"))]);
-
-    // Nobody waits for this one; the device is free for the next all the same.
-    bench.command(1, 54, order(44, 0));
-    bench.pass(10_000 + TICK_MS);
-    bench.receive(0, &reply(2, 44, false, b""));
-    assert_eq!(bench.take_answers(), [(54, CommandAnswer::Expired)]);
-    bench.command(1, 55, order(45, 0));
+    bench.heard.clear();
+    bench.command(1, 52, order(43, 0));
+    assert_eq!(bench.take_heard().len(), 1);
+    // Nobody waits for this one any more.
+    bench.receive(0, &reply(1, 42, true, b"half"));
     assert_eq!(bench.take_answers(), []);
+    bench.receive(0, &reply(2, 43, false, b"done"));
+    assert_eq!(bench.take_answers(), [(52, replied(false, b"done"))]);
+    assert_eq!(bench.shard.counters().of(Counter::CommandReplyIgnored), 1);
+}
+
+/// The device answers under the id of the first question where it is still at it, under that of the repeat
+/// where it had finished.
+#[test]
+fn a_repeat_gets_its_reply_under_the_id_of_any_of_its_questions() {
+    for frame_id in [1, 3] {
+        let mut bench = Bench::attached(settings());
+        bench.command(1, 50, order(42, 0));
+        bench.pass(10_000 + TICK_MS);
+        bench.command(1, 51, order(43, 0));
+        bench.receive(0, &reply(2, 43, false, b""));
+        bench.command(1, 52, order(42, 0));
+        bench.take_answers();
+        bench.receive(0, &reply(4, 42, false, b"of no question"));
+        assert_eq!(bench.take_answers(), []);
+        bench.receive(0, &reply(frame_id, 42, false, b"late"));
+        assert_eq!(bench.take_answers(), [(52, replied(false, b"late"))]);
+    }
 }
 
 #[test]

@@ -9,7 +9,6 @@ use common::secret::Secret;
 
 use super::bench::*;
 use super::commands::order;
-use crate::batch::PRESENCE_WAIT_MS;
 use crate::shard::*;
 use crate::wheel::TICK_MS;
 
@@ -135,8 +134,6 @@ fn three_heartbeats_of_silence_end_the_session_and_half_a_frame_is_silence() {
     };
     assert_eq!(bench.take_heard(), [close]);
     assert_eq!(bench.shard.sessions(), 0);
-    bench.pass(PRESENCE_WAIT_MS);
-    bench.commit();
     assert_eq!(bench.shard.next_deadline(), None);
 }
 
@@ -230,50 +227,8 @@ fn every_end_is_told_to_the_gate_and_to_the_store() {
             at_ms: bench.now.unix_ms as i64,
             reason,
         };
-        bench.pass(PRESENCE_WAIT_MS);
-        assert_eq!(bench.batches[0].presence.last(), Some(&line));
+        assert_eq!(bench.presence.last(), Some(&line));
     }
-}
-
-/// The writer's queue was full. In a shutdown no other batch comes to take the lines along.
-#[test]
-fn what_a_batch_that_is_not_taken_says_of_sessions_is_said_again_in_order() {
-    let mut bench = Bench::attached(settings());
-    bench.apply(Input::Shutdown);
-    bench.tick();
-    bench.tick();
-    assert_eq!(bench.shard.sessions(), 0);
-    let lines: Vec<_> = bench.batches.iter().flat_map(|it| &it.presence).collect();
-    let lines: Vec<_> = lines.into_iter().copied().collect();
-    assert!(
-        matches!(
-            lines[..],
-            [Presence::Attached { .. }, Presence::Ended { .. }]
-        ),
-        "{lines:?}"
-    );
-    let retry_after_ms = 1;
-    for batch in std::mem::take(&mut bench.batches) {
-        bench.apply(Input::Finished {
-            batch,
-            outcome: BatchOutcome::Overloaded { retry_after_ms },
-        });
-    }
-    let retry_at_ms = bench.shard.next_deadline();
-    assert_eq!(retry_at_ms, Some(bench.now.ms + PRESENCE_WAIT_MS));
-    bench.pass(PRESENCE_WAIT_MS);
-    assert!(!bench.done, "they are not stored");
-    let again: Vec<_> = bench.batches.iter().flat_map(|it| &it.presence).collect();
-    assert_eq!(again, lines.iter().collect::<Vec<_>>());
-    for mut batch in std::mem::take(&mut bench.batches) {
-        batch.presence.clear();
-        bench.apply(Input::Finished {
-            batch,
-            outcome: BatchOutcome::Stored,
-        });
-    }
-    bench.tick();
-    assert!(bench.done);
 }
 
 #[test]
@@ -287,27 +242,16 @@ fn output_up_to_the_high_water_mark_is_waited_for() {
 }
 
 #[test]
-fn the_beginning_of_a_session_is_stored_with_the_next_frame_or_after_its_wait() {
+fn the_beginning_of_a_session_is_told_at_once() {
+    let mut bench = Bench::new(settings());
+    bench.adopt(0, 1);
     let line = Presence::Attached {
         account_id: AccountId(1_001),
         epoch: Epoch::at_ms(1),
         source: seed(1).source,
         at_ms: 1_767_225_600_005,
     };
-    for frame_comes in [false, true] {
-        let mut bench = Bench::new(settings());
-        bench.adopt(0, 1);
-        bench.pass(PRESENCE_WAIT_MS - 1);
-        assert_eq!(bench.batches.len(), 0);
-        assert_eq!(bench.shard.next_deadline(), Some(bench.now.ms + 1));
-        match frame_comes {
-            true => bench.receive(0, &telemetry(1, 1, 1)),
-            false => bench.now.ms += 1,
-        }
-        bench.tick();
-        assert_eq!(bench.batches[0].rows.len(), usize::from(frame_comes));
-        assert_eq!(bench.batches[0].presence, [line]);
-    }
+    assert_eq!(bench.presence, [line]);
 }
 
 #[test]
@@ -322,8 +266,6 @@ fn a_session_that_is_over_leaves_no_timer() {
     bench.apply(Input::Disconnected { slot: Slot(0) });
     bench.adopt(1, 3);
     let deadline = bench.now.ms + 180_000;
-    bench.pass(PRESENCE_WAIT_MS);
-    bench.commit();
     assert_eq!(bench.shard.next_deadline(), Some(deadline));
 }
 
@@ -411,8 +353,6 @@ fn at_shutdown_what_was_taken_is_acknowledged_and_then_everybody_is_told() {
     let even: Vec<_> = (1..=10).map(|it| it * 1_000).collect();
     assert_eq!(waits, even);
     assert_eq!(bench.shard.sessions(), 0);
-    assert!(!bench.done, "their ends are not stored");
-    bench.commit();
     assert!(bench.done);
     assert_eq!(bench.ended.len(), 11);
 }
@@ -454,13 +394,9 @@ fn at_shutdown_devices_that_leave_by_themselves_keep_nobody_waiting() {
     bench.tick();
     bench.apply(Input::Disconnected { slot: Slot(1) });
     bench.tick();
-    assert_eq!(bench.batches.len(), 2);
-    let (batch, outcome) = (bench.batches.remove(0), BatchOutcome::Stored);
-    bench.apply(Input::Finished { batch, outcome });
-    bench.tick();
-    assert_eq!(bench.closed, [Slot(0)]);
     assert!(!bench.done);
     bench.commit();
+    assert_eq!(bench.closed, [Slot(0)]);
     assert!(bench.done);
 }
 

@@ -363,8 +363,8 @@ async fn do_everything(test: &TestDatabase, turn: i64) -> Result<(), String> {
             work(of_every_kind(turn)),
             work(again),
             careful(of_every_kind(turn)),
-            work(session(turn, true)),
-            work(session(turn, false)),
+            work_of(vec![session(turn, true)]),
+            work_of(vec![session(turn, false)]),
         ] {
             let written = store.write(&work).await;
             let is_done = matches!(&written, WriteResult::Committed(it) if it.uncompared.is_none());
@@ -395,10 +395,9 @@ fn of_every_kind(turn: i64) -> Batch {
 }
 
 /// The beginning of a session, or its end.
-fn session(turn: i64, begins: bool) -> Batch {
+fn session(turn: i64, begins: bool) -> Presence {
     let (account_id, epoch) = (AccountId(1), Epoch::at_ms(turn.unsigned_abs()));
-    let mut batch = empty();
-    batch.presence.push(match begins {
+    match begins {
         true => Presence::Attached {
             account_id,
             epoch,
@@ -411,8 +410,7 @@ fn session(turn: i64, begins: bool) -> Batch {
             at_ms: 600,
             reason: EndReason::Disconnected,
         },
-    });
-    batch
+    }
 }
 
 #[tokio::test]

@@ -82,7 +82,8 @@ impl Grants {
             })
             .copied()
             .collect();
-        // The oldest is the one that was acknowledged first, whatever its epoch.
+        // The oldest are those of the lowest epochs, whichever was acknowledged first.
+        open.sort_by_key(|ticket| self.by_ticket.get(ticket).map(|grant| grant.epoch));
         open.truncate(open.len().saturating_sub(GRANTS_PER_ACCOUNT_MAX));
         for ticket in open {
             self.forget(ticket, places);

@@ -3,6 +3,7 @@
 //! Each core says what it keeps, by name (`held`); the limits stand here, from the plan and the
 //! contract. What a core keeps and has no limit here is an error: everything that can grow has one.
 
+use logic_server::presence::LINES_MAX;
 use logic_server::writer::CONTRADICTING_TOLD_MAX;
 
 use super::Broken;
@@ -127,9 +128,9 @@ impl Memory {
             (Keeper::Shard, "batches_spare") => 2,
 
             (Keeper::Writer, "batch_bytes") => 64 << 20,
-            // A batch takes a row or a line at least.
+            // A batch takes a row at least.
             (Keeper::Writer, "batches") => (64 << 20) / 32,
-            (Keeper::Writer, "presence") => 100_000,
+            (Keeper::Writer, "presence") => LINES_MAX,
             (Keeper::Writer, "contradicting_told") => CONTRADICTING_TOLD_MAX,
 
             (Keeper::Device, "records") => RECORDS_MAX,
