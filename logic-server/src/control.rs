@@ -10,6 +10,7 @@ use common::link::message::{self, Message};
 use common::link::{Hub, LinkEvent};
 use tokio::sync::mpsc;
 
+use crate::ask::{Ask, Asker};
 use crate::clock::Clock;
 use crate::driver::ToGate;
 use crate::gate::Input;
@@ -86,31 +87,25 @@ impl ControlTask {
                     request: id,
                     check,
                 }),
-                Message::Command(command) => self.ask(Input::Command {
-                    link,
-                    request: id,
-                    command,
-                    deadline_ms,
-                }),
                 Message::SessionPageAsk(ask) => self.ask(Input::SessionPageAsk {
                     link,
                     request: id,
                     ask,
                 }),
-                Message::SessionCheck(check) => self.ask(Input::SessionCheck {
-                    link,
-                    request: id,
-                    check,
-                }),
-                Message::Kick(kick) => self.ask(Input::Kick {
-                    link,
-                    request: id,
-                    kick,
-                }),
                 Message::FiguresAsk(_) => {
                     self.report.hub.answer(link, id, self.report.figures());
                 }
-                message => unexpected(&message),
+                message => {
+                    let asker = Asker {
+                        link,
+                        request: id,
+                        until_ms: self.report.clock.now().ms + u64::from(deadline_ms),
+                    };
+                    match Ask::of(asker, message) {
+                        Ok(ask) => self.ask(Input::Ask(ask)),
+                        Err(message) => unexpected(&message),
+                    }
+                }
             },
             LinkEvent::Notice { message, .. } => match message {
                 Message::End(end) => self.tell(Input::End(end)),

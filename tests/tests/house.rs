@@ -78,6 +78,7 @@ const CORES: &[&str] = &[
     "conn-server/src/nonces.rs",
     "conn-server/src/pool.rs",
     "conn-server/src/throttle.rs",
+    "logic-server/src/ask.rs",
     "logic-server/src/batch.rs",
     "logic-server/src/gate",
     "logic-server/src/shard",

@@ -17,11 +17,11 @@ use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{
-    self, Command, CommandAnswer, End, GrantCheck, GrantVerdict, Message, Order, Revoke,
-    RevokeReason,
+    self, CommandAnswer, End, GrantCheck, GrantVerdict, Message, Order, Revoke, RevokeReason,
 };
 use common::secret::Secret;
 use common::time::Now;
+use logic_server::ask::{Ask, Asker, Question};
 use logic_server::counters::Counters;
 use logic_server::gate::{Core, Effect, Input, Settings};
 use logic_server::ids::{ConnId, SessionId, ShardIndex};
@@ -308,9 +308,7 @@ impl Model {
                 assert_eq!(retry_after_ms, 0);
                 Due::End(session, reason)
             }
-            Effect::CommandTo {
-                session, request, ..
-            } => Due::Command(session, request),
+            Effect::Ask { session, ask, .. } => Due::Command(session, ask.asker.request),
             Effect::Answer {
                 request, message, ..
             } => match message {
@@ -322,7 +320,6 @@ impl Model {
                 Message::CommandAnswer(CommandAnswer::NotAttached) => Due::NotAttached(request),
                 other => panic!("{other:?} as an answer"),
             },
-            Effect::ShowSession { .. } => panic!("nobody looks at a session here"),
             Effect::Notice { .. } | Effect::Broadcast { .. } | Effect::Explain { .. } => {
                 unreachable!("taken before")
             }
@@ -689,13 +686,16 @@ impl Model {
             code: 1,
             payload: vec![],
         };
-        let input = Input::Command {
-            link: LinkId(0),
-            request,
-            command: Command { account_id, order },
-            deadline_ms: 1_000,
+        let ask = Ask {
+            asker: Asker {
+                link: LinkId(0),
+                request,
+                until_ms: self.now_ms + 1_000,
+            },
+            account_id,
+            question: Question::Command(order),
         };
-        self.apply(input, due);
+        self.apply(Input::Ask(ask), due);
     }
 
     /// A newer session lives elsewhere, or the account changed.

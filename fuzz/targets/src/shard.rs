@@ -18,6 +18,7 @@ use common::link::LinkId;
 use common::link::message::{CommandAnswer, Order};
 use common::secret::Secret;
 use common::time::Now;
+use logic_server::ask::{Ask, Asker, Question};
 use logic_server::batch::{self, Batch, BatchOutcome};
 use logic_server::counters::Counters;
 use logic_server::ids::{SessionId, ShardIndex, Slot};
@@ -422,14 +423,17 @@ impl Model {
             None => expected.answer(request, CommandAnswer::NotAttached),
             Some(device) => device.ask(slot, asked, &order, &rules, &mut expected),
         }
-        let input = Input::Command {
-            session: SessionId(session),
-            link: LinkId(9),
-            request,
-            order,
-            deadline_at_ms,
+        let ask = Ask {
+            asker: Asker {
+                link: LinkId(9),
+                request,
+                until_ms: deadline_at_ms,
+            },
+            account_id: seed(session, 60).account_id,
+            question: Question::Command(order),
         };
-        self.apply(input, &expected);
+        let session = SessionId(session);
+        self.apply(Input::Ask { session, ask }, &expected);
     }
 
     /// A batch comes back, in any order.

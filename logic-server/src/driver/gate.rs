@@ -320,35 +320,13 @@ impl GateLoop {
                     };
                     self.post(shard, ToShard::Input(end));
                 }
-                Effect::CommandTo {
+                Effect::Ask {
                     shard,
                     session,
-                    link,
-                    request,
-                    order,
-                    deadline_at_ms,
+                    ask,
                 } => {
-                    let command = shard::Input::Command {
-                        session,
-                        link,
-                        request,
-                        order,
-                        deadline_at_ms,
-                    };
-                    self.post(shard, ToShard::Input(command));
-                }
-                Effect::ShowSession {
-                    shard,
-                    session,
-                    link,
-                    request,
-                } => {
-                    let show = shard::Input::Show {
-                        session,
-                        link,
-                        request,
-                    };
-                    self.post(shard, ToShard::Input(show));
+                    let ask = shard::Input::Ask { session, ask };
+                    self.post(shard, ToShard::Input(ask));
                 }
                 Effect::Answer {
                     link,

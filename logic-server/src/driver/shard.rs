@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use common::codes::Code;
 use common::ids::AccountId;
 use common::link::Hub;
-use common::link::message::SessionLooked;
 use common::logging::repeats::Repeats;
 use common::time::Now;
 use mio::net::TcpStream;
@@ -355,20 +354,13 @@ impl ShardLoop {
                         epoch: ended.epoch,
                     }));
             }
-            for answer in effects.answers.drain(..) {
+            for mut answer in effects.answers.drain(..) {
+                answer.see(|slot| self.source(slot));
                 let hub = &self.peers.hub;
-                hub.answer(answer.link, answer.request, answer.answer);
+                hub.answer(answer.link, answer.request, answer.message);
             }
             if tracing::enabled!(tracing::Level::DEBUG) {
                 self.explain(&effects.explained, now);
-            }
-            for shown in effects.shown.drain(..) {
-                let look = shown.look.map(|(slot, mut look)| {
-                    look.state.source = self.source(slot);
-                    look
-                });
-                let answer = SessionLooked { look };
-                self.peers.hub.answer(shown.link, shown.request, answer);
             }
             self.done |= effects.done;
             effects.clear();

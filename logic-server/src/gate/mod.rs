@@ -26,15 +26,15 @@ use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{
-    self, Command, CommandAnswer, End, GrantAnswer, GrantCheck, GrantCheckAnswer, GrantVerdict,
-    Kick, Kicked, LogicInfo, LogicLoad, Message, Order, Revoke, RevokeReason, SESSIONS_PAGE_MAX,
-    SessionCheck, SessionLooked, SessionPage, SessionPageAsk,
+    self, End, GrantAnswer, GrantCheck, GrantCheckAnswer, GrantVerdict, LogicInfo, LogicLoad,
+    Message, Revoke, RevokeReason, SESSIONS_PAGE_MAX, SessionPage, SessionPageAsk,
 };
 use common::pacing::Source;
 use common::time::Now;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use crate::ask::{Answer, Ask};
 use crate::counters::{Counter, Counters};
 use crate::ids::{ConnId, SessionId, ShardIndex};
 use crate::shard::SessionSeed;
@@ -102,30 +102,13 @@ pub enum Input<'a> {
     },
     End(End),
     Revoke(Revoke),
-    Command {
-        link: LinkId,
-        request: u64,
-        command: Command,
-        /// How long the asker still waits, from now.
-        deadline_ms: u32,
-    },
+    /// Of an account's session.
+    Ask(Ask),
     /// A page of the sessions, for somebody who looks at them.
     SessionPageAsk {
         link: LinkId,
         request: u64,
         ask: SessionPageAsk,
-    },
-    /// What of an account's session can be seen.
-    SessionCheck {
-        link: LinkId,
-        request: u64,
-        check: SessionCheck,
-    },
-    /// An operator closes an account's session.
-    Kick {
-        link: LinkId,
-        request: u64,
-        kick: Kick,
     },
     /// A shard let go of a session.
     SessionEnded {
@@ -160,22 +143,11 @@ pub enum Effect {
         reason: CloseReason,
         retry_after_ms: u32,
     },
-    /// To a shard: send this to the device.
-    CommandTo {
+    /// To a shard, which answers.
+    Ask {
         shard: ShardIndex,
         session: SessionId,
-        link: LinkId,
-        request: u64,
-        order: Order,
-        /// Monotonic.
-        deadline_at_ms: u64,
-    },
-    /// To a shard: tell who asks what of this session can be seen.
-    ShowSession {
-        shard: ShardIndex,
-        session: SessionId,
-        link: LinkId,
-        request: u64,
+        ask: Ask,
     },
     Answer {
         link: LinkId,
@@ -297,43 +269,31 @@ impl Core {
                 }
             }
             Input::Revoke(revoke) => self.revoke(revoke, effects),
-            Input::Command {
-                link,
-                request,
-                command,
-                deadline_ms,
-            } => {
-                let deadline_at_ms = now.ms + u64::from(deadline_ms);
-                let effect = self.command(link, request, command, deadline_at_ms);
-                effects.push(effect);
-            }
+            Input::Ask(ask) => effects.push(match self.places.current(ask.account_id) {
+                Some(current) => Effect::Ask {
+                    shard: current.shard,
+                    session: current.session,
+                    ask,
+                },
+                None => {
+                    let Answer {
+                        link,
+                        request,
+                        message,
+                        ..
+                    } = ask.unattached(&mut self.counters);
+                    Effect::Answer {
+                        link,
+                        request,
+                        message,
+                    }
+                }
+            }),
             Input::SessionPageAsk { link, request, ask } => effects.push(Effect::Answer {
                 link,
                 request,
                 message: self.session_page(ask).into(),
             }),
-            Input::SessionCheck {
-                link,
-                request,
-                check,
-            } => effects.push(match self.places.current(check.account_id) {
-                Some(current) => Effect::ShowSession {
-                    shard: current.shard,
-                    session: current.session,
-                    link,
-                    request,
-                },
-                None => Effect::Answer {
-                    link,
-                    request,
-                    message: SessionLooked { look: None }.into(),
-                },
-            }),
-            Input::Kick {
-                link,
-                request,
-                kick,
-            } => self.kick(link, request, kick, effects),
             Input::SessionEnded { account_id, epoch } => {
                 if self.places.session_ended(account_id, epoch) {
                     self.notices.session_ended(account_id, epoch);
@@ -476,50 +436,6 @@ impl Core {
         let sessions = attached.by_ref().take(limit).collect();
         let last = attached.next().is_none();
         SessionPage { sessions, last }
-    }
-
-    /// The device is to log in anew, not to resume: the contract's word for that is `replaced`.
-    fn kick(&mut self, link: LinkId, request: u64, kick: Kick, effects: &mut Vec<Effect>) {
-        let current = self.places.current(kick.account_id);
-        if let Some(current) = &current {
-            self.counters.count(Counter::Kicked);
-            effects.push(end_session(current, CloseReason::Replaced));
-        }
-        let kicked = Kicked {
-            epoch: current.map(|current| current.epoch),
-        };
-        effects.push(Effect::Answer {
-            link,
-            request,
-            message: kicked.into(),
-        });
-    }
-
-    fn command(
-        &mut self,
-        link: LinkId,
-        request: u64,
-        command: Command,
-        deadline_at_ms: u64,
-    ) -> Effect {
-        match self.places.current(command.account_id) {
-            Some(current) => Effect::CommandTo {
-                shard: current.shard,
-                session: current.session,
-                link,
-                request,
-                order: command.order,
-                deadline_at_ms,
-            },
-            None => {
-                self.counters.count(Counter::CommandNotAttached);
-                Effect::Answer {
-                    link,
-                    request,
-                    message: CommandAnswer::NotAttached.into(),
-                }
-            }
-        }
     }
 
     /// A grant is over, and no session came of it.

@@ -11,11 +11,25 @@ use common::link::message::{CommandAnswer, Order};
 use common::time::Now;
 
 use super::Shard;
-use super::asker::{Asker, UnderWay};
-use super::effects::{Answer, Effects};
+use super::effects::Effects;
 use super::session::{Session, Turn};
+use crate::ask::{Answer, Asker};
 use crate::counters::{Counter, Counters};
-use crate::ids::SessionId;
+use crate::ids::Slot;
+
+/// The command under way on a session.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    command_id: CommandId,
+    asker: Asker,
+}
+
+impl UnderWay {
+    /// When nobody waits for it any more; monotonic.
+    pub(super) fn until_ms(&self) -> u64 {
+        self.asker.until_ms
+    }
+}
 
 impl Session {
     /// A reply that fits no command under way is ignored.
@@ -38,7 +52,9 @@ impl Session {
             more: reply.more,
             payload: reply.payload.to_vec(),
         };
-        turn.effects.answer(command.asker, answer);
+        turn.effects
+            .answers
+            .push(Answer::new(command.asker, answer));
         if !reply.more {
             self.command = None;
         }
@@ -51,10 +67,12 @@ impl Session {
         counters: &mut Counters,
         effects: &mut Effects,
     ) {
-        let is_over = |it: &mut Box<UnderWay>| it.asker.deadline_at_ms <= now.ms;
+        let is_over = |it: &mut Box<UnderWay>| it.asker.until_ms <= now.ms;
         if let Some(command) = self.command.take_if(is_over) {
             counters.count(Counter::CommandExpired);
-            effects.answer(command.asker, CommandAnswer::Expired);
+            effects
+                .answers
+                .push(Answer::new(command.asker, CommandAnswer::Expired));
         }
     }
 
@@ -62,7 +80,9 @@ impl Session {
     pub(super) fn lose_command(self, counters: &mut Counters, effects: &mut Effects) {
         if let Some(command) = self.command {
             counters.count(Counter::CommandLost);
-            effects.answer(command.asker, CommandAnswer::Lost);
+            effects
+                .answers
+                .push(Answer::new(command.asker, CommandAnswer::Lost));
         }
     }
 
@@ -74,51 +94,54 @@ impl Session {
 }
 
 impl Shard {
+    /// For the device of the session in this slot.
     pub(super) fn command(
         &mut self,
-        session: SessionId,
+        slot: Slot,
         asker: Asker,
         order: &Order,
         now: Now,
         effects: &mut Effects,
     ) {
-        if let Err(answer) = self.send_command(session, asker, order, now, effects) {
-            self.counters.count(match answer {
-                CommandAnswer::Busy => Counter::CommandBusy,
-                CommandAnswer::Expired => Counter::CommandExpired,
-                CommandAnswer::TooLarge => Counter::CommandTooLarge,
-                _ => Counter::CommandNotAttached,
-            });
-            effects.answer(asker, answer);
+        let Some(session) = self.sessions.get_mut(slot.index()).and_then(Option::as_mut) else {
+            return;
+        };
+        match session.send_command(slot, asker, order, now, effects) {
+            Ok(()) => {
+                self.counters.count(Counter::CommandSent);
+                self.wheel.arm(slot.0, session.next_timer_ms());
+            }
+            Err((why, answer)) => {
+                self.counters.count(why);
+                effects.answers.push(Answer::new(asker, answer));
+            }
         }
     }
+}
 
+impl Session {
+    /// # Errors
+    /// It is not sent: why, and what the asker is told.
     fn send_command(
         &mut self,
-        session: SessionId,
+        slot: Slot,
         asker: Asker,
         order: &Order,
         now: Now,
         effects: &mut Effects,
-    ) -> Result<(), CommandAnswer> {
-        let slot = *self.slots.get(&session).ok_or(CommandAnswer::NotAttached)?;
-        let session = self
-            .sessions
-            .get_mut(slot.index())
-            .and_then(Option::as_mut)
-            .ok_or(CommandAnswer::NotAttached)?;
+    ) -> Result<(), (Counter, CommandAnswer)> {
         if order.payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(CommandAnswer::TooLarge);
+            return Err((Counter::CommandTooLarge, CommandAnswer::TooLarge));
         }
         let begun_too_late = order.deadline_ms != 0 && now.unix_ms > order.deadline_ms;
-        if begun_too_late || asker.deadline_at_ms <= now.ms {
-            return Err(CommandAnswer::Expired);
+        if begun_too_late || asker.until_ms <= now.ms {
+            return Err((Counter::CommandExpired, CommandAnswer::Expired));
         }
-        if session.command.is_some() {
-            return Err(CommandAnswer::Busy);
+        if self.command.is_some() {
+            return Err((Counter::CommandBusy, CommandAnswer::Busy));
         }
         let command_id = CommandId(order.command_id);
-        let frame_id = session.next_command_frame_id();
+        let frame_id = self.next_command_frame_id();
         let command = Command {
             command_id,
             deadline_ms: order.deadline_ms,
@@ -126,22 +149,10 @@ impl Shard {
             payload: &order.payload,
         };
         effects.send(slot, |out| command.encode(frame_id, out));
-        self.counters.count(Counter::CommandSent);
-        session.command = Some(Box::new(UnderWay { command_id, asker }));
-        self.wheel.arm(slot.0, session.next_timer_ms());
+        self.command = Some(Box::new(UnderWay { command_id, asker }));
         Ok(())
     }
 }
 
 /// Header, command_id, deadline_ms, code and the payload's own length take the rest of a frame.
 const PAYLOAD_BYTES_MAX: usize = FRAME_BYTES_TO_DEVICE_MAX - 12 - 8 - 8 - 2 - 2;
-
-impl Effects {
-    fn answer(&mut self, to: Asker, answer: CommandAnswer) {
-        self.answers.push(Answer {
-            link: to.link,
-            request: to.request,
-            answer,
-        });
-    }
-}

@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use common::epoch::Epoch;
 use common::ids::AccountId;
-use common::link::LinkId;
-use common::link::message::{CommandAnswer, SessionLook};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
+use crate::ask::Answer;
 use crate::batch::{Batch, Flawed};
 use crate::counters::Counter;
 use crate::ids::{SessionId, Slot};
@@ -28,23 +27,6 @@ pub struct Ended {
     pub account_id: AccountId,
     pub epoch: Epoch,
     pub reason: EndReason,
-}
-
-/// To whoever sent a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    pub link: LinkId,
-    pub request: u64,
-    pub answer: CommandAnswer,
-}
-
-/// To whoever asked what of a session can be seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shown {
-    pub link: LinkId,
-    pub request: u64,
-    /// `None`: it is over. The driver adds the address at the other end of the socket.
-    pub look: Option<(Slot, SessionLook)>,
 }
 
 /// What went wrong with a device, for whoever looks for one.
@@ -73,7 +55,6 @@ pub struct Effects {
     pub ended: Vec<Ended>,
     /// To the links.
     pub answers: Vec<Answer>,
-    pub shown: Vec<Shown>,
     pub explained: Vec<Explained>,
     /// After `Shutdown`, at a `Tick` when every batch is back and every session has been told, and at each from
     /// then on; after `Abandon`, at the next one.
@@ -89,7 +70,6 @@ impl Effects {
         self.batches.clear();
         self.ended.clear();
         self.answers.clear();
-        self.shown.clear();
         self.explained.clear();
         self.done = false;
     }

@@ -12,7 +12,6 @@
 //! is closed is forgotten at once; what it sent before goes on to the store, and the acks that
 //! come back for it find nobody.
 
-mod asker;
 mod command;
 mod effects;
 mod session;
@@ -29,22 +28,21 @@ use common::device::close::Close;
 use common::device::code::CloseReason;
 use common::epoch::Epoch;
 use common::ids::{AccountId, Ticket};
-use common::link::LinkId;
-use common::link::message::{Order, SessionLook};
+use common::link::message::{Kicked, SessionLooked};
 use common::secret::SessionKey;
 use common::time::Now;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use crate::ask::{Answer, Ask, Question};
 use crate::batch::{self, Batch, BatchOutcome, Collector};
 use crate::counters::{Counter, Counters};
 use crate::ids::{SessionId, ShardIndex, Slot};
 use crate::presence::{EndReason, Presence};
 use crate::wheel::Wheel;
-use asker::Asker;
 use session::{Session, Turn};
 
-pub use effects::{Answer, Effects, Ended, Explained, Send, Shown};
+pub use effects::{Effects, Ended, Explained, Send};
 
 /// The most that `window` can be set to.
 pub const WINDOW_MAX: u16 = 10_000;
@@ -101,22 +99,8 @@ pub enum Input<'a> {
         reason: CloseReason,
         retry_after_ms: u32,
     },
-    /// For the device of this session.
-    Command {
-        session: SessionId,
-        /// Who asked, under which id.
-        link: LinkId,
-        request: u64,
-        order: Order,
-        /// Monotonic; the asker waits no longer.
-        deadline_at_ms: u64,
-    },
-    /// What of a session can be seen, for whoever asked, under which id.
-    Show {
-        session: SessionId,
-        link: LinkId,
-        request: u64,
-    },
+    /// Of this session.
+    Ask { session: SessionId, ask: Ask },
     /// The writer gives a batch back, or had no room for it.
     Finished { batch: Batch, outcome: BatchOutcome },
     /// Take no telemetry any more, have what was taken stored and acknowledged, say goodbye.
@@ -206,29 +190,7 @@ impl Shard {
                     );
                 }
             }
-            Input::Command {
-                session,
-                link,
-                request,
-                order,
-                deadline_at_ms,
-            } => {
-                let asker = Asker {
-                    link,
-                    request,
-                    deadline_at_ms,
-                };
-                self.command(session, asker, &order, now, effects);
-            }
-            Input::Show {
-                session,
-                link,
-                request,
-            } => effects.shown.push(Shown {
-                link,
-                request,
-                look: self.look(session, now),
-            }),
+            Input::Ask { session, ask } => self.asked(session, &ask, now, effects),
             Input::Finished { batch, outcome } => self.finished(batch, outcome, effects),
             Input::Shutdown => {
                 if self.phase == Phase::Running {
@@ -457,9 +419,32 @@ impl Shard {
         session.lose_command(&mut self.counters, effects);
     }
 
-    fn look(&self, session: SessionId, now: Now) -> Option<(Slot, SessionLook)> {
-        let slot = *self.slots.get(&session)?;
-        Some((slot, self.session(slot)?.look(self.settings.window, now)))
+    fn asked(&mut self, session: SessionId, ask: &Ask, now: Now, effects: &mut Effects) {
+        let slot = self.slots.get(&session).copied();
+        let found = slot.and_then(|slot| Some((slot, self.session(slot)?)));
+        let Some((slot, session)) = found else {
+            effects.answers.push(ask.unattached(&mut self.counters));
+            return;
+        };
+        match &ask.question {
+            Question::Command(order) => self.command(slot, ask.asker, order, now, effects),
+            Question::Look => {
+                let look = Some(session.look(self.settings.window, now));
+                effects.answers.push(Answer {
+                    looked_at: Some(slot),
+                    ..Answer::new(ask.asker, SessionLooked { look })
+                });
+            }
+            // The device is to log in, not to resume: the contract's word for that is `replaced`.
+            Question::Kick => {
+                let epoch = Some(session.epoch);
+                effects
+                    .answers
+                    .push(Answer::new(ask.asker, Kicked { epoch }));
+                self.counters.count(Counter::Kicked);
+                self.close(slot, CloseReason::Replaced, now, effects);
+            }
+        }
     }
 
     fn session(&self, slot: Slot) -> Option<&Session> {

@@ -16,7 +16,7 @@ use common::link::message::{SessionLook, SessionState};
 use common::time::Now;
 use rand::rngs::SmallRng;
 
-use super::asker::UnderWay;
+use super::command::UnderWay;
 use super::effects::Effects;
 use super::{SessionSeed, Settings};
 use crate::batch::Collector;
@@ -112,7 +112,7 @@ impl Session {
     /// When there may be something to do though nothing comes.
     pub(super) fn next_timer_ms(&self) -> u64 {
         let command = self.command.as_ref();
-        let command = command.map_or(u64::MAX, |it| it.asker.deadline_at_ms);
+        let command = command.map_or(u64::MAX, |it| it.until_ms());
         command.min(self.idle_at_ms())
     }
 

@@ -34,6 +34,7 @@ mod world;
 /// The product's own files; what else they look for at the root of their crate is above.
 #[path = "../../../logic-server/src"]
 mod product {
+    pub mod ask;
     pub mod batch;
     pub mod counters;
     pub(crate) mod driver;
@@ -53,7 +54,7 @@ mod product {
 }
 
 pub use product::{
-    batch, counters, gate, ids, presence, reading, settings, shard, stats, wheel, wire, writer,
+    ask, batch, counters, gate, ids, presence, reading, settings, shard, stats, wheel, wire, writer,
 };
 pub(crate) use product::{driver, loops, mailbox, writer_task};
 

@@ -8,9 +8,10 @@ use common::device::attach::Attach;
 use common::device::frame::{self, Parsed};
 use common::device::message::FromDevice;
 use common::link::LinkId;
+use logic_server::ask::Ask;
 use logic_server::batch::{Batch, BatchOutcome, Limits};
 use logic_server::gate;
-use logic_server::ids::{ConnId, ShardIndex, Slot};
+use logic_server::ids::{ConnId, SessionId, ShardIndex, Slot};
 use logic_server::presence::{LINES_MAX, Lines};
 use logic_server::shard::{self, SessionSeed, Shard};
 use logic_server::wire::goodbye::Lingering;
@@ -45,11 +46,9 @@ pub enum ShardMail {
     Shutdown,
     /// The store takes too long for that.
     Abandon,
-    Command {
-        effect: gate::Effect,
-    },
-    Show {
-        effect: gate::Effect,
+    Ask {
+        session: SessionId,
+        ask: Box<Ask>,
     },
     Finished {
         batch: Box<Batch>,

@@ -8,7 +8,8 @@ use common::device::message::FromCluster;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
-use common::link::message::{Figures, GrantVerdict, Kicked, Message, SessionLooked};
+use common::link::message::{Figures, GrantVerdict, Kicked, Message};
+use logic_server::ask::{Ask, Asker};
 use logic_server::gate::{self, READ_BYTES_MAX};
 use logic_server::ids::{ConnId, Slot};
 use logic_server::shard;
@@ -309,20 +310,19 @@ impl World {
                     },
                 );
             }
-            effect @ gate::Effect::CommandTo { shard, .. } => {
-                self.mail_shard(node, shard.0.into(), ShardMail::Command { effect });
-            }
-            effect @ gate::Effect::ShowSession { shard, .. } => {
-                self.mail_shard(node, shard.0.into(), ShardMail::Show { effect });
+            gate::Effect::Ask {
+                shard,
+                session,
+                ask,
+            } => {
+                let ask = Box::new(ask);
+                self.mail_shard(node, shard.0.into(), ShardMail::Ask { session, ask });
             }
             gate::Effect::Answer {
                 link,
                 request,
                 message,
             } => {
-                if let Message::Kicked(Kicked { epoch: Some(epoch) }) = &message {
-                    self.model.kicked(*epoch);
-                }
                 self.says(link, me, Part::Answer { id: request }, message);
             }
             gate::Effect::Notice { link, message } => {
@@ -426,14 +426,6 @@ impl World {
                     request: id,
                     check,
                 },
-                (Part::Request { id, deadline_ms }, Message::Command(command)) => {
-                    gate::Input::Command {
-                        link,
-                        request: id,
-                        command,
-                        deadline_ms,
-                    }
-                }
                 (Part::Request { id, .. }, Message::SessionPageAsk(ask)) => {
                     gate::Input::SessionPageAsk {
                         link,
@@ -441,18 +433,6 @@ impl World {
                         ask,
                     }
                 }
-                (Part::Request { id, .. }, Message::SessionCheck(check)) => {
-                    gate::Input::SessionCheck {
-                        link,
-                        request: id,
-                        check,
-                    }
-                }
-                (Part::Request { id, .. }, Message::Kick(kick)) => gate::Input::Kick {
-                    link,
-                    request: id,
-                    kick,
-                },
                 (Part::Request { id, .. }, Message::FiguresAsk(_)) => {
                     let figures = Figures::default();
                     let me = Process::logic(node);
@@ -464,6 +444,17 @@ impl World {
                     let (account_id, below) = (revoke.account_id, revoke.below_version);
                     self.model.grants_revoked(node, account_id, below);
                     gate::Input::Revoke(revoke)
+                }
+                (Part::Request { id, deadline_ms }, message) => {
+                    let asker = Asker {
+                        link,
+                        request: id,
+                        until_ms: self.now(Process::logic(node)).ms + u64::from(deadline_ms),
+                    };
+                    match Ask::of(asker, message) {
+                        Ok(ask) => gate::Input::Ask(ask),
+                        Err(_) => return Ok(()),
+                    }
                 }
                 _ => return Ok(()),
             },
@@ -555,43 +546,9 @@ impl World {
             }
             ShardMail::Shutdown => self.shard(node, shard, shard::Input::Shutdown),
             ShardMail::Abandon => self.shard(node, shard, shard::Input::Abandon),
-            ShardMail::Command { effect } => {
-                let gate::Effect::CommandTo {
-                    session,
-                    link,
-                    request,
-                    order,
-                    deadline_at_ms,
-                    ..
-                } = effect
-                else {
-                    return Ok(());
-                };
-                let command = shard::Input::Command {
-                    session,
-                    link,
-                    request,
-                    order,
-                    deadline_at_ms,
-                };
-                self.shard(node, shard, command)
-            }
-            ShardMail::Show { effect } => {
-                let gate::Effect::ShowSession {
-                    session,
-                    link,
-                    request,
-                    ..
-                } = effect
-                else {
-                    return Ok(());
-                };
-                let show = shard::Input::Show {
-                    session,
-                    link,
-                    request,
-                };
-                self.shard(node, shard, show)
+            ShardMail::Ask { session, ask } => {
+                let ask = *ask;
+                self.shard(node, shard, shard::Input::Ask { session, ask })
             }
             ShardMail::Finished { batch, outcome } => {
                 let batch = *batch;
@@ -679,6 +636,11 @@ impl World {
         shard: usize,
         effects: &mut shard::Effects,
     ) -> Result<(), Broken> {
+        for answer in &effects.answers {
+            if let Message::Kicked(Kicked { epoch: Some(epoch) }) = &answer.message {
+                self.model.kicked(*epoch);
+            }
+        }
         let mut back = vec![];
         for send in &effects.sends {
             let bytes = &effects.out[send.bytes.clone()];
@@ -713,13 +675,7 @@ impl World {
         }
         for answer in effects.answers.drain(..) {
             let part = Part::Answer { id: answer.request };
-            self.says(answer.link, me, part, answer.answer.into());
-        }
-        for shown in effects.shown.drain(..) {
-            let look = shown.look.map(|(_, look)| look);
-            let part = Part::Answer { id: shown.request };
-            let answer = SessionLooked { look };
-            self.says(shown.link, me, part, answer.into());
+            self.says(answer.link, me, part, answer.message);
         }
         // What came of it: output that the kernel does not take, devices that are found gone.
         for input in back {

@@ -6,7 +6,7 @@ use common::device::attach::{AttachReply, Credential};
 use common::device::code::{AckStatus, AttachStatus, CloseReason};
 use common::device::frame::Frame;
 use common::device::message::FromCluster;
-use common::link::message::CommandAnswer;
+use common::link::message::{CommandAnswer, Message};
 use logic_server::batch::Batch;
 use logic_server::ids::Slot;
 use logic_server::presence::Presence;
@@ -69,7 +69,12 @@ impl Happened {
             ..Self::default()
         };
         let answers = effects.answers.drain(..);
-        happened.answers = answers.map(|it| (it.request, it.answer)).collect();
+        happened.answers = answers
+            .map(|it| match it.message {
+                Message::CommandAnswer(answer) => (it.request, answer),
+                other => panic!("{other:?}"),
+            })
+            .collect();
         let mut covered = 0;
         for send in &effects.sends {
             assert!(!send.bytes.is_empty(), "nothing to send");

@@ -157,43 +157,6 @@ fn an_end_closes_an_older_session_and_no_other() {
 }
 
 #[test]
-fn a_command_goes_to_the_current_session_or_is_answered() {
-    let mut bench = Bench::new(settings());
-    let seed = bench.session(1, 1);
-    let command = |account| Input::Command {
-        link: LINK,
-        request: 8,
-        command: Command {
-            account_id: AccountId(account),
-            order: Order {
-                command_id: 4,
-                deadline_ms: 0,
-                code: 1,
-                payload: vec![],
-            },
-        },
-        deadline_ms: 500,
-    };
-    bench.apply(command(1));
-    let deadline = bench.now.ms + 500;
-    assert!(matches!(
-        bench.effects.pop(),
-        Some(Effect::CommandTo { session, request: 8, deadline_at_ms, .. })
-            if session == seed.session && deadline_at_ms == deadline
-    ));
-    bench.apply(command(2));
-    assert!(matches!(
-        bench.effects.pop(),
-        Some(Effect::Answer {
-            request: 8,
-            message: Message::CommandAnswer(CommandAnswer::NotAttached),
-            ..
-        })
-    ));
-    assert_eq!(bench.counted(Counter::CommandNotAttached), 1);
-}
-
-#[test]
 fn nothing_of_a_ticket_or_key_is_printed() {
     let mut bench = Bench::new(settings());
     let seed = bench.session(1, 1);

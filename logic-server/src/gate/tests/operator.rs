@@ -1,6 +1,9 @@
 //! Pure. What operators see of the sessions, and close.
 
+use common::link::message::{CommandAnswer, Kicked, Order, SessionLooked};
+
 use super::bench::*;
+use crate::ask::{Asker, Question};
 use crate::gate::*;
 
 impl Bench {
@@ -64,84 +67,53 @@ fn a_page_never_holds_more_than_a_message_does() {
     assert_eq!((accounts.len(), last), (SESSIONS_PAGE_MAX as usize, false));
 }
 
+/// Unopened, whatever it is.
 #[test]
-fn a_kick_closes_the_current_session_alone_and_leaves_the_way_open() {
-    let mut bench = Bench::new(settings());
-    bench.session(1, 1);
-    let current = bench.session(1, 2);
-    let kick = |account| Input::Kick {
-        link: LINK,
-        request: 4,
-        kick: Kick {
-            account_id: AccountId(account),
-        },
+fn a_question_goes_to_the_current_session_or_is_answered() {
+    let order = Order {
+        command_id: 4,
+        deadline_ms: 0,
+        code: 1,
+        payload: vec![],
     };
-    bench.effects.clear();
-    bench.apply(kick(1));
-    let effects: Vec<_> = bench.effects.drain(..).collect();
-    let [
-        Effect::EndSession {
+    let unattached: [(Question, Message); 3] = [
+        (Question::Command(order), CommandAnswer::NotAttached.into()),
+        (Question::Look, SessionLooked { look: None }.into()),
+        (Question::Kick, Kicked { epoch: None }.into()),
+    ];
+    for (question, answer) in unattached {
+        let mut bench = Bench::new(settings());
+        bench.session(1, 1);
+        let current = bench.session(1, 2);
+        let ask = |account| Ask {
+            asker: Asker {
+                link: LINK,
+                request: 8,
+                until_ms: 500,
+            },
+            account_id: AccountId(account),
+            question: question.clone(),
+        };
+        let Effect::Ask {
             session,
-            reason: CloseReason::Replaced,
+            ask: carried,
             ..
-        },
-        Effect::Answer {
-            request: 4,
-            message: Message::Kicked(kicked),
-            ..
-        },
-    ] = &effects[..]
-    else {
-        panic!("{effects:?}");
-    };
-    assert_eq!(*session, current.session);
-    assert_eq!(kicked.epoch, Some(Epoch::at_ms(2)));
-    assert_eq!(bench.core.counters().of(Counter::Kicked), 1);
-    bench.apply(Input::SessionEnded {
-        account_id: AccountId(1),
-        epoch: Epoch::at_ms(2),
-    });
-    assert_eq!(bench.page(None, 9), (vec![], true));
-    bench.session(1, 3);
+        } = bench.asked(Input::Ask(ask(1)))
+        else {
+            panic!("it goes to the shard");
+        };
+        assert_eq!((session, carried), (current.session, ask(1)));
 
-    let answer = bench.asked(kick(2));
-    let Effect::Answer {
-        message: Message::Kicked(Kicked { epoch: None }),
-        ..
-    } = answer
-    else {
-        panic!("{answer:?}");
-    };
-    assert_eq!(bench.core.counters().of(Counter::Kicked), 1);
-}
-
-#[test]
-fn a_session_is_shown_by_its_shard() {
-    let mut bench = Bench::new(settings());
-    let seed = bench.session(1, 1);
-    let check = |account| Input::SessionCheck {
-        link: LINK,
-        request: 5,
-        check: SessionCheck {
-            account_id: AccountId(account),
-        },
-    };
-    let effect = bench.asked(check(1));
-    let Effect::ShowSession {
-        session,
-        request: 5,
-        ..
-    } = effect
-    else {
-        panic!("{effect:?}");
-    };
-    assert_eq!(session, seed.session);
-    let effect = bench.asked(check(2));
-    let Effect::Answer {
-        message: Message::SessionLooked(SessionLooked { look: None }),
-        ..
-    } = effect
-    else {
-        panic!("{effect:?}");
-    };
+        let Effect::Answer {
+            link: LINK,
+            request: 8,
+            message,
+        } = bench.asked(Input::Ask(ask(2)))
+        else {
+            panic!("nobody is there");
+        };
+        assert_eq!(message, answer);
+        let commands = u64::from(matches!(question, Question::Command(_)));
+        assert_eq!(bench.counted(Counter::CommandNotAttached), commands);
+    }
 }

@@ -7,9 +7,11 @@ use common::device::frame::{self, Frame, Parsed};
 use common::device::kind;
 use common::device::message::{FromCluster, HeartbeatReply};
 use common::device::telemetry::TelemetryAck;
-use common::link::message::CommandAnswer;
+use common::link::LinkId;
+use common::link::message::{CommandAnswer, Message, Order, SessionLook};
 use common::secret::Secret;
 
+use crate::ask::Asker;
 use crate::shard::*;
 
 /// What a device hears.
@@ -88,7 +90,6 @@ pub(super) struct Bench {
     pub(super) batches: Vec<Batch>,
     pub(super) ended: Vec<Ended>,
     pub(super) answers: Vec<Answer>,
-    pub(super) shown: Vec<Shown>,
     pub(super) explained: Vec<Explained>,
     pub(super) done: bool,
 }
@@ -108,7 +109,6 @@ impl Bench {
             batches: vec![],
             ended: vec![],
             answers: vec![],
-            shown: vec![],
             explained: vec![],
             done: false,
         }
@@ -136,7 +136,6 @@ impl Bench {
         self.batches.append(&mut self.effects.batches);
         self.ended.append(&mut self.effects.ended);
         self.answers.append(&mut self.effects.answers);
-        self.shown.append(&mut self.effects.shown);
         self.explained.append(&mut self.effects.explained);
         self.done |= self.effects.done;
         self.effects.clear();
@@ -185,18 +184,40 @@ impl Bench {
     }
 
     pub(super) fn command(&mut self, session: u64, request: u64, order: Order) {
-        self.apply(Input::Command {
+        self.ask(session, request, Question::Command(order));
+    }
+
+    pub(super) fn ask(&mut self, session: u64, request: u64, question: Question) {
+        self.apply(Input::Ask {
             session: SessionId(session),
-            link: LinkId(9),
-            request,
-            order,
-            deadline_at_ms: self.now.ms + 10_000,
+            ask: Ask {
+                asker: Asker {
+                    link: LinkId(9),
+                    request,
+                    until_ms: self.now.ms + 10_000,
+                },
+                account_id: seed(session).account_id,
+                question,
+            },
         });
     }
 
     pub(super) fn take_answers(&mut self) -> Vec<(u64, CommandAnswer)> {
         let answers = self.answers.drain(..);
-        answers.map(|it| (it.request, it.answer)).collect()
+        let opened = answers.map(|it| match it.message {
+            Message::CommandAnswer(answer) => (it.request, answer),
+            other => panic!("{other:?}"),
+        });
+        opened.collect()
+    }
+
+    /// The answer to a look.
+    pub(super) fn take_look(&mut self) -> Option<(Slot, SessionLook)> {
+        let answer = self.answers.remove(0);
+        let Message::SessionLooked(looked) = answer.message else {
+            panic!("{answer:?}");
+        };
+        Some((answer.looked_at?, looked.look?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use common::device::code::CommandStatus;
 use common::device::command::{CommandId, CommandReply};
-use common::link::message::CommandAnswer;
+use common::link::message::{CommandAnswer, Order};
 
 use super::bench::*;
 use crate::shard::*;

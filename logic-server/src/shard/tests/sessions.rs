@@ -4,7 +4,7 @@ use common::device::attach::{Attach, Challenge, Resume, ResumeProof};
 use common::device::code::AttachStatus;
 use common::device::frame::FRAME_BYTES_MAX;
 use common::device::kind;
-use common::link::message::{CommandAnswer, SessionState};
+use common::link::message::{CommandAnswer, Message, Order, SessionLook, SessionState};
 use common::secret::Secret;
 
 use super::bench::*;
@@ -411,14 +411,7 @@ fn a_shard_without_sessions_is_done_at_once() {
 #[test]
 fn a_session_that_is_looked_at_shows_when_it_was_heard_and_what_it_waits_for() {
     let mut bench = Bench::attached(settings());
-    let show = |session| Input::Show {
-        session: SessionId(session),
-        link: LinkId(9),
-        request: 4,
-    };
     bench.pass(1_500);
-    bench.apply(show(1));
-    bench.apply(show(2));
     let state = SessionState {
         epoch: Epoch::at_ms(1),
         source: None,
@@ -427,20 +420,18 @@ fn a_session_that_is_looked_at_shows_when_it_was_heard_and_what_it_waits_for() {
         unanswered: 0,
         command: false,
     };
-    let shown = |state: Option<SessionState>| Shown {
-        link: LinkId(9),
-        request: 4,
-        look: state.map(|state| {
-            let look = SessionLook {
-                state,
-                attached_unix_ms: Some(1_767_225_600_000),
-                contradicting: Some(0),
-            };
-            (Slot(0), look)
-        }),
+    let shown = |state| {
+        let look = SessionLook {
+            state,
+            attached_unix_ms: Some(1_767_225_600_000),
+            contradicting: Some(0),
+        };
+        Some((Slot(0), look))
     };
-    assert_eq!(bench.shown, [shown(Some(state)), shown(None)]);
-    bench.shown.clear();
+    bench.ask(1, 4, Question::Look);
+    assert_eq!(bench.take_look(), shown(state));
+    bench.ask(2, 4, Question::Look);
+    assert_eq!(bench.take_look(), None);
     let order = Order {
         command_id: 5,
         deadline_ms: 0,
@@ -448,10 +439,27 @@ fn a_session_that_is_looked_at_shows_when_it_was_heard_and_what_it_waits_for() {
         payload: vec![],
     };
     bench.command(1, 50, order);
-    bench.apply(show(1));
+    bench.ask(1, 4, Question::Look);
     let waits = SessionState {
         command: true,
         ..state
     };
-    assert_eq!(bench.shown, [shown(Some(waits))]);
+    assert_eq!(bench.take_look(), shown(waits));
+}
+
+#[test]
+fn a_session_that_is_kicked_is_closed_and_its_epoch_told() {
+    let mut bench = Bench::attached(settings());
+    bench.ask(1, 4, Question::Kick);
+    bench.ask(1, 5, Question::Kick);
+    let close = Heard::Close {
+        reason: CloseReason::Replaced,
+        retry_after_ms: 0,
+    };
+    assert_eq!(bench.take_heard(), [close]);
+    let answers: Vec<_> = bench.answers.drain(..).map(|it| it.message).collect();
+    let epochs = [Some(Epoch::at_ms(1)), None];
+    let kicked: [Message; 2] = epochs.map(|epoch| Kicked { epoch }.into());
+    assert_eq!(answers, kicked);
+    assert_eq!(bench.shard.counters().of(Counter::Kicked), 1);
 }

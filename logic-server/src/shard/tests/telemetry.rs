@@ -253,11 +253,7 @@ fn a_session_knows_how_many_of_its_records_contradicted_others() {
         let outcome = BatchOutcome::Stored;
         bench.apply(Input::Finished { batch, outcome });
     }
-    bench.apply(Input::Show {
-        session: SessionId(1),
-        link: LinkId(9),
-        request: 4,
-    });
-    let look = bench.shown[0].look.expect("it is there").1;
+    bench.ask(1, 4, Question::Look);
+    let (_, look) = bench.take_look().expect("it is there");
     assert_eq!(look.contradicting, Some(8));
 }
