@@ -72,10 +72,10 @@ impl Front {
         Self {
             core,
             hub,
+            started: board.started(),
             board,
             report,
             login_deadline,
-            started: Instant::now(),
             now: Now { ms: 0, unix_ms: 0 },
             door,
             connections: HashMap::new(),
@@ -96,6 +96,7 @@ impl Front {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut happened, mut events) = (Vec::new(), Vec::new());
         loop {
+            self.board.round().ends(self.core.next_deadline());
             let due = tokio::select! {
                 _ = links.recv_many(&mut events, TURN_MAX) => false,
                 _ = door.recv_many(&mut happened, TURN_MAX) => false,
@@ -103,6 +104,7 @@ impl Front {
                 _ = &mut stop => break,
             };
             self.read_clock();
+            self.board.round().begins(self.now.ms);
             if due {
                 self.apply(Input::Tick);
             }
@@ -112,6 +114,7 @@ impl Front {
         }
 
         self.read_clock();
+        self.board.round().ends(None);
         self.apply(Input::Shutdown);
         self.board.ends();
         let deadline = Instant::now() + SHUTDOWN_MAX;

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::figures::{Published, PublishedHistogram};
+use common::figures::{Published, PublishedHistogram, Round};
 use common::histogram::Histogram;
 use common::ids::NodeName;
 use common::link::Hub;
 use common::link::message::Figures;
 use common::metrics::{Gathered, Source};
+use common::millis::millis;
+use tokio::time::Instant;
 
 use crate::counters::{Counter, Gauge};
 use crate::route::Core;
@@ -64,6 +66,15 @@ impl Source for Metrics {
         figures.histogram("login_seconds", help, stats.login_ms, 1e3);
     }
 
+    fn stuck(&self) -> Vec<String> {
+        let cells = &self.board.0;
+        let stuck = cells
+            .round
+            .stuck("the loop", millis(cells.started.elapsed()));
+        let told = stuck.map(|told| format!("{}: {told}", self.node));
+        told.into_iter().collect()
+    }
+
     fn missing(&self) -> Vec<String> {
         let cells = &self.board.0;
         let mut missing = vec![];
@@ -98,11 +109,14 @@ impl Report {
 }
 
 /// Where the front publishes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Board(Arc<Cells>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cells {
+    /// From when on the loop counts its milliseconds.
+    started: Instant,
+    round: Round,
     gauges: Published<{ Gauge::ALL.len() }>,
     ends: AtomicBool,
     login_ms: PublishedHistogram,
@@ -110,6 +124,25 @@ struct Cells {
 }
 
 impl Board {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Cells {
+            started: Instant::now(),
+            round: Round::default(),
+            gauges: Published::default(),
+            ends: AtomicBool::default(),
+            login_ms: PublishedHistogram::default(),
+            counters: Published::default(),
+        }))
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.0.started
+    }
+
+    pub(crate) fn round(&self) -> &Round {
+        &self.0.round
+    }
+
     pub(crate) fn publish(&self, core: &Core) {
         let cells = &self.0;
         cells

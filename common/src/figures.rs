@@ -52,6 +52,44 @@ impl PublishedHistogram {
     }
 }
 
+/// A loop that is so late has lost its way: a turn takes milliseconds, and seconds at the very worst.
+const STUCK_MS: u64 = 10_000;
+
+/// When a loop, or a task, should have come round, for whoever looks whether it is alive. In a turn: when that
+/// began; asleep: when it is to wake by itself. A store each, and nobody is woken for it.
+#[derive(Debug)]
+pub struct Round {
+    due_ms: AtomicU64,
+}
+
+/// Nothing is due before the first turn.
+impl Default for Round {
+    fn default() -> Self {
+        Self {
+            due_ms: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl Round {
+    /// `now_ms`: monotonic, like all that it is told.
+    pub fn begins(&self, now_ms: u64) {
+        self.due_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// The loop sleeps, `None`: until somebody wakes it. Or it has ended.
+    pub fn ends(&self, wakes_ms: Option<u64>) {
+        let due_ms = wakes_ms.unwrap_or(u64::MAX);
+        self.due_ms.store(due_ms, Ordering::Relaxed);
+    }
+
+    /// What is to be told where it has stood still for too long.
+    pub fn stuck(&self, name: &str, now_ms: u64) -> Option<String> {
+        let late_ms = now_ms.saturating_sub(self.due_ms.load(Ordering::Relaxed));
+        (late_ms > STUCK_MS).then(|| format!("{name} has stood still for {late_ms} ms"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +105,21 @@ mod tests {
         shown.publish(&histogram);
         assert_eq!(shown.read(), histogram);
         assert_eq!(recorded.read(), histogram);
+    }
+
+    #[test]
+    fn a_loop_is_stuck_in_a_turn_or_asleep_beyond_its_time_and_not_at_rest() {
+        let round = Round::default();
+        let is_stuck = |now_ms| round.stuck("loop", now_ms).is_some();
+        assert!(!is_stuck(u64::MAX), "it has not begun");
+        round.begins(5_000);
+        assert!(!is_stuck(5_000 + STUCK_MS));
+        let told = round.stuck("loop", 5_001 + STUCK_MS);
+        assert_eq!(told.as_deref(), Some("loop has stood still for 10001 ms"));
+        round.ends(None);
+        assert!(!is_stuck(u64::MAX), "it sleeps until it is woken");
+        round.ends(Some(8_000));
+        assert!(!is_stuck(8_000 + STUCK_MS));
+        assert!(is_stuck(8_001 + STUCK_MS));
     }
 }

@@ -9,6 +9,7 @@ use common::database::Database;
 use common::epoch::{Epoch, NodeNumber};
 use common::ids::NodeName;
 use common::link::{Hub, HubSettings, Keys, Role};
+use common::process::clock::unix_ms;
 use futures_core::future::BoxFuture;
 use rand::rngs::{SmallRng, StdRng, SysError, SysRng};
 use rand::{RngExt, SeedableRng};
@@ -28,7 +29,7 @@ use crate::directory::Directory;
 use crate::epochs::Epochs;
 use crate::nonces::Nonces;
 use crate::pool::NodePool;
-use crate::server::{Clock, Ears, Peers, Server};
+use crate::server::{Ears, Peers, Server};
 use crate::settings::Settings;
 use crate::stats::{Board, Metrics, Stats};
 use crate::throttle::Throttle;
@@ -141,7 +142,7 @@ impl ConnServer {
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let (errands, given) = mpsc::channel(ERRANDS_MAX);
         let (stop, stopped) = oneshot::channel();
-        let board = Board::default();
+        let board = Board::new();
         let peers = Peers {
             hub: hub.clone(),
             questions,
@@ -245,14 +246,14 @@ fn core(settings: &Settings, epochs: Epochs) -> Result<Core, SysError> {
 /// No epoch is published before it; so that the first login needs not come again, and a database
 /// that cannot be written is told at the start.
 async fn store_first_mark(core: &mut Core, writer: &Writer) -> Result<(), sqlx::Error> {
-    let clock = Clock::start();
+    let unix_ms = unix_ms();
     let mut effects = Vec::new();
-    core.apply(Input::Tick, 0, clock.unix_ms(), &mut effects);
+    core.apply(Input::Tick, 0, unix_ms, &mut effects);
     for effect in effects {
         if let Effect::StoreMark(mark) = effect {
             writer.store_mark(mark).await?;
             let stored = Input::MarkStored(Some(mark));
-            core.apply(stored, 0, clock.unix_ms(), &mut Vec::new());
+            core.apply(stored, 0, unix_ms, &mut Vec::new());
         }
     }
     Ok(())

@@ -55,25 +55,21 @@ pub(crate) struct Server {
 
 /// Both clocks, read once a turn.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
+struct Clock {
     started: Instant,
     now_ms: u64,
     unix_ms: u64,
 }
 
 impl Clock {
-    pub(crate) fn start() -> Self {
+    fn since(started: Instant) -> Self {
         let mut clock = Self {
-            started: Instant::now(),
+            started,
             now_ms: 0,
             unix_ms: 0,
         };
         clock.read();
         clock
-    }
-
-    pub(crate) fn unix_ms(&self) -> u64 {
-        self.unix_ms
     }
 
     fn read(&mut self) {
@@ -112,9 +108,9 @@ impl Server {
             last_logins: LastLogins::default(),
             questions: peers.questions,
             errands: peers.errands,
+            clock: Clock::since(peers.board.started()),
             board: peers.board,
             counters: Counters::default(),
-            clock: Clock::start(),
             note_at_ms: 0,
             effects: Vec::new(),
             further: Vec::new(),
@@ -126,7 +122,9 @@ impl Server {
     pub(crate) async fn run(mut self, mut ears: Ears) {
         let (mut events, mut heard) = (Vec::new(), Vec::new());
         loop {
-            let due = self.clock.instant(self.next_deadline());
+            let due_ms = self.next_deadline();
+            self.board.round().ends(Some(due_ms));
+            let due = self.clock.instant(due_ms);
             tokio::select! {
                 _ = ears.links.recv_many(&mut events, TURN_MAX) => {}
                 _ = ears.news.recv_many(&mut heard, TURN_MAX) => {}
@@ -134,6 +132,7 @@ impl Server {
                 _ = &mut ears.stop => break,
             }
             self.clock.read();
+            self.board.round().begins(self.clock.now_ms);
             for news in heard.drain(..) {
                 self.hear(news);
             }
@@ -144,6 +143,7 @@ impl Server {
             self.publish();
         }
         self.clock.read();
+        self.board.round().ends(None);
         self.apply(Input::Shutdown);
         self.apply(Input::Tick);
         self.board.ends();

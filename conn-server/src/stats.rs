@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::figures::{Published, PublishedHistogram};
+use common::figures::{Published, PublishedHistogram, Round};
 use common::histogram::Histogram;
 use common::ids::NodeName;
 use common::link::Hub;
 use common::metrics::{Gathered, Source};
+use common::millis::millis;
+use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::counters::{Counter, Counters, Gauge};
@@ -62,6 +64,15 @@ impl Source for Metrics {
         figures.histogram("login_seconds", help, stats.login_ms, 1e3);
     }
 
+    fn stuck(&self) -> Vec<String> {
+        let cells = &self.board.0;
+        let stuck = cells
+            .round
+            .stuck("the loop", millis(cells.started.elapsed()));
+        let told = stuck.map(|told| format!("{}: {told}", self.node));
+        told.into_iter().collect()
+    }
+
     fn missing(&self) -> Vec<String> {
         let cells = &self.board.0;
         let mut missing = vec![];
@@ -81,11 +92,14 @@ impl Source for Metrics {
 }
 
 /// Where the owner publishes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Board(Arc<Cells>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cells {
+    /// From when on the loop counts its milliseconds.
+    started: Instant,
+    round: Round,
     gauges: Published<{ Gauge::ALL.len() }>,
     reads_accounts: AtomicBool,
     ends: AtomicBool,
@@ -94,6 +108,26 @@ struct Cells {
 }
 
 impl Board {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Cells {
+            started: Instant::now(),
+            round: Round::default(),
+            gauges: Published::default(),
+            reads_accounts: AtomicBool::default(),
+            ends: AtomicBool::default(),
+            login_ms: PublishedHistogram::default(),
+            counters: Published::default(),
+        }))
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.0.started
+    }
+
+    pub(crate) fn round(&self) -> &Round {
+        &self.0.round
+    }
+
     /// `shell`: what was counted outside the core. `reads_accounts`: the changes of the accounts are
     /// followed.
     pub(crate) fn publish(&self, core: &Core, shell: &Counters, reads_accounts: bool) {

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use common::figures::{Published, PublishedHistogram};
+use common::figures::{Published, PublishedHistogram, Round};
 use common::histogram::Histogram;
 use common::ids::NodeName;
 use common::metrics::{Gathered, Source};
@@ -61,43 +61,6 @@ impl Stats {
     }
 }
 
-/// A loop that is so late has lost its way: a turn takes milliseconds, and seconds at the very worst.
-const STUCK_MS: u64 = 10_000;
-
-/// When a loop should have come round, for whoever looks whether it is alive. In a turn: when that began;
-/// asleep: when it is to wake by itself. A store each, and nobody is woken for it.
-#[derive(Debug)]
-pub(crate) struct Round {
-    due_ms: AtomicU64,
-}
-
-/// Nothing is due before the first turn.
-impl Default for Round {
-    fn default() -> Self {
-        Self {
-            due_ms: AtomicU64::new(u64::MAX),
-        }
-    }
-}
-
-impl Round {
-    pub(crate) fn begins(&self, now_ms: u64) {
-        self.due_ms.store(now_ms, Ordering::Relaxed);
-    }
-
-    /// The loop sleeps, `None`: until somebody wakes it. Or it has ended.
-    pub(crate) fn ends(&self, wakes_ms: Option<u64>) {
-        let due_ms = wakes_ms.unwrap_or(u64::MAX);
-        self.due_ms.store(due_ms, Ordering::Relaxed);
-    }
-
-    /// How long it has stood still, where that is too long.
-    fn stuck_ms(&self, now_ms: u64) -> Option<u64> {
-        let late_ms = now_ms.saturating_sub(self.due_ms.load(Ordering::Relaxed));
-        (late_ms > STUCK_MS).then_some(late_ms)
-    }
-}
-
 /// What one core counted.
 pub(crate) type PublishedCounters = Published<{ Counter::ALL.len() }>;
 
@@ -123,6 +86,7 @@ pub(crate) struct GateFigures {
 pub(crate) struct WriterFigures {
     pub(crate) counters: PublishedCounters,
     pub(crate) queue_bytes: AtomicU64,
+    pub(crate) round: Round,
     /// What the last write found.
     trouble: Mutex<Option<Trouble>>,
     pub(crate) write_us: PublishedHistogram,
@@ -209,7 +173,7 @@ impl Source for Metrics {
         let stuck = self.figures.stuck(self.clock.now().ms);
         let told = stuck
             .into_iter()
-            .map(|(thread, ms)| format!("{}: {thread} has stood still for {ms} ms", self.node));
+            .map(|told| format!("{}: {told}", self.node));
         told.collect()
     }
 
@@ -250,14 +214,16 @@ impl Figures {
         }
     }
 
-    /// The loops that have stood still for too long, by the names of their threads, and how long.
-    pub(crate) fn stuck(&self, now_ms: u64) -> Vec<(String, u64)> {
+    /// The loops that have stood still for too long, by the names of their threads.
+    pub(crate) fn stuck(&self, now_ms: u64) -> Vec<String> {
         let gate = [("gate".to_owned(), &self.gate.round)];
         let shards = self.shards.iter().enumerate();
         let shards = shards.map(|(index, shard)| (format!("shard-{index}"), &shard.round));
+        let writer = [("writer".to_owned(), &self.writer.round)];
         gate.into_iter()
             .chain(shards)
-            .filter_map(|(thread, round)| Some((thread, round.stuck_ms(now_ms)?)))
+            .chain(writer)
+            .filter_map(|(name, round)| round.stuck(&name, now_ms))
             .collect()
     }
 
@@ -315,30 +281,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loop_is_stuck_in_a_turn_or_asleep_beyond_its_time_and_not_at_rest() {
+    fn who_stands_still_is_named() {
         let figures = Figures::new(&Settings {
             threads: 2,
             ..Settings::default()
         });
-        let names = |now_ms| {
-            let stuck = figures.stuck(now_ms);
-            stuck.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
-        };
-        let never = u64::MAX;
-        assert!(names(never).is_empty(), "none has begun");
-        let shard = &figures.shards[1].round;
-        shard.begins(5_000);
-        assert!(names(5_000 + STUCK_MS).is_empty());
-        assert_eq!(
-            figures.stuck(5_001 + STUCK_MS),
-            [("shard-1".to_owned(), STUCK_MS + 1)]
-        );
-        shard.ends(None);
-        assert!(names(never - 1).is_empty(), "it sleeps until it is woken");
-        shard.ends(Some(8_000));
-        figures.gate.round.begins(9_000);
-        assert!(names(8_000 + STUCK_MS).is_empty());
-        assert_eq!(names(8_001 + STUCK_MS), ["shard-1"]);
-        assert_eq!(names(never), ["gate", "shard-1"]);
+        figures.shards[1].round.begins(5_000);
+        figures.gate.round.begins(15_000);
+        let stuck = figures.stuck(15_001);
+        assert_eq!(stuck, ["shard-1 has stood still for 10001 ms"]);
+        let names = figures.stuck(u64::MAX);
+        let names = names.iter().map(|it| it.split(' ').next().unwrap());
+        assert_eq!(names.collect::<Vec<_>>(), ["gate", "shard-1"]);
     }
 }

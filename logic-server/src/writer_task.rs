@@ -126,6 +126,7 @@ impl WriterTask {
         let mut open = true;
         while open || !writer.is_idle(&lines.lock()) {
             let due = writer.next_deadline(&lines.lock());
+            figures.round.ends(due);
             let input = tokio::select! {
                 biased;
                 // First, so that what is stored is acknowledged before more is taken.
@@ -149,6 +150,7 @@ impl WriterTask {
                 () = wait_until(due, clock) => Input::Tick,
             };
             let now_ms = clock.now().ms;
+            figures.round.begins(now_ms);
             writer.apply(input, now_ms, &mut lines.lock(), &mut effects);
             for effect in effects.drain(..) {
                 match effect {
@@ -183,6 +185,7 @@ impl WriterTask {
             let queue_bytes = writer.queue_bytes() as u64;
             figures.queue_bytes.store(queue_bytes, Ordering::Relaxed);
         }
+        figures.round.ends(None);
     }
 }
 
