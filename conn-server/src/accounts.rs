@@ -7,7 +7,8 @@
 //!                     └──▶ cache and core, in the order in which they were read
 //! ```
 //!
-//! - [`store`]: what people do with accounts, each change with its row in `account_changes`.
+//! - [`store`]: what people do with accounts, each change with its row in `account_changes`; [`described`]: what
+//!   they see of them.
 //! - [`seal`]: device keys under the master key.
 //! - [`inquiries`]: what the table is asked, in which order, and what is told of the answers.
 //! - [`cache`]: what was looked up before, and [`freshness`]: how long it may be used. `last_logins`: what is to be noted of logins.
@@ -15,6 +16,7 @@
 //!   both databases.
 
 pub mod cache;
+pub mod described;
 pub mod freshness;
 pub mod inquiries;
 pub mod last_logins;

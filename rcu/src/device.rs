@@ -1,9 +1,7 @@
 //! `rcu device`: accounts, straight in the database, whether a cluster runs on it or not. A running
 //! one follows the changes.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,15 +14,15 @@ use common::link::{read_secret, secret_from_hex};
 use common::process::clock::unix_ms;
 use common::process::output::{self, OutputError};
 use common::secret::{DeviceKey, Secret};
+use conn_server::accounts::described::{Described, Online};
 use conn_server::accounts::seal::MasterKey;
-use conn_server::accounts::store::{Accounts, AccountsError, Described, Online};
-use rand::TryRng;
-use rand::rngs::SysRng;
+use conn_server::accounts::store::{Accounts, AccountsError};
 use rcu::columns;
 use serde::Serialize;
 
 use crate::data::{self, DataDir};
 use crate::database::{self, UrlArgument};
+use crate::device_key::{hex, new_file, random_key};
 use crate::import::Import;
 use crate::operator::json_line;
 use crate::table::{Column, Table, Wide};
@@ -362,21 +360,6 @@ fn csv(accounts: &[(AccountName, DeviceKey)]) -> String {
     csv
 }
 
-/// A file for keys. Refuses to replace one: it may hold the only copy of others.
-pub(crate) fn new_file(path: &Path, text: &str) -> io::Result<File> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    let written = file.write_all(text.as_bytes());
-    // What is half written would only be in the way of the next attempt.
-    written
-        .and_then(|()| file.sync_all())
-        .or_else(|error| fs::remove_file(path).and(Err(error)))?;
-    Ok(file)
-}
-
 /// A line of `rcu device list --json`.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
@@ -547,19 +530,6 @@ fn yes_or_no(yes: bool) -> &'static str {
 /// Of a column, which is never negative.
 fn date(unix_ms: i64) -> String {
     time::date(u64::try_from(unix_ms).unwrap_or_default())
-}
-
-pub(crate) fn random_key() -> Result<DeviceKey, Failure> {
-    let mut key = [0; 32];
-    SysRng.try_fill_bytes(&mut key)?;
-    Ok(Secret::new(key))
-}
-
-pub(crate) fn hex(key: &DeviceKey) -> String {
-    key.expose()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 #[cfg(test)]

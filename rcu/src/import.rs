@@ -13,7 +13,7 @@ use conn_server::accounts::store::Accounts;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::device::{hex, new_file, random_key};
+use crate::device_key::{hex, new_file, random_key};
 use crate::list::{self, List, Mistake, Row, Separator, ranges};
 use crate::operator::{Failure, json_line};
 

@@ -11,6 +11,7 @@ mod database;
 mod db;
 mod demo;
 mod device;
+mod device_key;
 mod fleet;
 mod import;
 mod keys;

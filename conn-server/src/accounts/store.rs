@@ -12,8 +12,8 @@ use common::ids::AccountName;
 use common::secret::DeviceKey;
 use rand::TryRng;
 use rand::rngs::{SysError, SysRng};
-use sqlx::FromRow;
 
+use super::described::{Described, Online};
 use super::seal::{MasterKey, SealNonce, seal};
 use super::table::{Added, Edit, Edited, Table};
 
@@ -34,33 +34,6 @@ pub enum AccountsError {
     Database(#[from] sqlx::Error),
     #[error("the system has no random numbers")]
     Random(#[from] SysError),
-}
-
-/// An account as people see it; its key stays sealed. Times are Unix milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
-pub struct Described {
-    pub id: i64,
-    pub name: String,
-    pub enabled: bool,
-    /// Grows with every change of key or `enabled`.
-    pub version: i64,
-    #[sqlx(rename = "created_at")]
-    pub created_at_ms: i64,
-    /// As of the last login, like the three below.
-    pub firmware: Option<String>,
-    #[sqlx(rename = "last_login_at")]
-    pub last_login_at_ms: Option<i64>,
-    pub last_source: Option<String>,
-    pub last_node: Option<String>,
-}
-
-/// A session that has not ended.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
-pub struct Online {
-    pub node: String,
-    pub source: String,
-    #[sqlx(rename = "attached_at")]
-    pub attached_at_ms: i64,
 }
 
 impl Accounts {

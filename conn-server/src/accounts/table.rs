@@ -10,8 +10,8 @@ use common::database::Database;
 use common::ids::{AccountId, AccountName};
 use sqlx::postgres::PgListener;
 
+use super::described::{Described, Online};
 use super::inquiries::FOLLOWED_EVERY_MS;
-use super::store::{Described, Online};
 use crate::account::{ChangeKind, LastLogin};
 use postgres::Postgres;
 use sqlite::Sqlite;

@@ -15,7 +15,7 @@ use tracing::subscriber::NoSubscriber;
 
 use super::{AccountRow, Added, ChangeColumns, Edit, Edited, Sealed, VersionRow, version_at};
 use crate::account::{ChangeKind, LastLogin};
-use crate::accounts::store::{Described, Online};
+use crate::accounts::described::{Described, Online};
 
 /// Where a trigger of the schema tells of changes.
 const CHANGES: &str = "rcu_account_changes";

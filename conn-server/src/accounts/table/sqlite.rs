@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool};
 
 use super::{AccountRow, Added, ChangeColumns, Edit, Edited, Sealed, VersionRow, version_at};
 use crate::account::{ChangeKind, LastLogin};
-use crate::accounts::store::{Described, Online};
+use crate::accounts::described::{Described, Online};
 
 /// Rows of one INSERT: its values stay below SQLite's limit of bound parameters.
 const ROWS_PER_INSERT: usize = 1_000;
