@@ -19,7 +19,7 @@ use crate::connection::{self, Device};
 use crate::door::FromDoor;
 use crate::pending::ConnectionId;
 use crate::route::{Core, Effect, Input};
-use crate::stats::{Board, Report};
+use crate::stats::{self, Board, Report};
 
 /// What may wait for the front: beyond it acceptors, connections and links wait too.
 pub(crate) const WAITING_MAX: usize = 1_024;
@@ -110,7 +110,7 @@ impl Front {
             }
             events.drain(..).for_each(|event| self.hear_link(event));
             happened.drain(..).for_each(|event| self.hear(event));
-            self.board.publish(&self.core);
+            stats::publish(&self.board, &self.core);
         }
 
         self.read_clock();
@@ -123,7 +123,7 @@ impl Front {
         {
             self.hear(event);
         }
-        self.board.publish(&self.core);
+        stats::publish(&self.board, &self.core);
         for served in self.connections.values() {
             served.task.abort();
         }
@@ -138,7 +138,7 @@ impl Front {
                 message: Message::FiguresAsk(_),
                 ..
             } => {
-                self.board.publish(&self.core);
+                stats::publish(&self.board, &self.core);
                 let figures = self.report.figures(&self.board.snapshot(), self.now.ms);
                 self.hub.answer(link, id, figures);
             }

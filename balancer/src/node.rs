@@ -77,7 +77,7 @@ impl Balancer {
         }
 
         let (door, happened) = mpsc::channel(WAITING_MAX);
-        let board = Board::new();
+        let board = Board::default();
         let front = Front::new(
             Core::new(settings.route(), rand::random()),
             hub.clone(),

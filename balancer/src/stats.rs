@@ -2,44 +2,26 @@
 //! that anybody may read without asking it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::figures::{Published, PublishedHistogram, Round};
-use common::histogram::Histogram;
+use common::figures::{self, Snapshot};
 use common::ids::NodeName;
 use common::link::Hub;
 use common::link::message::Figures;
 use common::metrics::{Gathered, Source};
-use common::millis::millis;
-use tokio::time::Instant;
 
 use crate::counters::{Counter, Gauge};
 use crate::route::Core;
 
 /// A snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stats {
-    /// Milliseconds from a whole Login to its reply.
-    pub login_ms: Histogram,
-    gauges: [u64; Gauge::ALL.len()],
-    counters: [u64; Counter::ALL.len()],
-}
+pub type Stats = Snapshot<Counter, Gauge>;
 
-impl Stats {
-    /// Counted since the start.
-    pub fn count(&self, counter: Counter) -> u64 {
-        self.counters[counter as usize]
-    }
+/// Where the front publishes.
+pub(crate) type Board = figures::Board<Counter, Gauge>;
 
-    pub fn gauge(&self, gauge: Gauge) -> u64 {
-        self.gauges[gauge as usize]
-    }
-
-    /// Whole Logins since the start, whatever they were answered.
-    pub fn logins(&self) -> u64 {
-        self.count(Counter::Logins)
-    }
+/// What the core counted and holds.
+pub(crate) fn publish(board: &Board, core: &Core) {
+    let counters = core.counters().figures();
+    board.publish(|gauge| core.gauge(gauge), counters, core.login_ms());
 }
 
 /// A balancer's figures, for the metrics of its process; outlives it.
@@ -54,39 +36,24 @@ impl Source for Metrics {
     fn gather(&self, gathered: &mut Gathered) {
         let node = self.node.to_string();
         let mut figures = gathered.node("balancer", &node);
-        let stats = self.board.snapshot();
-        for &counter in Counter::ALL {
-            figures.counter(counter.name(), counter.help(), stats.count(counter));
-        }
-        for &gauge in Gauge::ALL {
-            figures.gauge(gauge.name(), gauge.help(), stats.gauge(gauge));
-        }
-        figures.ready(&self.missing());
         let help = "From a whole Login to its reply.";
-        figures.histogram("login_seconds", help, stats.login_ms, 1e3);
+        self.board.gather(&mut figures, &self.missing(), help);
     }
 
     fn stuck(&self) -> Vec<String> {
-        let cells = &self.board.0;
-        let stuck = cells
-            .round
-            .stuck("the loop", millis(cells.started.elapsed()));
-        let told = stuck.map(|told| format!("{}: {told}", self.node));
-        told.into_iter().collect()
+        let stuck = self.board.stuck().into_iter();
+        stuck.map(|told| format!("{}: {told}", self.node)).collect()
     }
 
     fn missing(&self) -> Vec<String> {
-        let cells = &self.board.0;
         let mut missing = vec![];
-        if cells.gauges.read()[Gauge::ConnServers as usize] == 0 {
-            missing.push(format!("{}: no conn server is linked", self.node));
-            let why = self.hub.not_linked();
-            missing.extend(why.iter().map(|why| format!("{}: {why}", self.node)));
+        if self.board.snapshot().gauge(Gauge::ConnServers) == 0 {
+            missing.push("no conn server is linked".to_owned());
+            missing.extend(self.hub.not_linked());
         }
-        if cells.ends.load(Ordering::Relaxed) {
-            missing.push(format!("{}: it ends", self.node));
-        }
-        missing
+        missing.extend(self.board.is_ending().map(ToOwned::to_owned));
+        let named = missing.iter().map(|why| format!("{}: {why}", self.node));
+        named.collect()
     }
 }
 
@@ -99,70 +66,6 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn figures(&self, stats: &Stats, uptime_ms: u64) -> Figures {
-        let gauges = Gauge::ALL.iter();
-        let gauges = gauges.map(|&gauge| (gauge.name(), stats.gauge(gauge)));
-        let counters = Counter::ALL.iter();
-        let counters = counters.map(|&counter| (counter.name(), stats.count(counter)));
-        let values = gauges.chain(counters);
-        Figures::new(uptime_ms, self.addresses.clone(), values)
-    }
-}
-
-/// Where the front publishes.
-#[derive(Clone, Debug)]
-pub(crate) struct Board(Arc<Cells>);
-
-#[derive(Debug)]
-struct Cells {
-    /// From when on the loop counts its milliseconds.
-    started: Instant,
-    round: Round,
-    gauges: Published<{ Gauge::ALL.len() }>,
-    ends: AtomicBool,
-    login_ms: PublishedHistogram,
-    counters: Published<{ Counter::ALL.len() }>,
-}
-
-impl Board {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Cells {
-            started: Instant::now(),
-            round: Round::default(),
-            gauges: Published::default(),
-            ends: AtomicBool::default(),
-            login_ms: PublishedHistogram::default(),
-            counters: Published::default(),
-        }))
-    }
-
-    pub(crate) fn started(&self) -> Instant {
-        self.0.started
-    }
-
-    pub(crate) fn round(&self) -> &Round {
-        &self.0.round
-    }
-
-    pub(crate) fn publish(&self, core: &Core) {
-        let cells = &self.0;
-        cells
-            .gauges
-            .publish(&Gauge::figures(|gauge| core.gauge(gauge)));
-        cells.counters.publish(core.counters().figures());
-        cells.login_ms.publish(core.login_ms());
-    }
-
-    /// Nobody is let in any more.
-    pub(crate) fn ends(&self) {
-        self.0.ends.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn snapshot(&self) -> Stats {
-        let cells = &self.0;
-        Stats {
-            login_ms: cells.login_ms.read(),
-            gauges: cells.gauges.read(),
-            counters: cells.counters.read(),
-        }
+        Figures::new(uptime_ms, self.addresses.clone(), stats.named())
     }
 }

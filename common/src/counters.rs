@@ -130,6 +130,22 @@ macro_rules! named {
                 match self { $(Self::$it => concat!($($doc),*).trim_ascii(),)+ }
             }
         }
+
+        impl $crate::figures::Figure for $Kind {
+            const EACH: &'static [Self] = Self::ALL;
+
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn shown(self) -> &'static str {
+                self.name()
+            }
+
+            fn told(self) -> &'static str {
+                self.help()
+            }
+        }
     };
 }
 

@@ -1,6 +1,10 @@
 //! How the figures of one thread come to be read by others: a store each at the end of a turn, and
 //! nobody is asked.
 
+mod board;
+
+pub use board::{Board, Figure, Snapshot};
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::histogram::{self, BUCKETS, Histogram};

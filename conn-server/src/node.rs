@@ -142,7 +142,7 @@ impl ConnServer {
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let (errands, given) = mpsc::channel(ERRANDS_MAX);
         let (stop, stopped) = oneshot::channel();
-        let board = Board::new();
+        let board = Board::default();
         let peers = Peers {
             hub: hub.clone(),
             questions,
@@ -183,7 +183,7 @@ impl ConnServer {
 
     /// Cheap: nobody is asked.
     pub fn stats(&self) -> Stats {
-        self.board.snapshot()
+        self.board.figures.snapshot()
     }
 
     /// The same for the metrics of the process.

@@ -108,7 +108,7 @@ impl Server {
             last_logins: LastLogins::default(),
             questions: peers.questions,
             errands: peers.errands,
-            clock: Clock::since(peers.board.started()),
+            clock: Clock::since(peers.board.figures.started()),
             board: peers.board,
             counters: Counters::default(),
             note_at_ms: 0,
@@ -123,7 +123,7 @@ impl Server {
         let (mut events, mut heard) = (Vec::new(), Vec::new());
         loop {
             let due_ms = self.next_deadline();
-            self.board.round().ends(Some(due_ms));
+            self.board.figures.round().ends(Some(due_ms));
             let due = self.clock.instant(due_ms);
             tokio::select! {
                 _ = ears.links.recv_many(&mut events, TURN_MAX) => {}
@@ -132,7 +132,7 @@ impl Server {
                 _ = &mut ears.stop => break,
             }
             self.clock.read();
-            self.board.round().begins(self.clock.now_ms);
+            self.board.figures.round().begins(self.clock.now_ms);
             for news in heard.drain(..) {
                 self.hear(news);
             }
@@ -143,10 +143,10 @@ impl Server {
             self.publish();
         }
         self.clock.read();
-        self.board.round().ends(None);
+        self.board.figures.round().ends(None);
         self.apply(Input::Shutdown);
         self.apply(Input::Tick);
-        self.board.ends();
+        self.board.figures.ends();
         self.publish();
         if !self.last_logins.is_empty() {
             // The writer ends with the last errand.

@@ -262,10 +262,19 @@ impl Watch {
         let mut picture = Picture {
             elapsed: now - self.begun,
             planned: self.planned,
-            balancer: counted(&self.last.balancer, cluster.balancer().stats().logins()),
+            balancer: counted(
+                &self.last.balancer,
+                cluster
+                    .balancer()
+                    .stats()
+                    .count(balancer::counters::Counter::Logins),
+            ),
             conn_server: counted(
                 &self.last.conn_server,
-                cluster.conn_server().stats().logins(),
+                cluster
+                    .conn_server()
+                    .stats()
+                    .count(conn_server::counters::Counter::Logins),
             ),
             nodes: nodes.collect(),
             stored_trend: self.last.stored_trend.clone(),
