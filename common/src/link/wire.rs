@@ -22,8 +22,8 @@ use crate::ids::NodeName;
 /// They grow together when a message or the hello changes.
 ///
 /// 2: what operators ask, with numbers from 40 on. 3: what of a session can be seen (56, 57).
-pub(super) const VERSION: u16 = 3;
-pub(super) const VERSION_OLDEST: u16 = 2;
+pub const VERSION: u16 = 3;
+pub const VERSION_OLDEST: u16 = 2;
 
 /// Of a message with its envelope, without `length`.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;

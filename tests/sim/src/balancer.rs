@@ -251,7 +251,7 @@ impl World {
                 let peer = Peer {
                     role: Role::Conn,
                     node: conn.to_string().parse().expect("a valid name"),
-                    version: 1,
+                    version: self.links.version(Process::balancer(index), conn),
                     address,
                     target: Some(address.to_string()),
                 };

@@ -260,7 +260,7 @@ impl World {
         Some(Peer {
             role,
             node: other.to_string().parse().ok()?,
-            version: 2,
+            version: self.links.version(Process::conn(index), other),
             address,
             target,
         })

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use common::epoch::Epoch;
 use common::link::message::Message;
-use common::link::{Dialler, LinkId, SILENT_MS_MAX, stamp};
+use common::link::{Dialler, LinkId, SILENT_MS_MAX, VERSION, VERSION_OLDEST, stamp};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
@@ -93,6 +93,8 @@ pub struct Links {
     diallings: BTreeMap<[Process; 2], Dialling>,
     /// The highest epoch that each process made or heard of: stamped on all it says.
     highest: BTreeMap<Process, Epoch>,
+    /// The newest version of the link that each process speaks: clusters are upgraded node by node.
+    versions: BTreeMap<Process, u16>,
 }
 
 impl Links {
@@ -105,6 +107,7 @@ impl Links {
             blocked: BTreeMap::new(),
             diallings: BTreeMap::new(),
             highest: BTreeMap::new(),
+            versions: BTreeMap::new(),
         }
     }
 
@@ -116,6 +119,10 @@ impl Links {
 
     /// The first process begins to keep a link to the second one.
     pub fn keep(&mut self, ends: [Process; 2]) {
+        for end in ends {
+            let drawn = self.rng.random_range(VERSION_OLDEST..=VERSION);
+            self.versions.entry(end).or_insert(drawn);
+        }
         let dialler = Dialler::new(self.rng.random());
         let dialling = Dialling {
             dialler,
@@ -260,6 +267,12 @@ impl Links {
         self.links.get(&link).map_or(Some(0), |it| it.broke_at_ms)
     }
 
+    /// What two processes speak with one another.
+    pub fn version(&self, one: Process, other: Process) -> u16 {
+        let of = |process| self.versions.get(&process).copied().unwrap_or(VERSION);
+        of(one).min(of(other))
+    }
+
     pub fn say(
         &mut self,
         link: LinkId,
@@ -272,6 +285,13 @@ impl Links {
         let Some(to) = self.other_end(link, from) else {
             return;
         };
+        let version = self.version(from, to);
+        let message = message.to_version(version);
+        assert!(
+            message.since_version() <= version,
+            "{to} does not know {message:?}"
+        );
+        let message = message.renewed();
         let highest = self.highest(from);
         // No clock here is wrong by a day: what counts is who says it.
         let epoch = stamp::counts(from.role(), highest, highest.unix_ms()).unwrap_or_default();
