@@ -417,7 +417,7 @@ impl Writer {
         self.bytes
     }
 
-    /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded.
+    /// What it keeps, by name, for whoever checks that all of it is bounded.
     pub fn held(&self, lines: &Lines) -> [(&'static str, usize); 4] {
         [
             ("batches", self.queue.len()),

@@ -329,7 +329,7 @@ impl Core {
         }
     }
 
-    /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded.
+    /// What it keeps, by name, for whoever checks that all of it is bounded.
     pub fn held(&self) -> [(&'static str, usize); 6] {
         [
             ("connections", self.pending.len()),

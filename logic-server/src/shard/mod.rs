@@ -218,7 +218,7 @@ impl Shard {
         self.slots.len()
     }
 
-    /// What it keeps, by name: for metrics, and for whoever checks that all of it is bounded. Goes
+    /// What it keeps, by name, for whoever checks that all of it is bounded. Goes
     /// through all sessions: now and then, not in each turn.
     pub fn held(&self) -> [(&'static str, usize); 7] {
         let sessions = || self.sessions.iter().flatten();

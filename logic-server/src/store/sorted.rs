@@ -31,11 +31,9 @@ impl<'w> Sorted<'w> {
         let mut tables: [Vec<Item<'_>>; Table::ALL.len()] = Default::default();
         let mut aside: Vec<Aside<'_>> = vec![];
         for (row, payload) in work.rows() {
-            match (row.flaw, Record::decode(row.kind, payload)) {
-                (None, Ok(record)) => tables[record.table() as usize].push((row, payload)),
-                (Some(flaw), _) | (None, Err(flaw)) => {
-                    aside.push((row, payload, flaw.name().into()));
-                }
+            match row.flaw {
+                None => tables[Table::of_kind(row.kind) as usize].push((row, payload)),
+                Some(flaw) => aside.push((row, payload, flaw.name().into())),
             }
         }
         let new = tables.each_mut().map(sort);
@@ -67,7 +65,7 @@ pub(super) fn refused<'w>(&(row, payload): &Item<'w>, why: &str) -> Aside<'w> {
 
 /// Decoded a second time, which is cheaper than to keep what the first time gave.
 pub(super) fn record<'w>(&(row, payload): &Item<'w>) -> Record<'w> {
-    Record::decode(row.kind, payload).expect("it was decoded when its table was chosen")
+    Record::decode(row.kind, payload).expect("it was decoded when it came, and had no flaw")
 }
 
 fn key(row: &Row) -> (i64, i64, i64) {
