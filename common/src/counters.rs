@@ -50,6 +50,13 @@ macro_rules! counters {
                 self.0[counter as usize]
             }
 
+            /// Adds what another one counted.
+            pub fn merge(&mut self, other: &Self) {
+                for (count, more) in self.0.iter_mut().zip(other.0) {
+                    *count += more;
+                }
+            }
+
             /// In the order of [`Counter::ALL`], for whoever publishes them.
             pub const fn figures(&self) -> &[u64; Counter::ALL.len()] {
                 &self.0
@@ -192,6 +199,9 @@ mod tests {
             .collect();
         assert_eq!(shown, [("first", 0), ("second", 6), ("third", 1)]);
         assert_eq!(*counters.figures(), [0, 6, 1]);
+        let mut both = counters.clone();
+        both.merge(&counters);
+        assert_eq!(*both.figures(), [0, 12, 2]);
         assert_eq!(Counter::Second.help(), "Counted many at a time.");
         assert_eq!(Counter::First.help(), "Counted one at a time.");
     }

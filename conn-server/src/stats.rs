@@ -27,12 +27,11 @@ impl Board {
     /// followed.
     pub(crate) fn publish(&self, core: &Core, shell: &Counters, reads_accounts: bool) {
         self.reads_accounts.store(reads_accounts, Ordering::Relaxed);
-        let mut counts = *core.counters().figures();
-        for (count, more) in counts.iter_mut().zip(shell.figures()) {
-            *count += more;
-        }
+        let mut counters = core.counters().clone();
+        counters.merge(shell);
+        let counters = counters.figures();
         self.figures
-            .publish(|gauge| core.gauge(gauge), &counts, core.login_ms());
+            .publish(|gauge| core.gauge(gauge), counters, core.login_ms());
     }
 }
 

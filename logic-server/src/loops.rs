@@ -112,7 +112,7 @@ impl Loops {
             let thread = Thread::spawn(format!("shard-{}", index.0), || shard.run())?;
             loops.shard_threads.push(thread);
         }
-        let core = gate::Core::new(settings.gate(advertise), seed());
+        let core = gate::Core::new(&settings.gate(advertise), seed());
         let peers = gate_driver::Peers {
             shards: loops.shards.clone(),
             hub,

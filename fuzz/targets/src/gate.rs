@@ -141,7 +141,7 @@ impl Model {
             shutdown_spread_ms: choices.pick(&[SPREAD_MS, 0]),
         };
         Self {
-            core: Core::new(settings.clone(), 1),
+            core: Core::new(&settings, 1),
             settings,
             now_ms: 1_000_000,
             open: vec![],

@@ -1,18 +1,23 @@
-//! Pure. Who may come in: grants, tickets, places, and connections that are not attached yet.
+//! Pure. Who may come in: connections that are not attached yet (`door`), and the grants, places and sessions that
+//! decide (`register`).
 //!
-//! The gate is the node's authority for its places and for which session of an account is current
-//! here. A grant takes a place; a right Attach turns it into a session; a shard says when that
-//! ended. An epoch takes effect with the proven Attach, never with the grant, and what is said
-//! late about an older one changes nothing.
+//! ```text
+//! device ──▶ door ── is anybody expected from there? ──▶ register ◀── grants, revocations ── conn servers
+//!             │  ╰── Claim ──▶ ◀── Seat, or Refusal ──╯   │  ╰── what is held, began, ended ──▶
+//!             ╰─▶ shard                                   ╰─▶ shard: end, ask
+//! ```
+//!
+//! Both run on one loop here. What passes between them is all that they know of one another.
 //!
 //! Everything is bounded: connections that are not attached by number, bytes and time; grants by
 //! places and by account; sessions by places.
 
-mod attach;
+mod door;
 mod grants;
 mod notices;
 mod pending;
 mod places;
+mod register;
 
 #[cfg(test)]
 mod tests;
@@ -26,22 +31,17 @@ use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{
-    self, End, GrantAnswer, GrantCheck, GrantCheckAnswer, GrantVerdict, LogicInfo, LogicLoad,
-    Message, Revoke, RevokeReason, SESSIONS_PAGE_MAX, SessionPage, SessionPageAsk,
+    self, End, GrantAnswer, GrantCheck, GrantCheckAnswer, LogicLoad, Message, Revoke,
+    SessionPageAsk,
 };
-use common::pacing::Source;
 use common::time::Now;
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 
 use crate::ask::{Answer, Ask};
 use crate::counters::{Counter, Counters};
 use crate::ids::{ConnId, SessionId, ShardIndex};
 use crate::shard::SessionSeed;
-use grants::{Grant, Grants};
-use notices::Notices;
-use pending::Pending;
-use places::{Current, Full, Places};
+use door::{Door, Seat};
+use register::Register;
 
 /// A byte more than the contract allows before AttachReply: enough to see that there is more.
 pub const READ_BYTES_MAX: usize = FRAME_BYTES_BEFORE_ATTACH_MAX + 1;
@@ -171,18 +171,10 @@ pub enum Effect {
     },
 }
 
-/// The node's gate.
+/// The node's gate: a door, and the register that it asks.
 pub struct Core {
-    settings: Settings,
-    pending: Pending,
-    grants: Grants,
-    places: Places,
-    notices: Notices,
-    /// Sessions admitted since the start; the last one's id.
-    sessions: u64,
-    draining: bool,
-    counters: Counters,
-    rng: SmallRng,
+    door: Door,
+    register: Register,
 }
 
 /// Tickets and session keys are in there.
@@ -197,49 +189,46 @@ impl Core {
     ///
     /// # Panics
     /// No shard.
-    pub fn new(settings: Settings, seed: u64) -> Self {
+    pub fn new(settings: &Settings, seed: u64) -> Self {
         assert!(settings.shards > 0, "a shard at least");
         Self {
-            pending: Pending::new(settings.pending_max),
-            grants: Grants::default(),
-            places: Places::new(settings.places_max, settings.shards),
-            notices: Notices::default(),
-            sessions: 0,
-            draining: false,
-            counters: Counters::default(),
-            rng: SmallRng::seed_from_u64(seed),
-            settings,
+            door: Door::new(settings, seed),
+            register: Register::new(settings),
         }
     }
 
     /// Takes one input. Several may be taken before the effects are carried out, in order.
     /// A turn ends with [`Input::Tick`].
     pub fn apply(&mut self, input: Input<'_>, now: Now, effects: &mut Vec<Effect>) {
-        self.let_time_pass(now, effects);
+        let Self { door, register } = self;
+        register.let_time_pass(now);
+        door.let_time_pass(now, effects);
         match input {
-            Input::Accepted { conn, source } => self.accepted(conn, source, now, effects),
-            Input::Received { conn, bytes } => self.received(conn, bytes, now, effects),
-            Input::Disconnected { conn } => {
-                if let Some(source) = self.pending.forget(conn) {
-                    self.count_refusal(source, None, Counter::PendingDisconnected, effects);
+            Input::Accepted { conn, source } => {
+                let source = source.to_canonical();
+                let is_expected = register.expects(source);
+                door.accepted(conn, source, is_expected, now, effects);
+            }
+            Input::Received { conn, bytes } => {
+                if let Some(claim) = door.received(conn, bytes, now, effects) {
+                    let verdict = register.claim(&claim, now, effects);
+                    let judged = door.judged(&claim, verdict, now, effects);
+                    if let Err(Seat { seed, .. }) = judged {
+                        register.session_ended(seed.account_id, seed.epoch);
+                    }
                 }
             }
-            Input::LinkUp { link } => {
-                let info = LogicInfo {
-                    advertise: self.settings.advertise.clone(),
-                    load: self.load(),
-                };
-                self.notices.link_up(link, info, effects);
-            }
-            Input::LinkDown { link } => self.notices.link_down(link),
+            Input::Disconnected { conn } => door.disconnected(conn, effects),
+            Input::LinkUp { link } => register.link_up(link, effects),
+            Input::LinkDown { link } => register.link_down(link),
             Input::Grant {
                 link,
                 request,
                 grant,
             } => {
                 let answer = GrantAnswer {
-                    verdict: self.grant(&grant, now),
-                    load: self.load(),
+                    verdict: register.grant(&grant, now),
+                    load: register.load(),
                 };
                 effects.push(Effect::Answer {
                     link,
@@ -252,211 +241,65 @@ impl Core {
                 request,
                 check,
             } => {
-                let mut open = self.grants.of_account(check.account_id);
-                let answer = GrantCheckAnswer {
-                    is_open: open.any(|grant| grant.epoch == check.epoch),
-                };
+                let is_open = register.is_open(check);
                 effects.push(Effect::Answer {
                     link,
                     request,
-                    message: answer.into(),
+                    message: GrantCheckAnswer { is_open }.into(),
                 });
             }
-            Input::End(End { account_id, below }) => {
-                let older = self.places.current(account_id);
-                if let Some(older) = older.filter(|current| current.epoch < below) {
-                    effects.push(end_session(&older, CloseReason::Replaced));
-                }
-            }
-            Input::Revoke(revoke) => self.revoke(revoke, effects),
-            Input::Ask(ask) => effects.push(match self.places.current(ask.account_id) {
-                Some(current) => Effect::Ask {
-                    shard: current.shard,
-                    session: current.session,
-                    ask,
-                },
-                None => {
-                    let Answer {
-                        link,
-                        request,
-                        message,
-                        ..
-                    } = ask.unattached(&mut self.counters);
-                    Effect::Answer {
-                        link,
-                        request,
-                        message,
-                    }
-                }
-            }),
+            Input::End(end) => register.end(end, effects),
+            Input::Revoke(revoke) => register.revoke(revoke, effects),
+            Input::Ask(ask) => effects.push(register.ask(ask)),
             Input::SessionPageAsk { link, request, ask } => effects.push(Effect::Answer {
                 link,
                 request,
-                message: self.session_page(ask).into(),
+                message: register.session_page(ask).into(),
             }),
-            Input::SessionEnded { account_id, epoch } => {
-                if self.places.session_ended(account_id, epoch) {
-                    self.notices.session_ended(account_id, epoch);
-                }
-            }
-            Input::Shutdown => self.draining = true,
-            Input::Tick => {
-                let load = self.load();
-                let (places, grants) = (&self.places, &self.grants);
-                self.notices.flush(load, places, grants, now.ms, effects);
-            }
+            Input::SessionEnded { account_id, epoch } => register.session_ended(account_id, epoch),
+            Input::Shutdown => register.drain(),
+            Input::Tick => register.flush(now, effects),
         }
     }
 
     /// When [`Input::Tick`] is due; monotonic milliseconds, 0 where it is due at once.
     pub fn next_deadline(&self) -> Option<u64> {
-        [
-            self.pending.next_late_ms(),
-            self.grants.next_expiry_ms(),
-            self.notices.next_deadline_ms(self.load()),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let of_register = self.register.next_deadlines_ms().into_iter();
+        let all = of_register.chain([self.door.next_deadline_ms()]);
+        all.flatten().min()
     }
 
     /// Places in use and in all.
     pub fn load(&self) -> LogicLoad {
-        LogicLoad {
-            places_used: self.places.used(),
-            places_max: self.settings.places_max,
-            draining: self.draining,
-        }
+        self.register.load()
     }
 
     /// What it keeps, by name, for whoever checks that all of it is bounded.
     pub fn held(&self) -> [(&'static str, usize); 6] {
+        let [grants, places, links, notices] = self.register.held();
         [
-            ("connections", self.pending.len()),
-            ("connection_bytes", self.pending.bytes()),
-            ("grants", self.grants.len()),
-            ("places", self.places.used() as usize),
-            ("links", self.notices.links()),
-            ("notices", self.notices.gathered()),
+            ("connections", self.door.len()),
+            ("connection_bytes", self.door.bytes()),
+            grants,
+            places,
+            links,
+            notices,
         ]
     }
 
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    fn let_time_pass(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        while let Some(grant) = self.grants.pop_expired(now.ms) {
-            self.counters.count(Counter::GrantExpired);
-            self.grant_ended(&grant);
-        }
-        while let Some(conn) = self.pending.next_late(now.ms) {
-            let because = (None, Counter::ClosedAttachTimeout);
-            self.close(conn, CloseReason::AttachTimeout, because, effects);
-        }
-    }
-
-    fn accepted(&mut self, conn: ConnId, source: IpAddr, now: Now, effects: &mut Vec<Effect>) {
-        self.counters.count(Counter::Accepted);
-        let source = source.to_canonical();
-        if !self.grants.admit_from(Source::from(source)) {
-            self.count_refusal(source, None, Counter::WithoutGrant, effects);
-            return effects.push(drop_silently(conn));
-        }
-        let late_at_ms = now.ms + self.settings.first_frame_ms;
-        if let Some((shed, source)) = self.pending.accept(conn, source, late_at_ms) {
-            self.count_refusal(source, None, Counter::PendingShed, effects);
-            effects.push(drop_silently(shed));
-        }
-    }
-
-    /// A connection ends without a session.
-    fn count_refusal(
-        &mut self,
-        source: IpAddr,
-        account_id: Option<AccountId>,
-        why: Counter,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.counters.count(why);
-        effects.push(Effect::Explain {
-            source,
-            account_id,
-            why,
-        });
-    }
-
-    fn grant(&mut self, grant: &message::Grant, now: Now) -> GrantVerdict {
-        if self.draining {
-            self.counters.count(Counter::GrantDraining);
-            return GrantVerdict::Draining;
-        }
-        let opened = Grant::new(grant, now.ms);
-        if let Err(Full) = self.places.grant_opened(grant.account_id) {
-            self.counters.count(Counter::GrantFull);
-            return GrantVerdict::Full;
-        }
-        self.counters.count(Counter::Granted);
-        // A grant that is repeated takes its own place.
-        if let Some(same) = self.grants.close(&grant.ticket) {
-            self.places.grant_closed(same.account_id);
-        }
-        if let Some(oldest) = self.grants.open(&grant.ticket, opened) {
-            self.counters.count(Counter::GrantDropped);
-            self.grant_ended(&oldest);
-        }
-        GrantVerdict::Granted
-    }
-
-    fn revoke(&mut self, revoke: Revoke, effects: &mut Vec<Effect>) {
-        let account_id = revoke.account_id;
-        let is_over = |grant: &Grant| grant.account_version < revoke.below_version;
-        for grant in self.grants.close_of_account(account_id, is_over) {
-            self.counters.count(Counter::GrantRevoked);
-            self.grant_ended(&grant);
-        }
-        let current = self.places.current(account_id);
-        if let Some(current) = current.filter(|it| it.account_version < revoke.below_version) {
-            let reason = match revoke.why {
-                RevokeReason::Disabled => CloseReason::Disabled,
-                RevokeReason::KeyRotated => CloseReason::Replaced,
-            };
-            effects.push(end_session(&current, reason));
-        }
-    }
-
-    /// Only who is attached; accounts that hold no more than a grant are passed over.
-    fn session_page(&self, ask: SessionPageAsk) -> SessionPage {
-        let limit = ask.limit.clamp(1, SESSIONS_PAGE_MAX) as usize;
-        let places = self.places.after(ask.after);
-        let mut attached = places.filter_map(|(account_id, current)| {
-            let current = current?;
-            Some((account_id, current.epoch))
-        });
-        let sessions = attached.by_ref().take(limit).collect();
-        let last = attached.next().is_none();
-        SessionPage { sessions, last }
-    }
-
-    /// A grant is over, and no session came of it.
-    fn grant_ended(&mut self, grant: &Grant) {
-        self.places.grant_closed(grant.account_id);
-        self.notices.grant_ended(grant);
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.door.counters().clone();
+        counters.merge(self.register.counters());
+        counters
     }
 }
 
-fn end_session(current: &Current, reason: CloseReason) -> Effect {
-    Effect::EndSession {
-        shard: current.shard,
-        session: current.session,
-        reason,
-        retry_after_ms: 0,
-    }
-}
-
-fn drop_silently(conn: ConnId) -> Effect {
-    Effect::Refuse {
-        conn,
-        reply: vec![],
+impl Effect {
+    fn answer(answer: Answer) -> Self {
+        Self::Answer {
+            link: answer.link,
+            request: answer.request,
+            message: answer.message,
+        }
     }
 }

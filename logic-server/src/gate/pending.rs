@@ -11,10 +11,20 @@ use common::pacing::Source;
 
 use crate::ids::ConnId;
 
-/// A connection that has not shown a whole first frame.
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It has not shown a whole first frame.
+    Reading,
+    /// It claims to be somebody, and whether it is has been asked.
+    Asked,
+}
+
+/// A connection that is not attached.
 pub(super) struct Connection {
     pub(super) source: IpAddr,
-    /// What came of the frame; nothing while nothing came.
+    pub(super) state: State,
+    /// What came of the first frame, or behind it; nothing while nothing came.
     pub(super) bytes: Vec<u8>,
     /// Its place in the order of arrival.
     arrival: u64,
@@ -53,6 +63,7 @@ impl Pending {
     ) -> Option<(ConnId, IpAddr)> {
         let connection = Connection {
             source,
+            state: State::Reading,
             bytes: vec![],
             arrival: self.arrivals,
         };

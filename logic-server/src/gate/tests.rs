@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod attach;
 mod bench;
+mod door;
 mod grants;
 mod links;
 mod model;

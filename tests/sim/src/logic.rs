@@ -158,7 +158,7 @@ pub struct LogicNode {
 impl LogicNode {
     pub fn start(plan: &Plan, advertise: SocketAddr, seed: u64) -> Self {
         let gate = gate::Core::new(
-            gate::Settings {
+            &gate::Settings {
                 shards: plan.shards,
                 places_max: plan.places_max,
                 pending_max: plan.gate_connections_max(),
@@ -217,8 +217,9 @@ impl LogicNode {
 
     /// Adds what this process counted.
     pub fn count_into(&self, marks: &mut Marks) {
+        let gate = self.gate.counters();
         let shards = self.shards.iter().map(|shard| shard.core.counters());
-        for counters in shards.chain([self.gate.counters(), self.writer.counters()]) {
+        for counters in shards.chain([&gate, self.writer.counters()]) {
             let counted = counters.iter();
             marks.counted(Tier::Logic, counted.map(|(it, n)| (it.name(), n)));
         }

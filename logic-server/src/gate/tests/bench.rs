@@ -7,6 +7,7 @@ use common::device::close::Close;
 use common::device::code::AttachStatus;
 use common::device::frame::{self, Frame, Parsed};
 use common::device::kind;
+use common::link::message::GrantVerdict;
 use common::secret::Secret;
 
 use crate::gate::*;
@@ -92,7 +93,7 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
-            core: Core::new(settings, 1),
+            core: Core::new(&settings, 1),
             now: Now {
                 ms: 1_000_000,
                 unix_ms: 1_767_225_600_000,

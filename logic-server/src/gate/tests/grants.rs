@@ -1,5 +1,7 @@
 //! Pure. Grants, places, and what ends them.
 
+use common::link::message::{GrantVerdict, RevokeReason};
+
 use super::bench::*;
 use crate::gate::*;
 

@@ -1,6 +1,6 @@
 //! Pure. What conn servers are told.
 
-use common::link::message::{ADOPT_PAGE_MAX, Adopt, Attached, Ended, Held};
+use common::link::message::{ADOPT_PAGE_MAX, Adopt, Attached, Ended, Held, LogicInfo};
 
 use super::bench::*;
 use crate::gate::*;

@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::device::attach::Attach;
 use common::device::code::AttachStatus;
+use common::link::message::{GrantVerdict, RevokeReason};
 use common::secret::Secret;
-use rand::RngExt;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
 use super::bench::*;
 use crate::gate::*;
@@ -257,7 +259,7 @@ impl Model {
         self.published
             .retain(|account_id, _| places.contains(account_id));
         for (account_id, seed) in &self.current {
-            let current = self.bench.core.places.current(*account_id);
+            let current = self.bench.core.register.current(*account_id);
             let current = current.map(|it| (it.session, it.epoch));
             assert_eq!(current, Some((seed.session, seed.epoch)), "P5");
         }

@@ -1,6 +1,6 @@
 //! Pure. What operators see of the sessions, and close.
 
-use common::link::message::{CommandAnswer, Kicked, Order, SessionLooked};
+use common::link::message::{CommandAnswer, Kicked, Order, SESSIONS_PAGE_MAX, SessionLooked};
 
 use super::bench::*;
 use crate::ask::{Asker, Question};

@@ -4,10 +4,61 @@ use std::net::Ipv6Addr;
 
 use common::device::attach::{Attach, Challenge, Resume, ResumeProof};
 use common::device::code::AttachStatus;
+use common::link::message::GrantVerdict;
 use common::secret::Secret;
 
 use super::bench::*;
+use crate::gate::door::Claim;
 use crate::gate::*;
+
+/// A door whose register takes its time, and a connection that claims to be somebody.
+fn asked() -> (Door, Vec<Effect>, Claim, Seat) {
+    let (mut door, mut effects) = (Door::new(&settings(), 1), vec![]);
+    let mut bench = Bench::new(settings());
+    let granted = grant(1, 1);
+    let seed = bench.session(1, 1);
+    door.accepted(ConnId(4), address(1), true, bench.now, &mut effects);
+    let claim = door.received(ConnId(4), &attach_frame(&granted), bench.now, &mut effects);
+    let seat = Seat {
+        shard: ShardIndex(0),
+        seed,
+    };
+    (door, effects, claim.unwrap(), seat)
+}
+
+#[test]
+fn what_comes_while_the_register_is_asked_is_handed_on_unread() {
+    let now = Bench::new(settings()).now;
+    let (mut door, mut effects, claim, seat) = asked();
+    let more = attach_frame(&grant(2, 2));
+    let second = door.received(ConnId(4), &more, now, &mut effects);
+    assert!(second.is_none(), "whoever claims is judged once");
+    assert!(door.judged(&claim, Ok(seat), now, &mut effects).is_ok());
+    let [Effect::Admit { conn, unread, .. }] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!((*conn, unread), (ConnId(4), &more));
+    assert_eq!(door.len(), 0);
+}
+
+#[test]
+fn a_seat_that_comes_too_late_is_given_back() {
+    let now = Bench::new(settings()).now;
+    for goes_by_itself in [true, false] {
+        let (mut door, mut effects, claim, seat) = asked();
+        match goes_by_itself {
+            true => door.disconnected(ConnId(4), &mut effects),
+            false => {
+                let flood = [0; FRAME_BYTES_BEFORE_ATTACH_MAX + 1];
+                door.received(ConnId(4), &flood, now, &mut effects);
+            }
+        }
+        let session = seat.seed.session;
+        let given_back = door.judged(&claim, Ok(seat), now, &mut effects);
+        assert_eq!(given_back.err().unwrap().seed.session, session);
+        assert!(!effects.iter().any(|it| matches!(it, Effect::Admit { .. })));
+    }
+}
 
 #[test]
 fn a_ticket_with_its_proof_admits_the_account_of_its_grant() {
