@@ -1,7 +1,7 @@
 //! Pure. What a balancer counts: every way in which a login or a connection can end. And how much there is of
 //! what comes and goes.
 
-use common::device::code::LoginStatus;
+use protocols::rcu::code::LoginStatus;
 
 common::counters! {
     /// Connections of devices that were accepted.

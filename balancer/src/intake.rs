@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use common::device::close::Close;
-use common::device::code::CloseReason;
-use common::device::frame::{
+use protocols::rcu::close::Close;
+use protocols::rcu::code::CloseReason;
+use protocols::rcu::frame::{
     self, FRAME_BYTES_BEFORE_ATTACH_MAX, FrameError, HEADER_BYTES, Parsed,
 };
-use common::device::kind;
+use protocols::rcu::kind;
 
 /// One byte more than may come shows that too much came.
 pub const INTAKE_BYTES: usize = FRAME_BYTES_BEFORE_ATTACH_MAX + 1;
@@ -90,9 +90,9 @@ pub fn close(reason: CloseReason) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use common::device::login::Login;
     use common::ids::Nonce;
     use common::secret::Secret;
+    use protocols::rcu::login::Login;
 
     use super::*;
 

@@ -19,14 +19,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use common::config::Policy;
-use common::device::code::LoginStatus;
-use common::device::login::{Login, LoginReply, LoginVerdict};
-use common::device::{frame, kind};
 use common::histogram::Histogram;
 use common::link::message::{self, LoginAnswer, Message};
 use common::link::{LinkEvent, LinkId, Peer, Role};
 use common::pacing::{Limit, Pacer, Rate, jittered};
 use common::time::Now;
+use protocols::rcu::code::LoginStatus;
+use protocols::rcu::login::{Login, LoginReply, LoginVerdict};
+use protocols::rcu::{frame, kind};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use common::config::{Policy, is_target};
-use common::device::PORT_PLAIN;
-use common::device::limit;
 use common::pacing::Rate;
+use protocols::rcu::PORT_PLAIN;
+use protocols::rcu::limit;
 use serde::Deserialize;
 
 use crate::route::RouteSettings;

@@ -12,8 +12,8 @@
 
 use std::ops::Range;
 
-use common::device::code::CloseReason;
-use common::device::limit::{LINGER_BYTES_MAX, LINGER_MS};
+use protocols::rcu::code::CloseReason;
+use protocols::rcu::limit::{LINGER_BYTES_MAX, LINGER_MS};
 
 use crate::intake::{self, Breach, INTAKE_BYTES, Intake};
 use crate::route::End;
@@ -187,9 +187,9 @@ impl Visit {
 
 #[cfg(test)]
 mod tests {
-    use common::device::login::Login;
     use common::ids::Nonce;
     use common::secret::Secret;
+    use protocols::rcu::login::Login;
 
     use super::*;
 

@@ -17,6 +17,16 @@ impl fmt::Display for AccountId {
     }
 }
 
+/// A command, unique in the cluster; a device carries one out at most once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CommandId(#[serde(with = "digits")] pub u64);
+
+impl fmt::Display for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// How ids are written: on the link as the integers that they are, in text as their digits. For jq and
 /// JavaScript keep no integer beyond 2^53, and do not say so: an id that was rounded is another id.
 pub(crate) mod digits {
@@ -144,7 +154,6 @@ pub struct NameError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::command::CommandId;
     use crate::epoch::Epoch;
 
     #[test]

@@ -3,7 +3,6 @@
 //! - [`ids`], [`secret`]: names of accounts, nodes and tickets; secrets that never print.
 //! - [`fleet`]: the accounts and keys of many devices, from one key.
 //! - [`epoch`]: the hybrid logical clock that orders the sessions of an account.
-//! - [`device`]: the contract with devices, pure, both directions.
 //! - [`codes`]: every event that is logged, by number, with what to do about it.
 //! - [`config`], [`logging`]: how a process is told what to do, and tells what happens to it;
 //!   [`process`]: how it is ended, limited, and fails.
@@ -12,14 +11,13 @@
 //!   [`metrics`]: how they are shown.
 //! - [`database`]: the SQLite file of a process, or PostgreSQL.
 //! - [`link`]: messages between the tiers, and the encrypted connection that carries them.
-//! - [`millis`]: lengths of time in milliseconds.
+//! - [`time`]: an instant on both clocks; [`millis`]: lengths of time in milliseconds.
 //! - [`pacing`]: how many logins are let through, per source and in all, and when the others come back.
 
 pub mod codes;
 pub mod config;
 pub mod counters;
 pub mod database;
-pub mod device;
 pub mod epoch;
 pub mod figures;
 pub mod fleet;

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use common::ids::{AccountName, NodeName};
-use common::link::message::{CommandAnswer, KickAnswer, Message};
+use common::link::message::{KickAnswer, Message};
+use protocols::rcu::command;
 
 /// What an operator asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub enum Act {
 /// `rcu command send --json`; `None`: it is no answer to a deed.
 pub fn outcome(answer: &Message) -> Option<&'static str> {
     match answer {
-        Message::CommandAnswer(answer) => Some(CommandAnswer::outcome(answer)),
+        Message::CommandAnswer(answer) => Some(command::outcome(answer)),
         Message::KickAnswer(KickAnswer::Kicked { .. }) => Some("kicked"),
         Message::KickAnswer(KickAnswer::No(why)) => Some(why.outcome()),
         _ => None,

@@ -1,7 +1,7 @@
 //! Pure. What a conn server counts: every way in which a login can end, and what it did
 //! about sessions. And how much there is of what comes and goes.
 
-use common::device::code::LoginStatus;
+use protocols::rcu::code::LoginStatus;
 
 common::counters! {
     /// Logins that came from balancers.

@@ -1,12 +1,12 @@
 //! Pure. All that a login is judged with, and the replies that end one without a grant.
 
-use common::device::frame;
-use common::device::login::{LoginReply, LoginVerdict};
 use common::ids::{AccountName, Nonce};
 use common::link::LinkId;
 use common::link::message::{Grant, GrantCheck};
 use common::secret::DeviceKey;
 use common::time::Now;
+use protocols::rcu::frame;
+use protocols::rcu::login::{LoginReply, LoginVerdict};
 use rand::RngExt;
 use rand::rngs::{SmallRng, StdRng};
 

@@ -19,14 +19,14 @@
 
 use std::net::IpAddr;
 
-use common::device::error::MessageError;
-use common::device::login::{self, LoginReply, Target};
-use common::device::proof;
 use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName, Nonce, Ticket};
 use common::link::message::{self, Grant, GrantCheck, GrantVerdict};
 use common::secret::DeviceKey;
 use common::time::Now;
+use protocols::rcu::error::MessageError;
+use protocols::rcu::login::{self, LoginReply, Target};
+use protocols::rcu::proof;
 use rand::RngExt;
 
 use crate::account::{Account, Found, LastLogin};

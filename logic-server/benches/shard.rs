@@ -13,10 +13,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use common::device::code::AckStatus;
-use common::device::frame::{self, FRAME_BYTES_MAX, Parsed};
-use common::device::record::{Gps, Record};
-use common::device::telemetry::{TelemetryAck, TelemetryWriter};
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::secret::Secret;
@@ -26,6 +22,10 @@ use logic_server::batch::{BatchOutcome, Limits};
 use logic_server::ids::{SessionId, ShardIndex, Slot};
 use logic_server::shard::{Effects, Input, SessionSeed, Settings, Shard};
 use mio::{Events, Interest, Poll, Token};
+use protocols::rcu::code::AckStatus;
+use protocols::rcu::frame::{self, FRAME_BYTES_MAX, Parsed};
+use protocols::rcu::telemetry::{TelemetryAck, TelemetryWriter};
+use records::{Gps, Record};
 
 const CONNECTIONS: usize = 256;
 const BURSTS: [usize; 2] = [1, 16];

@@ -18,10 +18,10 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::ops::Range;
 
-use common::device::record::{Flaw, Record};
-use common::device::telemetry::Telemetry;
 use common::ids::AccountId;
 use common::time::Now;
+use protocols::rcu::telemetry::Telemetry;
+use records::{Flaw, Record};
 
 use crate::ids::{SessionId, ShardIndex, Slot};
 

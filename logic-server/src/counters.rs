@@ -2,8 +2,8 @@
 //! reason has the contract's name behind `closed_`. Each core has counters of its own; whoever shows
 //! them adds them up. And how much there is of what comes and goes.
 
-use common::device::code::CloseReason;
-use common::device::frame::FrameError;
+use protocols::rcu::code::CloseReason;
+use protocols::rcu::frame::FrameError;
 
 common::counters! {
     // ---- gate: operators ----

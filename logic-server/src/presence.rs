@@ -13,9 +13,9 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use common::device::code::CloseReason;
 use common::epoch::Epoch;
 use common::ids::AccountId;
+use protocols::rcu::code::CloseReason;
 
 /// How long a line waits for batches to go with. While a fleet logs in, a commit for every few lines would
 /// cost more than the logins.

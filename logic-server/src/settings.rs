@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use common::config::SourceCheck;
-use common::device::limit;
 use common::link::{HANDSHAKES_MAX, Role, is_public, links_max};
 use common::process::listen::takes_ipv4;
+use protocols::rcu::limit;
 use serde::Deserialize;
 
 use crate::batch;

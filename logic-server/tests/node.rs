@@ -6,13 +6,13 @@ mod support;
 
 use std::time::Duration;
 
-use common::device::code::{AttachStatus, CloseReason};
 use common::link::message::{
     Command, CommandAnswer, End, GrantVerdict, Message, Order, Revoke, RevokeReason,
 };
 use common::secret::Secret;
 use logic_server::Settings;
 use logic_server::counters::{Counter, Gauge};
+use protocols::rcu::code::{AttachStatus, CloseReason};
 use support::{
     Cluster, Device, Heard, attach, command_reply, heartbeat, settings, stored, telemetry,
 };

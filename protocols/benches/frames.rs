@@ -6,11 +6,11 @@
 
 use std::hint::black_box;
 
-use common::device::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, Parsed};
-use common::device::message::FromDevice;
-use common::device::record::{Custom, Diagnosis, Fuel, Gps, Gyroscope, Record, TroubleCodes};
-use common::device::telemetry::TelemetryWriter;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use protocols::rcu::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, Parsed};
+use protocols::rcu::message::FromDevice;
+use protocols::rcu::telemetry::TelemetryWriter;
+use records::{Custom, Diagnosis, Fuel, Gps, Gyroscope, Record, TroubleCodes};
 
 const BURST: u64 = 16;
 

@@ -4,13 +4,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
-use common::device::code::CommandStatus;
-use common::device::command::{CommandId, cluster_code};
 use common::ids::AccountName;
 use common::link::message::{AccountCommand, CommandAnswer, Order};
 use common::millis::millis;
 use common::process::clock::unix_ms;
 use common::process::{EXIT_FAILED, output};
+use protocols::rcu::code::CommandStatus;
+use protocols::rcu::command::{CommandId, cluster_code, outcome};
 use serde::Serialize;
 
 use crate::operator::{
@@ -227,7 +227,7 @@ impl Send {
         let sent = Sent {
             account: self.account.to_string(),
             command_id: CommandId(command_id),
-            outcome: last.outcome(),
+            outcome: outcome(last),
             took_ms,
             replies: answers.iter().filter_map(reply).collect(),
         };
@@ -379,8 +379,7 @@ mod tests {
             CommandAnswer::TooLarge,
         ]);
         let judged: Vec<_> = answers.iter().map(judge).collect();
-        let names: std::collections::BTreeSet<_> =
-            answers.iter().map(CommandAnswer::outcome).collect();
+        let names: std::collections::BTreeSet<_> = answers.iter().map(outcome).collect();
         assert_eq!(names.len(), judged.len());
         let exits: Vec<_> = judged.iter().map(|(.., exit)| *exit).collect();
         assert_eq!(exits, [0, 4, 4, 4, 4, 3, 1, 1, 1, 1]);

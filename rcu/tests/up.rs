@@ -10,14 +10,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
-use common::device::code::CommandStatus;
-use common::device::command::cluster_code;
-use common::device::login::Login;
 use common::ids::Nonce;
 use common::link::message::{AccountCommand, CommandAnswer, Message, Order};
 use common::link::{Keys, Role, call};
 use common::process::clock::unix_ms;
 use common::secret::Secret;
+use protocols::rcu::code::CommandStatus;
+use protocols::rcu::command::cluster_code;
+use protocols::rcu::login::Login;
 
 use simulator::driver::Simulator;
 

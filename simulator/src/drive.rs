@@ -8,10 +8,10 @@
 //! An account's vehicle is the same in every run: it has its home, and its counters since manufacture go
 //! on from run to run as those of a real one do.
 
-use common::device::record::{Custom, Diagnosis, Fuel, Gps, Gyroscope, Record, TroubleCodes};
 use common::ids::AccountName;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use records::{Custom, Diagnosis, Fuel, Gps, Gyroscope, Record, TroubleCodes};
 
 use crate::device::Measurement;
 use crate::digest::digest;

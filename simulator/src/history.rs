@@ -1,8 +1,8 @@
 //! Pure. What a device remembers of its records for the judge: appended at the first sending,
 //! marked when it is answered. 24 bytes a record: tens of thousands of devices fit.
 
-use common::device::code::AckStatus;
 use common::ids::AccountName;
+use protocols::rcu::code::AckStatus;
 
 use crate::device::{Device, Event, SentRecord};
 
@@ -60,7 +60,7 @@ impl History {
     pub fn note(&mut self, event: &Event) {
         match *event {
             Event::AttachAnswered {
-                status: common::device::code::AttachStatus::Ok,
+                status: protocols::rcu::code::AttachStatus::Ok,
                 ..
             } => self.attached += 1,
             Event::FirstSent(record) => self.sent(record),

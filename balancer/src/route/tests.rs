@@ -1,9 +1,9 @@
-use common::device::frame::Parsed;
 use common::epoch::Epoch;
 use common::ids::Nonce;
 use common::link::message::ConnLoad;
 use common::secret::Secret;
 use proptest::prelude::*;
+use protocols::rcu::frame::Parsed;
 
 use super::*;
 

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::device::frame;
-use common::device::login::{LoginReply, LoginVerdict};
 use common::link::message::{ConnLoad, LoginAnswer, Message};
 use common::link::{Hub, HubSettings, Key, Keys, LinkEvent, Role};
 use common::secret::Secret;
+use protocols::rcu::frame;
+use protocols::rcu::login::{LoginReply, LoginVerdict};
 use tokio::sync::mpsc;
 
 pub(crate) fn keys() -> Keys {

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use common::device::code::{CloseReason, LoginStatus};
-use common::device::frame::{self, Parsed};
-use common::device::login::Login;
-use common::device::message::FromCluster;
 use common::ids::Nonce;
 use common::secret::Secret;
+use protocols::rcu::code::{CloseReason, LoginStatus};
+use protocols::rcu::frame::{self, Parsed};
+use protocols::rcu::login::Login;
+use protocols::rcu::message::FromCluster;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

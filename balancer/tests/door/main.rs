@@ -9,10 +9,10 @@ use std::time::Duration;
 use balancer::counters::{Counter, Gauge};
 use balancer::{Balancer, Settings, StartError};
 use common::config::Policy;
-use common::device::code::{CloseReason, LoginStatus};
-use common::device::login::LoginVerdict;
-use common::device::{frame, kind};
 use common::link::Keys;
+use protocols::rcu::code::{CloseReason, LoginStatus};
+use protocols::rcu::login::LoginVerdict;
+use protocols::rcu::{frame, kind};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 

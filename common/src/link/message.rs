@@ -10,7 +10,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::code::CommandStatus;
 use crate::epoch::Epoch;
 use crate::ids::{AccountId, AccountName, Ticket};
 use crate::secret::SessionKey;
@@ -297,20 +296,4 @@ pub enum CommandAnswer {
     Expired,
     /// The payload does not fit a frame to a device.
     TooLarge,
-}
-
-impl CommandAnswer {
-    /// How the command ended, as logs and JSON have it; of one that goes on, what the device says so far.
-    pub fn outcome(&self) -> &'static str {
-        match self {
-            Self::Replied { status, .. } => {
-                CommandStatus::from_code(*status).map_or("unknown", CommandStatus::name)
-            }
-            Self::NotAttached => "not_attached",
-            Self::Busy => "another_command",
-            Self::Lost => "lost",
-            Self::Expired => "no_answer",
-            Self::TooLarge => "too_large",
-        }
-    }
 }

@@ -1,10 +1,10 @@
 //! Pure. The conversations of a login: with the accounts, with a logic server, and the answer.
 
-use common::device;
 use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::{self, GrantAnswer, GrantCheckAnswer, LoginAnswer, Message};
 use common::time::Now;
+use protocols::rcu;
 
 use super::{Core, Effect, Timer};
 use crate::account::{Change, Found};
@@ -61,7 +61,7 @@ impl Core {
             }
             None => {
                 if let Step::Reply(Reply { why: Some(why), .. }) = step {
-                    let body = device::login::Login::decode_body(&login.body);
+                    let body = rcu::login::Login::decode_body(&login.body);
                     let account = body.ok().and_then(|body| body.account.parse().ok());
                     effects.push(Effect::Explain {
                         account,

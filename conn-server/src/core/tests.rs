@@ -6,9 +6,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use common::config::Policy;
-use common::device::code::LoginStatus;
-use common::device::frame::HEADER_BYTES;
-use common::device::login::{self, LoginReply};
 use common::epoch::NodeNumber;
 use common::ids::{AccountId, Nonce};
 use common::link::Peer;
@@ -19,6 +16,9 @@ use common::link::message::{
 use common::pacing::Rate;
 use common::secret::{DeviceKey, Secret};
 use proptest::prelude::*;
+use protocols::rcu::code::LoginStatus;
+use protocols::rcu::frame::HEADER_BYTES;
+use protocols::rcu::login::{self, LoginReply};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{RngExt, SeedableRng};
 

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 
 use common::config::Policy;
-use common::device::code::LoginStatus;
-use common::device::frame::HEADER_BYTES;
-use common::device::login::LoginVerdict;
 use common::epoch::NodeNumber;
 use common::link::LinkId;
 use common::link::message::LogicLoad;
 use common::pacing::Rate;
 use common::secret::Secret;
+use protocols::rcu::code::LoginStatus;
+use protocols::rcu::frame::HEADER_BYTES;
+use protocols::rcu::login::LoginVerdict;
 use rand::SeedableRng;
 use rand::rngs::{SmallRng, StdRng};
 

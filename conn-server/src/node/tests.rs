@@ -5,9 +5,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::device::code::LoginStatus;
-use common::device::frame::HEADER_BYTES;
-use common::device::login::{Login, LoginReply};
 use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName, Nonce};
 use common::link::message::{
@@ -16,6 +13,9 @@ use common::link::message::{
 };
 use common::link::{Key, LinkEvent, LinkId, call};
 use common::secret::{DeviceKey, Secret};
+use protocols::rcu::code::LoginStatus;
+use protocols::rcu::frame::HEADER_BYTES;
+use protocols::rcu::login::{Login, LoginReply};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 

@@ -6,13 +6,13 @@
 //! | kind | id | body
 //! ```
 
-use common::device::attach::{Attach, ResumeProof};
-use common::device::error::MessageError;
-use common::device::frame::{self, BODY_BYTES_MAX, Frame, Parsed};
-use common::device::login::Login;
-use common::device::message::{FromCluster, FromDevice};
-use common::device::telemetry::{Telemetry, TelemetryWriter};
 use common::secret::{DeviceKey, Secret};
+use protocols::rcu::attach::{Attach, ResumeProof};
+use protocols::rcu::error::MessageError;
+use protocols::rcu::frame::{self, BODY_BYTES_MAX, Frame, Parsed};
+use protocols::rcu::login::Login;
+use protocols::rcu::message::{FromCluster, FromDevice};
+use protocols::rcu::telemetry::{Telemetry, TelemetryWriter};
 
 use crate::contract::{self, Body, Direction};
 
@@ -117,7 +117,7 @@ fn look_into(message: &FromDevice<'_>, body: &[u8]) {
             assert_eq!(attach.verify(&KEY), attach.proof == signed.proof);
         }
         FromDevice::ResumeProof(proof) => {
-            let challenge = common::device::attach::Challenge([7; 16]);
+            let challenge = protocols::rcu::attach::Challenge([7; 16]);
             let signed = ResumeProof::sign(challenge, body, &KEY);
             assert!(signed.verify(challenge, body, &KEY));
             let is_right = proof.verify(challenge, body, &KEY);

@@ -7,7 +7,7 @@
 //!         of a segment
 //! ```
 
-use common::device::frame::{self, FrameError, HEADER_BYTES, Header, Parsed};
+use protocols::rcu::frame::{self, FrameError, HEADER_BYTES, Header, Parsed};
 
 use crate::choices::Choices;
 use crate::contract::{self, End, Frame};

@@ -11,8 +11,6 @@ mod mirror;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use common::device::attach::Attach;
-use common::device::code::{AttachStatus, CloseReason};
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
@@ -25,6 +23,8 @@ use logic_server::ask::{Ask, Asker, Question};
 use logic_server::counters::Counters;
 use logic_server::gate::{Core, Effect, Input, Settings};
 use logic_server::ids::{ConnId, SessionId, ShardIndex};
+use protocols::rcu::attach::Attach;
+use protocols::rcu::code::{AttachStatus, CloseReason};
 
 use crate::choices::Choices;
 use crate::contract;

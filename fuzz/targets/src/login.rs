@@ -13,9 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use common::config::Policy;
-use common::device::code::LoginStatus;
-use common::device::login::{Login, LoginReply, LoginVerdict};
-use common::device::proof::session_key;
 use common::epoch::{Epoch, NodeNumber};
 use common::ids::{AccountId, AccountName, Nonce, Ticket};
 use common::link::message::{
@@ -34,6 +31,9 @@ use conn_server::epochs::Epochs;
 use conn_server::nonces::Nonces;
 use conn_server::pool::NodePool;
 use conn_server::throttle::{Limits, Throttle};
+use protocols::rcu::code::LoginStatus;
+use protocols::rcu::login::{Login, LoginReply, LoginVerdict};
+use protocols::rcu::proof::session_key;
 use rand::SeedableRng;
 use rand::rngs::{SmallRng, StdRng};
 

@@ -6,7 +6,7 @@
 //! | kind | payload
 //! ```
 
-use common::device::record::{ColumnType, Record, Row};
+use records::{ColumnType, Record, Row};
 use simulator::checker::rebuild::{
     self, DiagnosisColumns, FuelColumns, GpsColumns, GyroscopeColumns, Misfit, Rebuilt,
 };

@@ -13,8 +13,6 @@ use balancer::intake::Breach;
 use balancer::pending::ConnectionId;
 use balancer::route::{Core, Effect, End, Input, RouteSettings, TRY_MS};
 use common::config::Policy;
-use common::device::code::LoginStatus;
-use common::device::login::Login;
 use common::epoch::Epoch;
 use common::ids::Nonce;
 use common::link::message::{ConnLoad, LoginAnswer};
@@ -22,6 +20,8 @@ use common::link::{LinkEvent, LinkId, Peer, Role};
 use common::pacing::Rate;
 use common::secret::Secret;
 use common::time::Now;
+use protocols::rcu::code::LoginStatus;
+use protocols::rcu::login::Login;
 
 use crate::choices::Choices;
 use crate::contract;

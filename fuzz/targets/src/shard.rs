@@ -11,7 +11,6 @@ mod heard;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
-use common::device::code::{AckStatus, CloseReason};
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
@@ -25,6 +24,7 @@ use logic_server::ids::{SessionId, ShardIndex, Slot};
 use logic_server::presence::{EndReason, Presence};
 use logic_server::shard::{Effects, Input, SessionSeed, Settings, Shard};
 use logic_server::wheel::TICK_MS;
+use protocols::rcu::code::{AckStatus, CloseReason};
 
 use crate::choices::Choices;
 use device::{Asked, Device, Expected, Frame, Rules};

@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::device::code::CloseReason;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use logic_server::batch::{Ack, Batch, BatchOutcome, Row};
@@ -15,6 +14,7 @@ use logic_server::counters::{Counter, Counters};
 use logic_server::ids::{SessionId, ShardIndex, Slot};
 use logic_server::presence::{EndReason, Lines, Presence};
 use logic_server::writer::{Effect, Input, Settings, Work, WriteResult, Writer, Written};
+use protocols::rcu::code::CloseReason;
 
 use crate::choices::Choices;
 

@@ -2,12 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::device::record::{Gps, Record};
 use common::ids::AccountId;
 use logic_server::batch::{Batch, Row};
 use logic_server::ids::ShardIndex;
 use logic_server::presence::Lines;
 use logic_server::writer::{Effect, Input, Settings, Work, WriteResult, Writer};
+use records::{Gps, Record};
 
 pub(crate) const ROWS: usize = 5_000;
 const DEVICES: u64 = 10_000;

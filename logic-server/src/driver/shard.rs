@@ -454,12 +454,12 @@ mod tests {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use common::device::frame::HEADER_BYTES;
-    use common::device::message::FromDevice;
     use common::epoch::Epoch;
     use common::ids::AccountId;
     use common::link::{HubSettings, Keys, LinkEvent, Role};
     use common::secret::Secret;
+    use protocols::rcu::frame::HEADER_BYTES;
+    use protocols::rcu::message::FromDevice;
     use tokio::sync::mpsc;
 
     use super::*;

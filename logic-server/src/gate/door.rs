@@ -13,14 +13,14 @@
 use std::mem;
 use std::net::IpAddr;
 
-use common::device::attach::{Attach, AttachReply, AttachVerdict};
-use common::device::close::Close;
-use common::device::code::CloseReason;
-use common::device::error::MessageError;
-use common::device::frame::{self, FRAME_BYTES_BEFORE_ATTACH_MAX, Frame, Parsed};
-use common::device::message::FromDevice;
 use common::ids::AccountId;
 use common::time::Now;
+use protocols::rcu::attach::{Attach, AttachReply, AttachVerdict};
+use protocols::rcu::close::Close;
+use protocols::rcu::code::CloseReason;
+use protocols::rcu::error::MessageError;
+use protocols::rcu::frame::{self, FRAME_BYTES_BEFORE_ATTACH_MAX, Frame, Parsed};
+use protocols::rcu::message::FromDevice;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 

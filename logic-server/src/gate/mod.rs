@@ -25,8 +25,6 @@ mod tests;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use common::device::code::CloseReason;
-use common::device::frame::FRAME_BYTES_BEFORE_ATTACH_MAX;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
@@ -35,6 +33,8 @@ use common::link::message::{
     SessionPageAsk,
 };
 use common::time::Now;
+use protocols::rcu::code::CloseReason;
+use protocols::rcu::frame::FRAME_BYTES_BEFORE_ATTACH_MAX;
 
 use crate::ask::{Answer, Ask};
 use crate::counters::{Counter, Counters};

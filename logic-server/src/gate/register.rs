@@ -13,8 +13,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use common::device::attach::Attach;
-use common::device::code::CloseReason;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
@@ -24,6 +22,8 @@ use common::link::message::{
 };
 use common::pacing::Source;
 use common::time::Now;
+use protocols::rcu::attach::Attach;
+use protocols::rcu::code::CloseReason;
 
 use super::door::{Answer, Claim, Refusal, Seat, Verdict};
 use super::grants::{Grant, Grants};

@@ -5,10 +5,10 @@
 //! reply. A reply is known by its command_id: to a repeat of what it still does, the device says what it has
 //! to say under the frame id that it was asked with first.
 
-use common::device::command::{Command, CommandId, CommandReply};
-use common::device::frame::FRAME_BYTES_TO_DEVICE_MAX;
 use common::link::message::{CommandAnswer, Order};
 use common::time::Now;
+use protocols::rcu::command::{Command, CommandId, CommandReply};
+use protocols::rcu::frame::FRAME_BYTES_TO_DEVICE_MAX;
 
 use super::Shard;
 use super::effects::Effects;

@@ -23,14 +23,14 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use common::device::attach::{AttachReply, AttachVerdict, Credential, Terms};
-use common::device::close::Close;
-use common::device::code::CloseReason;
 use common::epoch::Epoch;
 use common::ids::{AccountId, Ticket};
 use common::link::message::{Kicked, SessionLooked};
 use common::secret::SessionKey;
 use common::time::Now;
+use protocols::rcu::attach::{AttachReply, AttachVerdict, Credential, Terms};
+use protocols::rcu::close::Close;
+use protocols::rcu::code::CloseReason;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 

@@ -5,15 +5,15 @@
 
 use std::num::NonZeroU16;
 
-use common::device::code::CloseReason;
-use common::device::error::MessageError;
-use common::device::frame::{self, FRAME_BYTES_MAX, Frame, Parsed};
-use common::device::limit::SILENT_HEARTBEATS;
-use common::device::message::{FromDevice, HeartbeatReply};
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::message::{SessionLook, SessionState};
 use common::time::Now;
+use protocols::rcu::code::CloseReason;
+use protocols::rcu::error::MessageError;
+use protocols::rcu::frame::{self, FRAME_BYTES_MAX, Frame, Parsed};
+use protocols::rcu::limit::SILENT_HEARTBEATS;
+use protocols::rcu::message::{FromDevice, HeartbeatReply};
 use rand::rngs::SmallRng;
 
 use super::command::UnderWay;

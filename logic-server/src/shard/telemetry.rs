@@ -1,8 +1,8 @@
 //! Pure. Telemetry in, TelemetryAck out: the window, and the answers that come with a batch.
 
-use common::device::code::{AckStatus, CloseReason};
-use common::device::limit::OVERLOADED_WINDOWS;
-use common::device::telemetry::{Telemetry, TelemetryAck};
+use protocols::rcu::code::{AckStatus, CloseReason};
+use protocols::rcu::limit::OVERLOADED_WINDOWS;
+use protocols::rcu::telemetry::{Telemetry, TelemetryAck};
 
 use super::Shard;
 use super::effects::{Effects, Explained, spread};

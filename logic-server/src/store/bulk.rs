@@ -9,7 +9,7 @@
 
 use std::slice;
 
-use common::device::record::Row;
+use records::Row;
 use sqlx::Arguments;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 

@@ -13,7 +13,7 @@
 use std::slice;
 
 use common::database::UnixMs;
-use common::device::record::{self, Column, ColumnType};
+use records::{self, Column, ColumnType};
 
 use super::sorted::KEY_COLUMNS;
 use crate::batch::Row;
@@ -108,7 +108,7 @@ impl Columns<'_> {
     }
 }
 
-impl record::Row for Columns<'_> {
+impl records::Row for Columns<'_> {
     fn null(&mut self) {
         self.next();
         self.copy.bytes.extend_from_slice(&NULL);

@@ -19,8 +19,8 @@
 //! ```
 
 use common::database::{self, UnixMs};
-use common::device::record::Table;
 use common::ids::NodeName;
+use records::Table;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::{Acquire, Arguments, Executor};
 

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use common::device::record::{Record, Table};
+use records::{Record, Table};
 
 use crate::batch::Row;
 use crate::writer::Work;

@@ -5,8 +5,8 @@
 //! those that are there already say something else.
 
 use common::database;
-use common::device::record::{Row as _, Table};
 use common::ids::NodeName;
+use records::{Row as _, Table};
 use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::{Bulk, COMPARED_MAX, RECORDS_MAX, SESSIONS_MAX, Values};

@@ -6,10 +6,10 @@
 use std::net::IpAddr;
 
 use common::database::{Client, Database};
-use common::device::code::CloseReason;
-use common::device::record::{Custom, Diagnosis, Fuel, Gps, Gyroscope, Record, Unknown};
 use common::epoch::Epoch;
 use common::ids::AccountId;
+use protocols::rcu::code::CloseReason;
+use records::{Custom, Diagnosis, Fuel, Gps, Gyroscope, Record, Unknown};
 use servers::{PostgresServer, Role, TestDatabase};
 use tempfile::TempDir;
 

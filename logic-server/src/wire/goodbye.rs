@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use common::device::limit::{LINGER_BYTES_MAX, LINGER_MS};
+use protocols::rcu::limit::{LINGER_BYTES_MAX, LINGER_MS};
 use slab::Slab;
 
 use super::{Reading, Wire};

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use common::device::code::CloseReason;
 use common::epoch::Epoch;
 use common::ids::AccountId;
+use protocols::rcu::code::CloseReason;
 
 use super::*;
 use crate::ids::ShardIndex;

@@ -5,8 +5,8 @@ use super::code::AttachStatus;
 use super::error::MessageError;
 use super::proof::{self, Mac, Proof};
 use super::{frame, kind};
-use crate::ids::Ticket;
-use crate::secret::{Secret, SessionKey};
+use common::ids::Ticket;
+use common::secret::{Secret, SessionKey};
 
 /// The longest `resumption` that the cluster hands out, in bytes.
 pub const RESUMPTION_BYTES_MAX: usize = 256;

@@ -6,7 +6,7 @@ use super::error::MessageError;
 use super::login::{SignedTarget, Target};
 use super::proof::{self, Mac};
 use super::{frame, kind};
-use crate::secret::SessionKey;
+use common::secret::SessionKey;
 
 /// "Go." Bears id 0, also where it comes in place of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

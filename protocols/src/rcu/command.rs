@@ -1,14 +1,13 @@
 //! Pure. Commands to a device and its replies.
 
-use std::fmt;
+use common::link::message::CommandAnswer;
 
-use serde::{Deserialize, Serialize};
+pub use common::ids::CommandId;
 
 use super::body::{Reader, Sink};
 use super::code::CommandStatus;
 use super::error::MessageError;
 use super::{frame, kind};
-use crate::ids::digits;
 
 /// The cluster's own command codes; 0..=0x00FF are kept for it, the rest are the fleet's.
 pub mod cluster_code {
@@ -21,13 +20,17 @@ pub mod cluster_code {
     pub const REBOOT: u16 = 5;
 }
 
-/// A command, unique in the cluster; a device carries one out at most once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct CommandId(#[serde(with = "digits")] pub u64);
-
-impl fmt::Display for CommandId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+/// How a command ended, as logs and JSON have it; of one that goes on, what the device says so far.
+pub fn outcome(answer: &CommandAnswer) -> &'static str {
+    match answer {
+        CommandAnswer::Replied { status, .. } => {
+            CommandStatus::from_code(*status).map_or("unknown", CommandStatus::name)
+        }
+        CommandAnswer::NotAttached => "not_attached",
+        CommandAnswer::Busy => "another_command",
+        CommandAnswer::Lost => "lost",
+        CommandAnswer::Expired => "no_answer",
+        CommandAnswer::TooLarge => "too_large",
     }
 }
 

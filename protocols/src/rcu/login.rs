@@ -7,8 +7,8 @@ use super::code::LoginStatus;
 use super::error::MessageError;
 use super::proof::{self, Mac, Proof};
 use super::{frame, kind};
-use crate::ids::{AccountName, Nonce, Ticket};
-use crate::secret::{DeviceKey, Secret};
+use common::ids::{AccountName, Nonce, Ticket};
+use common::secret::{DeviceKey, Secret};
 
 /// The longest firmware version, in bytes of printable ASCII.
 pub const FIRMWARE_BYTES_MAX: usize = 32;

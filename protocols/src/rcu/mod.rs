@@ -9,7 +9,6 @@
 //! - [`frame`]: the header, its limits and its checksum; finds frames in a byte stream.
 //! - [`message`]: every message as a struct, by direction; [`error`]: what a wrong one means to the cluster.
 //! - [`login`], [`attach`], [`telemetry`], [`command`], [`close`]: the messages, by noun.
-//! - [`record`]: one entry per kind of telemetry record; nothing else matches on kinds.
 //! - [`code`]: statuses and reasons with their numbers and names.
 //! - [`proof`]: the keyed hashes that both sides make and check.
 //!
@@ -26,7 +25,6 @@ pub mod frame;
 pub mod login;
 pub mod message;
 pub mod proof;
-pub mod record;
 pub mod telemetry;
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::body::Sink;
-use crate::ids::{Nonce, Ticket};
-use crate::secret::{DeviceKey, Secret, SessionKey};
+use common::ids::{Nonce, Ticket};
+use common::secret::{DeviceKey, Secret, SessionKey};
 
 /// HMAC-SHA256 as it stands on the wire.
 pub type Proof = [u8; 32];

@@ -16,8 +16,8 @@ use super::frame::{self, FRAME_BYTES_MAX, Frame, Parsed};
 use super::login::{Login, LoginReply, LoginVerdict, Target};
 use super::message::{FromCluster, FromDevice, HeartbeatReply};
 use super::telemetry::{RECORDED_AT_MS_MAX, SEQ_END, TelemetryAck, TelemetryWriter};
-use crate::ids::{AccountName, Nonce};
-use crate::secret::{DeviceKey, Secret, SessionKey};
+use common::ids::{AccountName, Nonce};
+use common::secret::{DeviceKey, Secret, SessionKey};
 
 const KEY: DeviceKey = Secret::new([7; 32]);
 const SESSION_KEY: SessionKey = Secret::new([9; 32]);

@@ -15,7 +15,7 @@ use super::code::AckStatus;
 use super::error::MessageError;
 use super::frame::{self, BODY_BYTES_MAX};
 use super::kind;
-use super::record::Record;
+use records::Record;
 
 /// Sequence numbers are below this: they are positive BIGINTs.
 pub const SEQ_END: u64 = 1 << 63;

@@ -1,6 +1,6 @@
 //! Pure. What a wrong crc was probably computed with.
 
-use common::device::frame::HEADER_BYTES;
+use protocols::rcu::frame::HEADER_BYTES;
 
 const CASTAGNOLI: u32 = 0x82F6_3B78;
 const ZLIB: u32 = 0xEDB8_8320;

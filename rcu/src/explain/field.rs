@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
-use common::device::telemetry::RECORDED_AT_MS_MAX;
+use protocols::rcu::telemetry::RECORDED_AT_MS_MAX;
 use serde::Serialize;
 
 use super::proofs::Verdict;

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use common::device::attach::RESUMPTION_BYTES_MAX;
-use common::device::close::RedirectReason;
-use common::device::code::{AckStatus, AttachStatus, CloseReason, CommandStatus, LoginStatus};
-use common::device::command::cluster_code;
-use common::device::frame::HEADER_BYTES;
-use common::device::kind;
-use common::device::login::FIRMWARE_BYTES_MAX;
 use common::ids::AccountName;
+use protocols::rcu::attach::RESUMPTION_BYTES_MAX;
+use protocols::rcu::close::RedirectReason;
+use protocols::rcu::code::{AckStatus, AttachStatus, CloseReason, CommandStatus, LoginStatus};
+use protocols::rcu::command::cluster_code;
+use protocols::rcu::frame::HEADER_BYTES;
+use protocols::rcu::kind;
+use protocols::rcu::login::FIRMWARE_BYTES_MAX;
 
 use super::field::{Stop, Told, Walk, count, hex, number, text, time};
 use super::proofs::Verdict;

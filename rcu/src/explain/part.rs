@@ -2,16 +2,16 @@
 
 use std::fmt;
 
-use common::device::close::Close;
-use common::device::code::{AckStatus, CloseReason};
-use common::device::error::MessageError;
-use common::device::frame::{
+use protocols::rcu::close::Close;
+use protocols::rcu::code::{AckStatus, CloseReason};
+use protocols::rcu::error::MessageError;
+use protocols::rcu::frame::{
     self, BODY_BYTES_MAX, FRAME_BYTES_BEFORE_ATTACH_MAX, FRAME_BYTES_MAX,
     FRAME_BYTES_TO_DEVICE_MAX, Frame, HEADER_BYTES, MAGIC, Parsed, VERSION,
 };
-use common::device::kind;
-use common::device::message::{FromCluster, FromDevice};
-use common::device::telemetry::TelemetryAck;
+use protocols::rcu::kind;
+use protocols::rcu::message::{FromCluster, FromDevice};
+use protocols::rcu::telemetry::TelemetryAck;
 use serde::Serialize;
 
 use super::crc;

@@ -8,14 +8,14 @@
 //! The verdict is that of the messages themselves, as servers and devices ask it. Only the guess at what
 //! a wrong one was made of is made here.
 
-use common::device::attach::{Challenge, Credential};
-use common::device::frame::{self, Frame, HEADER_BYTES};
-use common::device::login::LoginVerdict;
-use common::device::message::{FromCluster, FromDevice};
-use common::device::proof::{Proof, session_key};
 use common::ids::Nonce;
 use common::secret::{DeviceKey, SessionKey};
 use hmac::{Hmac, KeyInit, Mac as _};
+use protocols::rcu::attach::{Challenge, Credential};
+use protocols::rcu::frame::{self, Frame, HEADER_BYTES};
+use protocols::rcu::login::LoginVerdict;
+use protocols::rcu::message::{FromCluster, FromDevice};
+use protocols::rcu::proof::{Proof, session_key};
 use sha2::{Digest as _, Sha256};
 
 use super::field::hex;

@@ -1,7 +1,7 @@
 //! Pure. Telemetry, record by record, with physical values.
 
-use common::device::record::{Custom, Diagnosis, Flaw, Fuel, Gps, Gyroscope, Record, TroubleCode};
-use common::device::telemetry::{RECORDED_AT_MS_MAX, SEQ_END};
+use protocols::rcu::telemetry::{RECORDED_AT_MS_MAX, SEQ_END};
+use records::{Custom, Diagnosis, Flaw, Fuel, Gps, Gyroscope, Record, TroubleCode};
 
 use super::field::{Stop, Told, Walk, count as plural, hex, number, text, time};
 

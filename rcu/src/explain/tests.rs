@@ -1,11 +1,11 @@
 //! The explanation agrees with the decoder that the servers use, on every vector of the contract
 //! and on everything that a few wrong bytes make of them.
 
-use common::device::error::MessageError;
-use common::device::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, Parsed};
-use common::device::message::{FromCluster, FromDevice};
-use common::device::record::Record;
 use common::secret::{DeviceKey, Secret};
+use protocols::rcu::error::MessageError;
+use protocols::rcu::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, Parsed};
+use protocols::rcu::message::{FromCluster, FromDevice};
+use records::Record;
 use serde_json::Value;
 
 use super::explain;

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use common::database::{Client, Database};
-use common::device::code::{AckStatus, AttachStatus};
-use common::device::record::{Record, Row as Columns};
 use common::secret::Secret;
+use protocols::rcu::code::{AckStatus, AttachStatus};
+use records::{Record, Row as Columns};
 use servers::{Role, TestDatabase};
 
 use super::rows::{Source, check, open};
@@ -270,7 +270,7 @@ impl Dialect {
     }
 }
 
-/// Builds an INSERT as a server's store does: from the columns of `common::device::record`.
+/// Builds an INSERT as a server's store does: from the columns of `records`.
 struct Values(Dialect, Vec<String>);
 
 impl Columns for Values {

@@ -3,14 +3,14 @@
 
 use std::net::SocketAddr;
 
-use common::device::attach::{
-    Attach, AttachReply, AttachVerdict, Credential, Resume, ResumeChallenge, ResumeProof,
-};
-use common::device::code::CloseReason;
-use common::device::frame::Frame;
-use common::device::message::FromCluster;
 use common::ids::Ticket;
 use common::secret::SessionKey;
+use protocols::rcu::attach::{
+    Attach, AttachReply, AttachVerdict, Credential, Resume, ResumeChallenge, ResumeProof,
+};
+use protocols::rcu::code::CloseReason;
+use protocols::rcu::frame::Frame;
+use protocols::rcu::message::FromCluster;
 
 use super::effect::{ConnId, Effect, Effects, Event, Fault};
 use super::session::Session;

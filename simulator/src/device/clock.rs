@@ -1,7 +1,7 @@
 //! Pure. A device's own idea of the time: an offset over the driver's monotonic clock, so that a
 //! test can break it without touching a timer.
 
-use common::device::telemetry::RECORDED_AT_MS_MAX;
+use protocols::rcu::telemetry::RECORDED_AT_MS_MAX;
 
 /// A device follows the cluster's time when it is further off than this.
 const FOLLOW_MS: u64 = 2_000;

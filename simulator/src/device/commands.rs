@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use common::device::code::CommandStatus;
-use common::device::command::{Command, CommandId, cluster_code};
+use protocols::rcu::code::CommandStatus;
+use protocols::rcu::command::{Command, CommandId, cluster_code};
 
 use super::effect::ConnId;
 use super::memory::NonVolatile;

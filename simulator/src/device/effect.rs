@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use common::device::code::{AckStatus, AttachStatus, CloseReason, CommandStatus, LoginStatus};
-use common::device::command::CommandId;
-use common::device::telemetry::TelemetryWriter;
+use protocols::rcu::code::{AckStatus, AttachStatus, CloseReason, CommandStatus, LoginStatus};
+use protocols::rcu::command::CommandId;
+use protocols::rcu::telemetry::TelemetryWriter;
 
 /// One TCP connection of a device; it has one at a time, and never the same number twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

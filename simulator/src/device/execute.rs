@@ -2,9 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use common::device::code::CommandStatus;
-use common::device::command::{Command, CommandId, CommandReply};
-use common::device::frame::{Frame, HEADER_BYTES};
+use protocols::rcu::code::CommandStatus;
+use protocols::rcu::command::{Command, CommandId, CommandReply};
+use protocols::rcu::frame::{Frame, HEADER_BYTES};
 
 use super::commands::{Order, Progress, Question, Verdict};
 use super::effect::{Effect, Effects, Event, Fault};

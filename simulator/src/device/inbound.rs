@@ -1,12 +1,12 @@
 //! Pure. The stream from the cluster: frames within a device's limits, each to the phase that
 //! it meets.
 
-use common::device::error::MessageError;
-use common::device::frame::{
+use protocols::rcu::error::MessageError;
+use protocols::rcu::frame::{
     FRAME_BYTES_MAX, FRAME_BYTES_TO_DEVICE_MAX, Frame, FrameError, Header, Parsed, parse,
 };
-use common::device::kind;
-use common::device::message::FromCluster;
+use protocols::rcu::kind;
+use protocols::rcu::message::FromCluster;
 
 use super::effect::{ConnId, Effects, Event, Fault};
 use super::{Device, Phase};

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use common::device::frame::Frame;
-use common::device::login::{Login, LoginReply, LoginVerdict};
-use common::device::message::FromCluster;
-use common::device::proof::{LoginCount, nonce_without_generator, session_key};
 use common::ids::Nonce;
+use protocols::rcu::frame::Frame;
+use protocols::rcu::login::{Login, LoginReply, LoginVerdict};
+use protocols::rcu::message::FromCluster;
+use protocols::rcu::proof::{LoginCount, nonce_without_generator, session_key};
 
 use super::effect::{ConnId, Effect, Effects, Event, Fault};
 use super::wait::Next;

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use common::device::command::CommandId;
+use protocols::rcu::command::CommandId;
 
 /// Boot counters stay below this: sequence numbers are positive in a BIGINT.
 const BOOT_COUNTER_END: u32 = 1 << 31;

@@ -2,15 +2,15 @@
 
 use std::net::SocketAddr;
 
-use common::device::attach::Terms;
-use common::device::close;
-use common::device::code::CloseReason;
-use common::device::frame::Frame;
-use common::device::limit::SILENT_HEARTBEATS;
-use common::device::message::{FromCluster, FromDevice};
-use common::device::telemetry::TelemetryAck;
 use common::ids::Ticket;
 use common::secret::SessionKey;
+use protocols::rcu::attach::Terms;
+use protocols::rcu::close;
+use protocols::rcu::code::CloseReason;
+use protocols::rcu::frame::Frame;
+use protocols::rcu::limit::SILENT_HEARTBEATS;
+use protocols::rcu::message::{FromCluster, FromDevice};
+use protocols::rcu::telemetry::TelemetryAck;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 

@@ -1,8 +1,8 @@
 //! Pure. What a device is built with.
 
-use common::device::frame::FRAME_BYTES_TO_DEVICE_MAX;
 use common::ids::AccountName;
 use common::secret::DeviceKey;
+use protocols::rcu::frame::FRAME_BYTES_TO_DEVICE_MAX;
 
 /// Who a device is.
 #[derive(Clone, Debug)]

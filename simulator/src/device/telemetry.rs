@@ -11,8 +11,8 @@
 
 use std::collections::VecDeque;
 
-use common::device::code::AckStatus;
-use common::device::telemetry::{TelemetryAck, TelemetryWriter};
+use protocols::rcu::code::AckStatus;
+use protocols::rcu::telemetry::{TelemetryAck, TelemetryWriter};
 use rand::rngs::SmallRng;
 
 use super::backoff::{self, Backoff};

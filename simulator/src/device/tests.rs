@@ -14,17 +14,17 @@ mod telemetry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use common::device::attach::{AttachReply, AttachVerdict, Credential, Terms};
-use common::device::close::Close;
-use common::device::code::{AckStatus, CloseReason};
-use common::device::command::{Command, CommandId};
-use common::device::frame::{FRAME_BYTES_MAX, Frame, Parsed, parse};
-use common::device::login::{LoginReply, LoginVerdict, Target};
-use common::device::message::{FromCluster, FromDevice};
-use common::device::proof::session_key;
-use common::device::telemetry::TelemetryAck;
 use common::ids::{Nonce, Ticket};
 use common::secret::{DeviceKey, Secret, SessionKey};
+use protocols::rcu::attach::{AttachReply, AttachVerdict, Credential, Terms};
+use protocols::rcu::close::Close;
+use protocols::rcu::code::{AckStatus, CloseReason};
+use protocols::rcu::command::{Command, CommandId};
+use protocols::rcu::frame::{FRAME_BYTES_MAX, Frame, Parsed, parse};
+use protocols::rcu::login::{LoginReply, LoginVerdict, Target};
+use protocols::rcu::message::{FromCluster, FromDevice};
+use protocols::rcu::proof::session_key;
+use protocols::rcu::telemetry::TelemetryAck;
 
 use super::*;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::device::code::{AckStatus, AttachStatus, CommandStatus, LoginStatus};
 use hdrhistogram::Histogram;
+use protocols::rcu::code::{AckStatus, AttachStatus, CommandStatus, LoginStatus};
 
 use crate::device::{Event, Fault};
 

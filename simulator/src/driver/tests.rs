@@ -7,16 +7,16 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Instant;
 
-use common::device::attach::{AttachReply, Credential, Terms};
-use common::device::close::Close;
-use common::device::code::{AttachStatus, CloseReason, LoginStatus};
-use common::device::frame::{FRAME_BYTES_MAX, Frame, Parsed, parse};
-use common::device::login::{LoginReply, Target};
-use common::device::message::{FromCluster, FromDevice, HeartbeatReply};
-use common::device::proof::session_key;
-use common::device::telemetry::TelemetryAck;
 use common::ids::Ticket;
 use common::secret::{Secret, SessionKey};
+use protocols::rcu::attach::{AttachReply, Credential, Terms};
+use protocols::rcu::close::Close;
+use protocols::rcu::code::{AttachStatus, CloseReason, LoginStatus};
+use protocols::rcu::frame::{FRAME_BYTES_MAX, Frame, Parsed, parse};
+use protocols::rcu::login::{LoginReply, Target};
+use protocols::rcu::message::{FromCluster, FromDevice, HeartbeatReply};
+use protocols::rcu::proof::session_key;
+use protocols::rcu::telemetry::TelemetryAck;
 
 use super::*;
 use crate::checker::{Judge, Row, rebuild::Rebuilt};
@@ -130,7 +130,7 @@ impl Cluster {
                     let ack = TelemetryAck {
                         base_seq: telemetry.base_seq(),
                         count: telemetry.count(),
-                        status: common::device::code::AckStatus::Stored,
+                        status: protocols::rcu::code::AckStatus::Stored,
                         retry_after_ms: 0,
                     };
                     ack.encode(id, &mut out);
@@ -153,7 +153,7 @@ impl Cluster {
         }
     }
 
-    fn grant(&self, login: &common::device::login::Login<'_>, source: IpAddr) -> Granted {
+    fn grant(&self, login: &protocols::rcu::login::Login<'_>, source: IpAddr) -> Granted {
         let account = login.account.parse().unwrap();
         let key = common::fleet::device_key(&FLEET_KEY, &account);
         assert!(login.verify(&key));

@@ -6,13 +6,13 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::device::code::AckStatus;
-use common::device::frame::{self, FRAME_BYTES_MAX, Parsed};
-use common::device::message::{FromDevice, HeartbeatReply};
-use common::device::record::Record;
-use common::device::telemetry::TelemetryAck;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use protocols::rcu::code::AckStatus;
+use protocols::rcu::frame::{self, FRAME_BYTES_MAX, Parsed};
+use protocols::rcu::message::{FromDevice, HeartbeatReply};
+use protocols::rcu::telemetry::TelemetryAck;
+use records::Record;
 use slab::Slab;
 
 use crate::clock;

@@ -1,16 +1,16 @@
 //! A device on a thread of its own, and what it hears. It judges what it can see: its proof, and
 //! that what it is told is stored is stored at that moment.
 
-use common::device::attach::{Attach, Credential};
-use common::device::code::{AckStatus, AttachStatus, CloseReason};
-use common::device::frame::{self, FRAME_BYTES_MAX, Parsed};
-use common::device::message::{FromCluster, FromDevice};
-use common::device::record::{Custom, Record};
-use common::device::telemetry::TelemetryWriter;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::message::Grant;
 use common::secret::Secret;
+use protocols::rcu::attach::{Attach, Credential};
+use protocols::rcu::code::{AckStatus, AttachStatus, CloseReason};
+use protocols::rcu::frame::{self, FRAME_BYTES_MAX, Parsed};
+use protocols::rcu::message::{FromCluster, FromDevice};
+use protocols::rcu::telemetry::TelemetryWriter;
+use records::{Custom, Record};
 
 use crate::fake_mio::net::{Address, Peer};
 use crate::world::World;

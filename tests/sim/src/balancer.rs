@@ -7,13 +7,13 @@ use balancer::pending::ConnectionId;
 use balancer::route::{Core as Decisions, Effect, Input, RouteSettings};
 use balancer::visit::{Step, Visit};
 use common::config::Policy;
-use common::device::frame::{self, Parsed};
-use common::device::limit;
-use common::device::message::FromCluster;
 use common::link::message::Message;
 use common::link::{LinkEvent, LinkId, Peer, Role};
 use common::time::Now;
 use logic_server::wire::{Sink as _, Wire as _};
+use protocols::rcu::frame::{self, Parsed};
+use protocols::rcu::limit;
+use protocols::rcu::message::FromCluster;
 
 use crate::limits::pace;
 use crate::links::{LinkMail, Part};

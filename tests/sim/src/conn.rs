@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
 use common::config::Policy;
-use common::device::code::LoginStatus;
-use common::device::login::{Login, LoginReply};
 use common::epoch::{Epoch, NodeNumber};
 use common::ids::AccountName;
 use common::link::message::Message;
@@ -22,6 +20,8 @@ use conn_server::epochs::Epochs;
 use conn_server::nonces::Nonces;
 use conn_server::pool::NodePool;
 use conn_server::throttle::{Limits, Throttle};
+use protocols::rcu::code::LoginStatus;
+use protocols::rcu::login::{Login, LoginReply};
 use rand::rngs::{SmallRng, StdRng};
 use rand::{RngExt, SeedableRng};
 

@@ -4,9 +4,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use common::device::attach::Attach;
-use common::device::frame::{self, Parsed};
-use common::device::message::FromDevice;
 use common::link::LinkId;
 use logic_server::ask::Ask;
 use logic_server::batch::{Batch, BatchOutcome, Limits};
@@ -16,6 +13,9 @@ use logic_server::presence::{LINES_MAX, Lines};
 use logic_server::shard::{self, SessionSeed, Shard};
 use logic_server::wire::goodbye::Lingering;
 use logic_server::writer::{self, Writer};
+use protocols::rcu::attach::Attach;
+use protocols::rcu::frame::{self, Parsed};
+use protocols::rcu::message::FromDevice;
 use slab::Slab;
 
 use crate::marks::Marks;

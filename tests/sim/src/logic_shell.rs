@@ -1,10 +1,5 @@
 //! Carries out what gates, shards and writers ask for, and shows the judge what the devices get.
 
-use common::device::attach::AttachVerdict;
-use common::device::code::{AckStatus, CloseReason};
-use common::device::frame::{self, Parsed};
-use common::device::kind;
-use common::device::message::FromCluster;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
@@ -15,6 +10,11 @@ use logic_server::ids::{ConnId, Slot};
 use logic_server::shard;
 use logic_server::wire::goodbye::Goodbye;
 use logic_server::writer::{self, WriteResult};
+use protocols::rcu::attach::AttachVerdict;
+use protocols::rcu::code::{AckStatus, CloseReason};
+use protocols::rcu::frame::{self, Parsed};
+use protocols::rcu::kind;
+use protocols::rcu::message::FromCluster;
 use rand::RngExt;
 
 use crate::hostile::Overheard;

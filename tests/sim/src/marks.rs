@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use clap::ValueEnum;
-use common::device::code::{AckStatus, AttachStatus, CloseReason, LoginStatus};
-use common::device::frame::{self, Parsed};
-use common::device::message::FromCluster;
+use protocols::rcu::code::{AckStatus, AttachStatus, CloseReason, LoginStatus};
+use protocols::rcu::frame::{self, Parsed};
+use protocols::rcu::message::FromCluster;
 use simulator::device::Stage;
 
 use crate::operator::ANSWERS;

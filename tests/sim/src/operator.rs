@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use common::device::code::CommandStatus;
-use common::device::command::{CommandId, cluster_code};
 use common::link::message::{
     AccountCommand, CommandAnswer, KickAnswer, KickAsk, Message, NoSession, NodesAnswer, NodesAsk,
     Order, SessionAsk, SessionCursor, SessionShown, SessionView, SessionsAnswer, SessionsAsk,
 };
 use common::link::{LinkId, Role};
+use protocols::rcu::code::CommandStatus;
+use protocols::rcu::command::{CommandId, cluster_code};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use simulator::device::{Event as Told, WORK};

@@ -2,12 +2,12 @@
 //!
 //! Written from docs/protocol.md: section 1 "What the cluster does with wrong frames", sections 3 to 6.
 
-use common::device::attach::{Attach, Resume, ResumeProof};
-use common::device::code::{AckStatus, AttachStatus, CloseReason, CommandStatus, LoginStatus};
-use common::device::command::{CommandId, CommandReply};
-use common::device::frame::{self, BODY_BYTES_MAX, FRAME_BYTES_BEFORE_ATTACH_MAX, HEADER_BYTES};
-use common::device::kind;
-use common::device::message::FromCluster;
+use protocols::rcu::attach::{Attach, Resume, ResumeProof};
+use protocols::rcu::code::{AckStatus, AttachStatus, CloseReason, CommandStatus, LoginStatus};
+use protocols::rcu::command::{CommandId, CommandReply};
+use protocols::rcu::frame::{self, BODY_BYTES_MAX, FRAME_BYTES_BEFORE_ATTACH_MAX, HEADER_BYTES};
+use protocols::rcu::kind;
+use protocols::rcu::message::FromCluster;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 

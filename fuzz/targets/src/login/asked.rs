@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use common::device::code::LoginStatus;
-use common::device::login::Login;
 use common::ids::{AccountName, Nonce};
 use common::secret::DeviceKey;
 use conn_server::account::{Account, Found};
+use protocols::rcu::code::LoginStatus;
+use protocols::rcu::login::Login;
 
 use crate::contract::{self, Body};
 

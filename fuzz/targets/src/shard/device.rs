@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use common::device::code::{AckStatus, CommandStatus};
 use common::link::message::{CommandAnswer, Order};
 use logic_server::batch::Row;
 use logic_server::presence::EndReason;
+use protocols::rcu::code::{AckStatus, CommandStatus};
 
 use super::Heard;
 use crate::choices::Choices;

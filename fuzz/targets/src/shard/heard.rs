@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use common::device::attach::{AttachReply, Credential};
-use common::device::code::{AckStatus, AttachStatus, CloseReason};
-use common::device::frame::Frame;
-use common::device::message::FromCluster;
 use common::link::message::{CommandAnswer, Message};
 use logic_server::batch::Batch;
 use logic_server::ids::Slot;
 use logic_server::presence::Presence;
 use logic_server::shard::{Effects, Ended, SessionSeed};
+use protocols::rcu::attach::{AttachReply, Credential};
+use protocols::rcu::code::{AckStatus, AttachStatus, CloseReason};
+use protocols::rcu::frame::Frame;
+use protocols::rcu::message::FromCluster;
 
 use crate::contract::{self, End};
 

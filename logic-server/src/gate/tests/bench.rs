@@ -2,13 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use common::device::attach::{Attach, AttachReply};
-use common::device::close::Close;
-use common::device::code::AttachStatus;
-use common::device::frame::{self, Frame, Parsed};
-use common::device::kind;
 use common::link::message::GrantVerdict;
 use common::secret::Secret;
+use protocols::rcu::attach::{Attach, AttachReply};
+use protocols::rcu::close::Close;
+use protocols::rcu::code::AttachStatus;
+use protocols::rcu::frame::{self, Frame, Parsed};
+use protocols::rcu::kind;
 
 use crate::gate::*;
 

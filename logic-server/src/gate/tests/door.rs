@@ -2,10 +2,10 @@
 
 use std::net::Ipv6Addr;
 
-use common::device::attach::{Attach, Challenge, Resume, ResumeProof};
-use common::device::code::AttachStatus;
 use common::link::message::GrantVerdict;
 use common::secret::Secret;
+use protocols::rcu::attach::{Attach, Challenge, Resume, ResumeProof};
+use protocols::rcu::code::AttachStatus;
 
 use super::bench::*;
 use crate::gate::door::Claim;

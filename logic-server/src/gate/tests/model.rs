@@ -7,10 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::device::attach::Attach;
-use common::device::code::AttachStatus;
 use common::link::message::{GrantVerdict, RevokeReason};
 use common::secret::Secret;
+use protocols::rcu::attach::Attach;
+use protocols::rcu::code::AttachStatus;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 

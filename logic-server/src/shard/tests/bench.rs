@@ -2,14 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use common::device::code::{AckStatus, AttachStatus};
-use common::device::frame::{self, Frame, Parsed};
-use common::device::kind;
-use common::device::message::{FromCluster, HeartbeatReply};
-use common::device::telemetry::TelemetryAck;
 use common::link::LinkId;
 use common::link::message::{CommandAnswer, Message, Order, SessionLook};
 use common::secret::Secret;
+use protocols::rcu::code::{AckStatus, AttachStatus};
+use protocols::rcu::frame::{self, Frame, Parsed};
+use protocols::rcu::kind;
+use protocols::rcu::message::{FromCluster, HeartbeatReply};
+use protocols::rcu::telemetry::TelemetryAck;
 
 use crate::ask::Asker;
 use crate::shard::*;

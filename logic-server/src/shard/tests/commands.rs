@@ -1,8 +1,8 @@
 //! Pure. Commands and their replies.
 
-use common::device::code::CommandStatus;
-use common::device::command::{CommandId, CommandReply};
 use common::link::message::{CommandAnswer, Order};
+use protocols::rcu::code::CommandStatus;
+use protocols::rcu::command::{CommandId, CommandReply};
 
 use super::bench::*;
 use crate::shard::*;

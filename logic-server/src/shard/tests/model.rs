@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use common::device::code::AckStatus;
-use common::device::kind;
+use protocols::rcu::code::AckStatus;
+use protocols::rcu::kind;
 use rand::RngExt;
 
 use super::bench::*;

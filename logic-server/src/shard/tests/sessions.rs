@@ -1,11 +1,11 @@
 //! Pure. How sessions begin, what frames they bear, and how they end.
 
-use common::device::attach::{Attach, Challenge, Resume, ResumeProof};
-use common::device::code::AttachStatus;
-use common::device::frame::FRAME_BYTES_MAX;
-use common::device::kind;
 use common::link::message::{CommandAnswer, Message, Order, SessionLook, SessionState};
 use common::secret::Secret;
+use protocols::rcu::attach::{Attach, Challenge, Resume, ResumeProof};
+use protocols::rcu::code::AttachStatus;
+use protocols::rcu::frame::FRAME_BYTES_MAX;
+use protocols::rcu::kind;
 
 use super::bench::*;
 use super::commands::order;

@@ -1,9 +1,9 @@
 //! Pure. Telemetry, its acks, and the batches between them.
 
-use common::device::code::AckStatus;
-use common::device::kind;
-use common::device::record::Flaw;
-use common::device::telemetry::TelemetryAck;
+use protocols::rcu::code::AckStatus;
+use protocols::rcu::kind;
+use protocols::rcu::telemetry::TelemetryAck;
+use records::Flaw;
 
 use super::bench::*;
 use crate::batch::Flawed;

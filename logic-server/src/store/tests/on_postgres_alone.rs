@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use common::device::record::Table;
+use records::Table;
 
 use super::*;
 

@@ -21,8 +21,8 @@ use super::login::{Login, LoginReply, LoginVerdict, Target};
 use super::message::{FromCluster, FromDevice, HeartbeatReply};
 use super::proof::{self, LoginCount};
 use super::telemetry::TelemetryAck;
-use crate::ids::{AccountName, Nonce};
-use crate::secret::{DeviceKey, Secret, SessionKey};
+use common::ids::{AccountName, Nonce};
+use common::secret::{DeviceKey, Secret, SessionKey};
 
 const VECTORS: &str = include_str!("../../../../docs/rcu-v1-vectors.json");
 

@@ -6,13 +6,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Fields, Vectors, check_from_device, from_device, scaled};
-use crate::device::code::AckStatus;
-use crate::device::error::MessageError;
-use crate::device::message::FromDevice;
-use crate::device::record::{
-    Custom, Diagnosis, Fuel, Gps, Gyroscope, Record, Row, Table, TroubleCodes, Unknown,
-};
-use crate::device::telemetry::{Telemetry, TelemetryAck, TelemetryWriter};
+use crate::rcu::code::AckStatus;
+use crate::rcu::error::MessageError;
+use crate::rcu::message::FromDevice;
+use crate::rcu::telemetry::{Telemetry, TelemetryAck, TelemetryWriter};
+use records::{Custom, Diagnosis, Fuel, Gps, Gyroscope, Record, Row, Table, TroubleCodes, Unknown};
 
 pub(super) fn check_telemetry(
     vectors: &Vectors,

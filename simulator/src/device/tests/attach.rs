@@ -1,7 +1,7 @@
 //! Pure. From a ticket to a session.
 
-use common::device::frame;
-use common::device::kind;
+use protocols::rcu::frame;
+use protocols::rcu::kind;
 
 use super::*;
 

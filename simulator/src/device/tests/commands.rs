@@ -1,7 +1,7 @@
 //! Pure. What a device does when it is told to: sections 3 and 4 of the contract.
 
-use common::device::code::CommandStatus;
-use common::device::command::{CommandReply, cluster_code};
+use protocols::rcu::code::CommandStatus;
+use protocols::rcu::command::{CommandReply, cluster_code};
 
 use super::*;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use common::device::frame;
-use common::device::kind;
+use protocols::rcu::frame;
+use protocols::rcu::kind;
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Pure. Redirect: to another server, or to a new login.
 
-use common::device::close::{Redirect, RedirectReason};
+use protocols::rcu::close::{Redirect, RedirectReason};
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Pure. Going on without a login: section 6 of the contract.
 
-use common::device::attach::{Challenge, ResumeChallenge};
+use protocols::rcu::attach::{Challenge, ResumeChallenge};
 
 use super::*;
 
@@ -54,7 +54,7 @@ fn a_lost_session_goes_on_under_the_same_key_with_the_next_resumption() {
         ..RESUMABLE
     };
     admit(&mut bench, proof.id, next, &key);
-    let (status, resumed) = (common::device::code::AttachStatus::Ok, true);
+    let (status, resumed) = (protocols::rcu::code::AttachStatus::Ok, true);
     assert!(bench.told(Event::AttachAnswered { status, resumed }));
 
     bench.close(CloseReason::Idle, 100);

@@ -1,8 +1,8 @@
 //! Pure. The long connection: heartbeats, silence, and what each Close means.
 
-use common::device::frame;
-use common::device::kind;
-use common::device::message::HeartbeatReply;
+use protocols::rcu::frame;
+use protocols::rcu::kind;
+use protocols::rcu::message::HeartbeatReply;
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Pure. Records from the report to their acknowledgement.
 
-use common::device::telemetry::RawRecord;
+use protocols::rcu::telemetry::RawRecord;
 
 use super::*;
 

@@ -4,8 +4,8 @@
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use common::device::frame::FRAME_BYTES_TO_DEVICE_MAX;
 use mio::net::TcpStream;
+use protocols::rcu::frame::FRAME_BYTES_TO_DEVICE_MAX;
 
 use super::connect::connect_and_wait;
 use super::exchange::{self, Answer, Attached, Granted};

@@ -5,14 +5,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use common::device::attach::{Attach, AttachReply, AttachVerdict, Credential};
-use common::device::code::{AttachStatus, CloseReason, LoginStatus};
-use common::device::frame::{self, FRAME_BYTES_TO_DEVICE_MAX, Parsed};
-use common::device::login::{Login, LoginReply, LoginVerdict};
-use common::device::message::FromCluster;
-use common::device::proof;
 use common::ids::{Nonce, Ticket};
 use common::secret::SessionKey;
+use protocols::rcu::attach::{Attach, AttachReply, AttachVerdict, Credential};
+use protocols::rcu::code::{AttachStatus, CloseReason, LoginStatus};
+use protocols::rcu::frame::{self, FRAME_BYTES_TO_DEVICE_MAX, Parsed};
+use protocols::rcu::login::{Login, LoginReply, LoginVerdict};
+use protocols::rcu::message::FromCluster;
+use protocols::rcu::proof;
 
 use crate::fleet::Device;
 
@@ -175,9 +175,9 @@ fn answer<T>(
 
 #[cfg(test)]
 mod tests {
-    use common::device::attach::Terms;
-    use common::device::login::Target;
     use common::secret::Secret;
+    use protocols::rcu::attach::Terms;
+    use protocols::rcu::login::Target;
 
     use super::*;
     use crate::fleet;

@@ -4,13 +4,13 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use common::device::code::AckStatus;
-use common::device::frame::{self, FRAME_BYTES_TO_DEVICE_MAX, Parsed};
-use common::device::message::FromCluster;
-use common::device::record::{Gps, Record};
-use common::device::telemetry::TelemetryWriter;
 use mio::net::TcpStream;
 use mio::{Events, Poll};
+use protocols::rcu::code::AckStatus;
+use protocols::rcu::frame::{self, FRAME_BYTES_TO_DEVICE_MAX, Parsed};
+use protocols::rcu::message::FromCluster;
+use protocols::rcu::telemetry::TelemetryWriter;
+use records::{Gps, Record};
 
 use crate::clock;
 use crate::error::{BenchError, Result, Tried as _};

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use common::device::frame::{self, FRAME_BYTES_TO_DEVICE_MAX, Parsed};
-use common::device::kind;
-use common::device::message::FromDevice;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
+use protocols::rcu::frame::{self, FRAME_BYTES_TO_DEVICE_MAX, Parsed};
+use protocols::rcu::kind;
+use protocols::rcu::message::FromDevice;
 use serde::{Deserialize, Serialize};
 
 use super::attach::attach_some;

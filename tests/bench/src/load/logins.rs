@@ -11,10 +11,10 @@ use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::device::frame::FRAME_BYTES_TO_DEVICE_MAX;
 use common::ids::Nonce;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use protocols::rcu::frame::FRAME_BYTES_TO_DEVICE_MAX;
 
 use super::connect::connect;
 use super::exchange::{self, Answer, Attached, Granted, Refusal};

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use common::device::frame::HEADER_BYTES;
-use common::device::message::FromDevice;
+use protocols::rcu::frame::HEADER_BYTES;
+use protocols::rcu::message::FromDevice;
 
 use super::connect::connect_and_wait;
 use super::exchange::Granted;

@@ -3,12 +3,12 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use common::device::frame::{self, FRAME_BYTES_TO_DEVICE_MAX, Parsed};
-use common::device::kind;
-use common::device::message::FromDevice;
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Poll};
+use protocols::rcu::frame::{self, FRAME_BYTES_TO_DEVICE_MAX, Parsed};
+use protocols::rcu::kind;
+use protocols::rcu::message::FromDevice;
 
 use crate::error::{BenchError, Result, Tried as _};
 use crate::net::{is_not_yet, wait, watch_each};

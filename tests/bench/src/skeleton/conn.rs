@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use common::device::frame::HEADER_BYTES;
-use common::device::login::{Login, LoginReply, Target};
-use common::device::proof;
 use common::ids::{Nonce, Ticket};
 use common::secret::{DeviceKey, Secret};
 use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
+use protocols::rcu::frame::HEADER_BYTES;
+use protocols::rcu::login::{Login, LoginReply, Target};
+use protocols::rcu::proof;
 use slab::Slab;
 
 use super::link::Link;

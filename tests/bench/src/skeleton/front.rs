@@ -3,10 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 
-use common::device::frame::{self, FRAME_BYTES_BEFORE_ATTACH_MAX, Parsed};
-use common::device::kind;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
+use protocols::rcu::frame::{self, FRAME_BYTES_BEFORE_ATTACH_MAX, Parsed};
+use protocols::rcu::kind;
 use slab::Slab;
 
 use super::link::Link;

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
 
-use common::device::attach::{Attach, AttachReply, Credential, Terms};
-use common::device::frame::{self, FRAME_BYTES_BEFORE_ATTACH_MAX, Parsed};
-use common::device::kind;
 use common::secret::{Secret, SessionKey};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
+use protocols::rcu::attach::{Attach, AttachReply, Credential, Terms};
+use protocols::rcu::frame::{self, FRAME_BYTES_BEFORE_ATTACH_MAX, Parsed};
+use protocols::rcu::kind;
 use slab::Slab;
 
 use super::link::Link;

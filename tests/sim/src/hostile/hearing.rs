@@ -1,12 +1,12 @@
 //! What a device that does not keep the contract is told, judged by the contract.
 
-use common::device::attach::{AttachReply, AttachVerdict, Credential};
-use common::device::code::{AckStatus, CloseReason};
-use common::device::frame::{self, FRAME_BYTES_MAX, Parsed};
-use common::device::limit;
-use common::device::login::{LoginReply, LoginVerdict};
-use common::device::message::FromCluster;
-use common::device::proof::session_key;
+use protocols::rcu::attach::{AttachReply, AttachVerdict, Credential};
+use protocols::rcu::code::{AckStatus, CloseReason};
+use protocols::rcu::frame::{self, FRAME_BYTES_MAX, Parsed};
+use protocols::rcu::limit;
+use protocols::rcu::login::{LoginReply, LoginVerdict};
+use protocols::rcu::message::FromCluster;
+use protocols::rcu::proof::session_key;
 use rand::RngExt;
 use simulator::device::SentRecord;
 use simulator::digest::digest;

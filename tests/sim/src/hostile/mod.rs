@@ -19,9 +19,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use common::device::attach::Attach;
 use common::ids::{AccountId, Nonce, Ticket};
 use common::secret::SessionKey;
+use protocols::rcu::attach::Attach;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 

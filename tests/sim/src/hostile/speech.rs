@@ -1,10 +1,10 @@
 //! The bytes of each trick, with the device's own keys and tickets.
 
-use common::device::attach::Attach;
-use common::device::login::Login;
-use common::device::{frame, kind};
 use common::ids::{Nonce, Ticket};
 use common::secret::Secret;
+use protocols::rcu::attach::Attach;
+use protocols::rcu::login::Login;
+use protocols::rcu::{frame, kind};
 use rand::RngExt;
 
 use super::HostileNode;

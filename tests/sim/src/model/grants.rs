@@ -4,11 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::IpAddr;
 
-use common::device::attach::Attach;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::message::Grant;
 use common::secret::SessionKey;
+use protocols::rcu::attach::Attach;
 
 use super::Admission;
 use super::places::Places;

@@ -29,12 +29,12 @@ mod waits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use common::device::attach::Attach;
-use common::device::code::{CloseReason, LoginStatus};
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::LinkId;
 use common::link::message::Grant;
+use protocols::rcu::attach::Attach;
+use protocols::rcu::code::{CloseReason, LoginStatus};
 use simulator::device::{Event, SentRecord};
 
 use crate::network::Stream;

@@ -18,7 +18,7 @@
 
 use std::collections::BTreeSet;
 
-use common::device::code::{AttachStatus, LoginStatus};
+use protocols::rcu::code::{AttachStatus, LoginStatus};
 use simulator::device::{Event, Fault, Wait};
 
 use super::Broken;

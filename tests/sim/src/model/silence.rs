@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use common::device::frame::{self, FRAME_BYTES_MAX, Parsed};
+use protocols::rcu::frame::{self, FRAME_BYTES_MAX, Parsed};
 
 use super::Broken;
 use super::stillness::Stillness;
@@ -127,7 +127,7 @@ impl Silence {
 
 #[cfg(test)]
 mod tests {
-    use common::device::message::FromDevice;
+    use protocols::rcu::message::FromDevice;
 
     use super::*;
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use common::device::login::Login;
 use common::ids::AccountId;
 use common::link::message::Message;
 use logic_server::batch::Row;
 use logic_server::writer::{Work, WriteResult};
+use protocols::rcu::login::Login;
 
 use super::{Concerns, Leg, Line, device_of, name_of_device, number_after, words};
 use crate::accounts::Reply;

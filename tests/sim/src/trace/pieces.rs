@@ -1,6 +1,6 @@
 //! The frames of a stream, from the pieces in which it comes.
 
-use common::device::frame::{self, Parsed};
+use protocols::rcu::frame::{self, Parsed};
 
 use crate::network::Side;
 
@@ -58,9 +58,9 @@ impl Pieces {
 
 #[cfg(test)]
 mod tests {
-    use common::device::close::Close;
-    use common::device::code::{AckStatus, CloseReason};
-    use common::device::telemetry::TelemetryAck;
+    use protocols::rcu::close::Close;
+    use protocols::rcu::code::{AckStatus, CloseReason};
+    use protocols::rcu::telemetry::TelemetryAck;
 
     use super::*;
 

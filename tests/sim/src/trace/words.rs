@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use common::device::attach::AttachVerdict;
-use common::device::frame::Frame;
-use common::device::login::{Login, LoginReply, LoginVerdict};
-use common::device::message::{FromCluster, FromDevice};
 use common::link::message::Message;
+use protocols::rcu::attach::AttachVerdict;
+use protocols::rcu::frame::Frame;
+use protocols::rcu::login::{Login, LoginReply, LoginVerdict};
+use protocols::rcu::message::{FromCluster, FromDevice};
 
 use crate::network::Side;
 
