@@ -123,6 +123,13 @@ pub enum Effect {
     Explain { source: IpAddr, why: &'static str },
 }
 
+/// The decisions of a balancer.
+///
+/// How it is called: [`Core::apply`] with each thing that happens, in the order in which it happened, then its
+/// effects are carried out, in order and whole, before the next; [`Input::Tick`] once [`Core::next_deadline`] has
+/// passed, which every input may have moved. Links: `Up` before anything else of a link, `Down` last. A connection
+/// gets one `Accepted` and at most one `Login`, and `Ended` unless an effect dropped it before. After
+/// [`Input::Shutdown`] nobody new is let in; it is done when [`Core::pending`] is 0.
 #[derive(Debug)]
 pub struct Core {
     settings: RouteSettings,

@@ -71,6 +71,13 @@ pub enum Input {
     Tick,
 }
 
+/// The decisions of a conn server.
+///
+/// How it is called: [`Core::apply`] with each thing that happens, in the order in which it happened, then all its
+/// effects are carried out, in order; what comes of one at once (an account that is known) is applied after them.
+/// [`Input::Tick`] once [`Core::next_deadline`] has passed, which every input may have moved. Whoever is asked by an
+/// effect answers once, late or never: what comes too late changes nothing. What the accounts table tells comes in
+/// the table's own order. [`Input::Shutdown`] answers those that wait; the next [`Input::Tick`] tells the balancers.
 #[derive(Debug)]
 pub struct Core {
     desk: Desk,

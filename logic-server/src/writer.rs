@@ -325,6 +325,12 @@ enum State {
 }
 
 /// The decisions of the node's one writer.
+///
+/// How it is called: [`Writer::apply`] with each thing that happens, then its effects are carried out; one
+/// [`Effect::Write`] is under way at a time, and its work comes back by [`Input::Done`] whatever became of it.
+/// [`Input::Tick`] once [`Writer::next_deadline`] has passed, and when there are lines where there were none. Each
+/// batch that was submitted comes back once, by [`Effect::Finished`]. After [`Input::Close`] it is done when
+/// [`Writer::is_idle`].
 #[derive(Debug)]
 pub struct Writer {
     settings: Settings,

@@ -172,6 +172,12 @@ pub enum Effect {
 }
 
 /// The node's gate: a door, and the register that it asks.
+///
+/// How it is called: [`Core::apply`] with each thing that happens, then its effects are carried out, in order; a turn
+/// takes as many inputs as there are and ends with [`Input::Tick`], which tells the conn servers what the turn
+/// brought. What is meant for a shard is posted behind that, so that they know of a session before its device does.
+/// A connection gets one [`Input::Accepted`]; after an [`Effect::Refuse`] or an [`Effect::Admit`] of it the core has
+/// forgotten it, and its id may be given anew. [`Core::next_deadline`] may have moved with every input.
 pub struct Core {
     door: Door,
     register: Register,

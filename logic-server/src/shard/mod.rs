@@ -126,6 +126,13 @@ enum Phase {
 }
 
 /// The sessions of one loop.
+///
+/// How it is called: [`Shard::apply`] with each thing that happens; effects gather, and are carried out in their own
+/// order whenever the driver likes, at the latest at the end of the turn, which [`Input::Tick`] ends. What comes of
+/// carrying them out (`Unsent`, `Disconnected`, a batch that finds no room) is applied before anything else. A slot
+/// is the driver's: it is free again once the driver has closed what [`Effects::closes`] names, or has itself said
+/// `Disconnected`. A batch comes back once, by [`Input::Finished`], in any order. [`Shard::next_deadline`] may have
+/// moved with every input.
 #[derive(Debug)]
 pub struct Shard {
     settings: Settings,

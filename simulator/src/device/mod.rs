@@ -114,6 +114,11 @@ pub struct Measurement<'a> {
     pub payload: &'a [u8],
 }
 
+/// A device that keeps the contract.
+///
+/// How it is called: [`Device::apply`] with each thing that happens, then its effects are carried out, in order;
+/// [`Input::Tick`] once [`Device::next_deadline`] has passed, which every input may have moved. A connection that it
+/// has left may still be heard of: that changes nothing.
 #[derive(Debug)]
 pub struct Device {
     identity: Identity,
