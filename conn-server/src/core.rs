@@ -17,13 +17,12 @@ use common::epoch::Epoch;
 use common::histogram::Histogram;
 use common::ids::{AccountId, AccountName};
 use common::link::message::{ConnLoad, Message, Revoke};
-use common::link::{LinkEvent, LinkId, Role};
+use common::link::{Asker, LinkEvent, LinkId, Role};
 use common::time::Now;
 
 use crate::account::{Change, Found};
 use crate::counters::Counters;
 use crate::desk::Desk;
-use crate::effect::Asker;
 pub use crate::effect::Effect;
 use crate::load::Bulletin;
 use crate::login::Login;
@@ -234,11 +233,7 @@ impl Core {
                 epoch,
             } => {
                 self.desk.epochs.observe(epoch);
-                let asker = Asker {
-                    link,
-                    request: id,
-                    until_ms: now.ms + u64::from(deadline_ms),
-                };
+                let asker = Asker::new(link, id, deadline_ms, now.ms);
                 match message {
                     Message::Login(login) => self.login(asker, &login, now, effects),
                     Message::AccountCommand(command) => {

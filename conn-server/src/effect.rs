@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName};
-use common::link::LinkId;
 use common::link::message::{Held, Message};
+use common::link::{Asker, LinkId};
 
 use crate::account::LastLogin;
 use crate::audit::Deed;
@@ -63,20 +63,11 @@ pub enum Effect {
     },
 }
 
-/// Who asked, and under which id of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asker {
-    pub link: LinkId,
-    pub request: u64,
-    /// By the asker's own word, until when it waits for the answer.
-    pub until_ms: u64,
-}
-
-impl Asker {
-    pub fn answer(&self, message: impl Into<Message>) -> Effect {
-        Effect::Answer {
-            link: self.link,
-            id: self.request,
+impl Effect {
+    pub fn answer(to: &Asker, message: impl Into<Message>) -> Self {
+        Self::Answer {
+            link: to.link,
+            id: to.request,
             message: message.into(),
         }
     }

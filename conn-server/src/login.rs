@@ -21,6 +21,7 @@ use std::net::IpAddr;
 
 use common::epoch::Epoch;
 use common::ids::{AccountId, AccountName, Nonce, Ticket};
+use common::link::Asker;
 use common::link::message::{self, Grant, GrantCheck, GrantVerdict};
 use common::secret::DeviceKey;
 use common::time::Now;
@@ -33,7 +34,6 @@ use crate::account::{Account, Found, LastLogin};
 use crate::counters::Counter;
 use crate::desk::{Desk, Reply, Step};
 use crate::directory::OpenGrant;
-use crate::effect::Asker;
 use crate::nonces::Seen;
 use crate::pool::{NodeIndex, Pick};
 

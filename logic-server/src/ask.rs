@@ -11,23 +11,13 @@
 use std::net::SocketAddr;
 
 use common::ids::AccountId;
-use common::link::LinkId;
 use common::link::message::{
     Command, CommandAnswer, Kick, Kicked, Message, Order, SessionCheck, SessionLooked,
 };
+use common::link::{Asker, LinkId};
 
 use crate::counters::{Counter, Counters};
 use crate::ids::Slot;
-
-/// Who asks, and how long the answer is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asker {
-    pub link: LinkId,
-    /// The id of the request on its link.
-    pub request: u64,
-    /// Monotonic.
-    pub until_ms: u64,
-}
 
 /// A question of a conn server.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::config::SourceCheck;
 use common::link::message::{self, Message};
-use common::link::{Hub, LinkEvent};
+use common::link::{Asker, Hub, LinkEvent};
 use tokio::sync::mpsc;
 
-use crate::ask::{Ask, Asker};
+use crate::ask::Ask;
 use crate::clock::Clock;
 use crate::driver::ToGate;
 use crate::gate::Input;
@@ -96,11 +96,8 @@ impl ControlTask {
                     self.report.hub.answer(link, id, self.report.figures());
                 }
                 message => {
-                    let asker = Asker {
-                        link,
-                        request: id,
-                        until_ms: self.report.clock.now().ms + u64::from(deadline_ms),
-                    };
+                    let now_ms = self.report.clock.now().ms;
+                    let asker = Asker::new(link, id, deadline_ms, now_ms);
                     match Ask::of(asker, message) {
                         Ok(ask) => self.ask(Input::Ask(ask)),
                         Err(message) => unexpected(&message),

@@ -93,7 +93,7 @@ fn told(mistakes: &[Mistake]) -> String {
 
 /// Reads `path` (`None`: every key has its default), overridden by those of `variables` that begin with
 /// [`PREFIX`] and have a `__`. `check` tells what is wrong in settings that could be read, each
-/// mistake beginning with its key and a colon.
+/// mistake beginning with its key and a colon; it may fill in what follows from the machine.
 ///
 /// # Errors
 /// The file cannot be read; or all mistakes that were found.

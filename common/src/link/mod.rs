@@ -36,5 +36,5 @@ pub use dialler::{ATTEMPT_MS_MAX, Dialler};
 pub use hub::{HANDSHAKES_MAX, Hub, HubSettings, links_max};
 pub use keys::{Key, KeyError, KeyId, Keys, read_keys, read_secret, secret_from_hex, write_key};
 pub use liveness::{PAUSE_MS_MAX, SILENT_MS_MAX};
-pub use peer::{Class, LinkEvent, LinkId, Peer, Role, is_public};
+pub use peer::{Asker, Class, LinkEvent, LinkId, Peer, Role, is_public};
 pub use wire::{VERSION, VERSION_OLDEST};

@@ -40,6 +40,27 @@ impl fmt::Display for LinkId {
     }
 }
 
+/// Who asked, and how long the answer is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub link: LinkId,
+    /// The id of the request, of the asker's own.
+    pub request: u64,
+    /// By the asker's own word; monotonic, by the clock of who was asked.
+    pub until_ms: u64,
+}
+
+impl Asker {
+    /// `deadline_ms` as the request bears it.
+    pub fn new(link: LinkId, request: u64, deadline_ms: u32, now_ms: u64) -> Self {
+        Self {
+            link,
+            request,
+            until_ms: now_ms + u64::from(deadline_ms),
+        }
+    }
+}
+
 /// The process at the other end, as its hello said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {

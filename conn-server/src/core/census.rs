@@ -10,16 +10,15 @@
 use std::collections::HashMap;
 
 use common::ids::{AccountId, AccountName, NodeName};
-use common::link::LinkId;
 use common::link::message::{
     Message, SESSIONS_PAGE_MAX, SessionCursor, SessionPage, SessionPageAsk, SessionView,
     SessionsAnswer, SessionsAsk,
 };
+use common::link::{Asker, LinkId};
 use common::time::Now;
 
 use super::{Core, Effect, Timer};
 use crate::counters::Counter;
-use crate::effect::Asker;
 use crate::pool::{Node, NodeIndex};
 
 /// Pages at once: each holds a message's worth of memory. More are answered `Busy`.
@@ -69,7 +68,7 @@ impl Open {
                 next,
             },
         };
-        self.asker.answer(answer)
+        Effect::answer(&self.asker, answer)
     }
 }
 
@@ -102,7 +101,7 @@ impl Core {
     ) {
         self.desk.counters.count(Counter::Questions);
         if self.census.open.len() >= PAGES_OPEN_MAX {
-            effects.push(asker.answer(SessionsAnswer::Busy));
+            effects.push(Effect::answer(&asker, SessionsAnswer::Busy));
             return;
         }
         let from = ask.from.map_or(0, |cursor| cursor.node);
@@ -113,10 +112,13 @@ impl Core {
         let found = self.desk.pool.iter().find(wanted);
         let Some((node, link, name)) = found.map(|(index, at)| (index, at.link, at.name.clone()))
         else {
-            effects.push(asker.answer(match ask.node {
-                Some(_) => SessionsAnswer::UnknownNode,
-                None => last_page(),
-            }));
+            effects.push(Effect::answer(
+                &asker,
+                match ask.node {
+                    Some(_) => SessionsAnswer::UnknownNode,
+                    None => last_page(),
+                },
+            ));
             return;
         };
         let limit = ask.limit.clamp(1, SESSIONS_PAGE_MAX);
@@ -128,7 +130,7 @@ impl Core {
         };
         let message = Message::from(page);
         if self.linked.version(link) < message.since_version() {
-            effects.push(asker.answer(SessionsAnswer::Unsupported(name)));
+            effects.push(Effect::answer(&asker, SessionsAnswer::Unsupported(name)));
             return;
         }
         let id = self.new_id();

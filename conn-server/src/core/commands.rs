@@ -4,18 +4,17 @@
 use std::collections::HashMap;
 
 use common::ids::{AccountId, AccountName};
-use common::link::LinkId;
 use common::link::message::{
     AccountCommand, Command, CommandAnswer, Kick, KickAnswer, KickAsk, Kicked, Message, NoSession,
     Order, SessionAsk, SessionCheck, SessionLooked, SessionShown,
 };
+use common::link::{Asker, LinkId};
 use common::time::Now;
 
 use super::{Core, Effect, Timer};
 use crate::account::Found;
 use crate::audit::{Act, Deed, outcome};
 use crate::counters::Counter;
-use crate::effect::Asker;
 use crate::pool::NodeIndex;
 
 /// More at once are answered `Busy`.
@@ -133,7 +132,7 @@ impl Open {
 fn end(asker: &Asker, deed: Option<Box<Deed>>, answer: Message, effects: &mut Vec<Effect>) {
     let done = deed.zip(outcome(&answer));
     effects.extend(done.map(|(deed, outcome)| Effect::Audit { deed, outcome }));
-    effects.push(asker.answer(answer));
+    effects.push(Effect::answer(asker, answer));
 }
 
 impl Commands {
@@ -306,7 +305,7 @@ impl Core {
             return;
         };
         if matches!(answer, CommandAnswer::Replied { more: true, .. }) {
-            effects.push(open.asker.answer(answer));
+            effects.push(Effect::answer(&open.asker, answer));
         } else {
             self.close_command(id, effects, |_| answer.into());
         }

@@ -1,8 +1,8 @@
 //! Pure. The conversations of a login: with the accounts, with a logic server, and the answer.
 
 use common::ids::AccountId;
-use common::link::LinkId;
 use common::link::message::{self, GrantAnswer, GrantCheckAnswer, LoginAnswer, Message};
+use common::link::{Asker, LinkId};
 use common::time::Now;
 use protocols::rcu;
 
@@ -11,7 +11,6 @@ use crate::account::{Change, Found};
 use crate::counters::Counter;
 use crate::desk::Desk;
 use crate::desk::{Reply, Step};
-use crate::effect::Asker;
 use crate::login::{GRANTED_WITHIN_MS, Login, Lost};
 use crate::pool::Reservation;
 
@@ -300,7 +299,7 @@ impl Core {
                         why,
                     });
                 }
-                effects.push(asker.answer(LoginAnswer { body: reply.body }));
+                effects.push(Effect::answer(&asker, LoginAnswer { body: reply.body }));
                 effects.extend(reply.last_login.map(Effect::NoteLastLogin));
             }
         }

@@ -7,12 +7,11 @@ use common::ids::NodeName;
 use common::link::message::{
     Figures, FiguresAsk, Message, NODES_PAGE_MAX, NodeState, NodeView, NodesAnswer, Places,
 };
-use common::link::{LinkId, Peer, Role};
+use common::link::{Asker, LinkId, Peer, Role};
 use common::time::Now;
 
 use super::{Core, Effect, Timer};
 use crate::counters::{Counter, Gauge};
-use crate::effect::Asker;
 
 /// Overviews at once. More are answered `Busy`.
 const OVERVIEWS_OPEN_MAX: usize = 16;
@@ -90,7 +89,7 @@ impl Core {
     pub(super) fn nodes_asked(&mut self, asker: Asker, now: Now, effects: &mut Vec<Effect>) {
         self.desk.counters.count(Counter::Questions);
         if self.overviews.open.len() >= OVERVIEWS_OPEN_MAX {
-            effects.push(asker.answer(NodesAnswer::Busy));
+            effects.push(Effect::answer(&asker, NodesAnswer::Busy));
             return;
         }
         let id = self.new_id();
@@ -157,7 +156,7 @@ impl Core {
             let nodes = nodes.to_vec();
             let more = index < last;
             let answer = NodesAnswer::Page { nodes, more };
-            effects.push(open.asker.answer(answer));
+            effects.push(Effect::answer(&open.asker, answer));
         }
     }
 

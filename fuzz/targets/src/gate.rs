@@ -13,13 +13,13 @@ use std::net::IpAddr;
 
 use common::epoch::Epoch;
 use common::ids::AccountId;
-use common::link::LinkId;
 use common::link::message::{
     self, CommandAnswer, End, GrantCheck, GrantVerdict, Message, Order, Revoke, RevokeReason,
 };
+use common::link::{Asker, LinkId};
 use common::secret::Secret;
 use common::time::Now;
-use logic_server::ask::{Ask, Asker, Question};
+use logic_server::ask::{Ask, Question};
 use logic_server::counters::Counters;
 use logic_server::gate::{Core, Effect, Input, Settings};
 use logic_server::ids::{ConnId, SessionId, ShardIndex};

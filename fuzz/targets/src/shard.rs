@@ -13,11 +13,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use common::epoch::Epoch;
 use common::ids::AccountId;
-use common::link::LinkId;
 use common::link::message::{CommandAnswer, Order};
+use common::link::{Asker, LinkId};
 use common::secret::Secret;
 use common::time::Now;
-use logic_server::ask::{Ask, Asker, Question};
+use logic_server::ask::{Ask, Question};
 use logic_server::batch::{self, Batch, BatchOutcome};
 use logic_server::counters::Counters;
 use logic_server::ids::{SessionId, ShardIndex, Slot};

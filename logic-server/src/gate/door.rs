@@ -4,7 +4,7 @@
 //!                           ┌─ wrong header, body, kind; more than 512 bytes ──▶ Close(protocol_error)
 //! bytes ──▶ a whole frame ──┼─ Resume ─────────────────────────────────────────▶ not_admitted
 //!                           └─ Attach ── Claim ──▶ register ─┬─ not_admitted, draining ─▶ AttachReply
-//!                              it is not read any more       ╰─ a seat ─▶ a shard; AttachReply comes from there
+//!                              it is judged once             ╰─ a seat ─▶ a shard; AttachReply comes from there
 //! ```
 //!
 //! The door asks the register two things: whether anybody is expected from an address, before a connection costs

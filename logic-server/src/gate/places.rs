@@ -82,6 +82,10 @@ impl Places {
         }
     }
 
+    pub(super) fn max(&self) -> u32 {
+        self.max
+    }
+
     pub(super) fn used(&self) -> u32 {
         self.places.len() as u32
     }

@@ -39,7 +39,6 @@ pub(super) struct Register {
     grants: Grants,
     places: Places,
     notices: Notices,
-    places_max: u32,
     heartbeat_s: u16,
     advertise: Vec<SocketAddr>,
     /// Sessions admitted since the start; the last one's id.
@@ -54,7 +53,6 @@ impl Register {
             grants: Grants::default(),
             places: Places::new(settings.places_max, settings.shards),
             notices: Notices::default(),
-            places_max: settings.places_max,
             heartbeat_s: settings.heartbeat_s,
             advertise: settings.advertise.clone(),
             sessions: 0,
@@ -71,7 +69,7 @@ impl Register {
     pub(super) fn load(&self) -> LogicLoad {
         LogicLoad {
             places_used: self.places.used(),
-            places_max: self.places_max,
+            places_max: self.places.max(),
             draining: self.draining,
         }
     }

@@ -5,6 +5,7 @@
 //! reply. A reply is known by its command_id: to a repeat of what it still does, the device says what it has
 //! to say under the frame id that it was asked with first.
 
+use common::link::Asker;
 use common::link::message::{CommandAnswer, Order};
 use common::time::Now;
 use protocols::rcu::command::{Command, CommandId, CommandReply};
@@ -13,7 +14,7 @@ use protocols::rcu::frame::FRAME_BYTES_TO_DEVICE_MAX;
 use super::Shard;
 use super::effects::Effects;
 use super::session::{Session, Turn};
-use crate::ask::{Answer, Asker};
+use crate::ask::Answer;
 use crate::counters::{Counter, Counters};
 use crate::ids::Slot;
 

@@ -2,9 +2,9 @@
 
 use common::epoch::Epoch;
 use common::ids::AccountId;
-use common::link::LinkId;
 use common::link::message::{Figures, GrantVerdict, Kicked, Message};
-use logic_server::ask::{Ask, Asker};
+use common::link::{Asker, LinkId};
+use logic_server::ask::Ask;
 use logic_server::gate::{self, READ_BYTES_MAX};
 use logic_server::ids::{ConnId, Slot};
 use logic_server::shard;
@@ -446,11 +446,8 @@ impl World {
                     gate::Input::Revoke(revoke)
                 }
                 (Part::Request { id, deadline_ms }, message) => {
-                    let asker = Asker {
-                        link,
-                        request: id,
-                        until_ms: self.now(Process::logic(node)).ms + u64::from(deadline_ms),
-                    };
+                    let now_ms = self.now(Process::logic(node)).ms;
+                    let asker = Asker::new(link, id, deadline_ms, now_ms);
                     match Ask::of(asker, message) {
                         Ok(ask) => gate::Input::Ask(ask),
                         Err(_) => return Ok(()),

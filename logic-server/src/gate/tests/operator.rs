@@ -1,9 +1,10 @@
 //! Pure. What operators see of the sessions, and close.
 
+use common::link::Asker;
 use common::link::message::{CommandAnswer, Kicked, Order, SESSIONS_PAGE_MAX, SessionLooked};
 
 use super::bench::*;
-use crate::ask::{Asker, Question};
+use crate::ask::Question;
 use crate::gate::*;
 
 impl Bench {

@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use common::link::LinkId;
 use common::link::message::{CommandAnswer, Message, Order, SessionLook};
+use common::link::{Asker, LinkId};
 use common::secret::Secret;
 use protocols::rcu::code::{AckStatus, AttachStatus};
 use protocols::rcu::frame::{self, Frame, Parsed};
@@ -11,7 +11,6 @@ use protocols::rcu::kind;
 use protocols::rcu::message::{FromCluster, HeartbeatReply};
 use protocols::rcu::telemetry::TelemetryAck;
 
-use crate::ask::Asker;
 use crate::shard::*;
 
 /// What a device hears.
