@@ -76,11 +76,7 @@ enum FollowUp {
 }
 
 impl Engine {
-    pub(super) fn new(
-        settings: Settings,
-        orders: Receiver<Order>,
-        published: Arc<Mutex<Stats>>,
-    ) -> Result<Self, StartError> {
+    pub(super) fn new(settings: Settings, orders: Receiver<Order>) -> Result<Self, StartError> {
         if settings.identities.is_empty() {
             return Err(StartError::NoDevices);
         }
@@ -107,13 +103,13 @@ impl Engine {
                 }
             })
             .collect();
+        let tally = Tally::new(slots.len().try_into().unwrap_or(u32::MAX));
         Ok(Self {
             poll,
             waker,
             orders,
             resolver,
             timers: Timers::new(slots.len()),
-            tally: Tally::new(slots.len().try_into().unwrap_or(u32::MAX)),
             slots,
             started: 0,
             connects_per_s: settings.connects_per_s.max(1),
@@ -124,7 +120,8 @@ impl Engine {
             effects: Effects::default(),
             report: Report::default(),
             follow_ups: VecDeque::new(),
-            published,
+            published: Arc::new(Mutex::new(tally.snapshot(Now::default()))),
+            tally,
             publish_ms: 0,
             ends_ms: None,
         })
@@ -132,6 +129,11 @@ impl Engine {
 
     pub(super) fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
+    }
+
+    /// Names the whole fleet even before the loop runs.
+    pub(super) fn published(&self) -> Arc<Mutex<Stats>> {
+        Arc::clone(&self.published)
     }
 
     /// Until it is told to end.

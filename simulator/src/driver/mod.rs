@@ -124,9 +124,8 @@ impl Simulator {
     /// The settings make no sense, or the operating system refuses an event loop.
     pub fn start(settings: Settings) -> Result<Self, StartError> {
         let (orders, taken) = mpsc::channel();
-        let stats = Arc::new(Mutex::new(Stats::default()));
-        let engine = Engine::new(settings, taken, Arc::clone(&stats))?;
-        let waker = engine.waker();
+        let engine = Engine::new(settings, taken)?;
+        let (waker, stats) = (engine.waker(), engine.published());
         let thread = thread::Builder::new()
             .name("simulator".into())
             .spawn(move || engine.run())

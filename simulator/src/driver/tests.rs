@@ -257,6 +257,13 @@ fn judge(cluster: &Cluster, outcome: &Outcome) -> crate::checker::Verdict {
 }
 
 #[test]
+fn the_size_of_the_fleet_is_known_before_its_loop_runs() {
+    let (_orders, taken) = mpsc::channel();
+    let engine = Engine::new(settings("127.0.0.1:1".into(), 40), taken).unwrap();
+    assert_eq!(engine.published().lock().unwrap().devices, 40);
+}
+
+#[test]
 fn a_fleet_logs_in_attaches_reports_and_stops_with_everything_answered() {
     let cluster = Cluster::start(0);
     let simulator = Simulator::start(settings(cluster.address.to_string(), 40)).unwrap();
