@@ -18,6 +18,7 @@ use common::ids::AccountId;
 use common::secret::Secret;
 use common::time::Now;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use logic_server::adapter::Protocol;
 use logic_server::batch::{BatchOutcome, Limits};
 use logic_server::ids::{SessionId, ShardIndex, Slot};
 use logic_server::shard::{Effects, Input, SessionSeed, Settings, Shard};
@@ -138,12 +139,13 @@ impl Core {
         for index in 0..CONNECTIONS {
             let seed = SessionSeed {
                 session: SessionId(1 + index as u64),
+                protocol: Protocol::Rcu,
                 account_id: AccountId(1 + index as i64),
                 epoch: Epoch::at_ms(1),
                 session_key: Secret::new([1; 32]),
                 ticket: Secret::new([2; 16]),
                 source: IpAddr::V4(Ipv4Addr::LOCALHOST),
-                attach_frame_id: 1,
+                claim_frame_id: 1,
                 heartbeat_s: 60,
                 attached_unix_ms: 1,
             };

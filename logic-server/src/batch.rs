@@ -20,9 +20,9 @@ use std::ops::Range;
 
 use common::ids::AccountId;
 use common::time::Now;
-use protocols::rcu::telemetry::Telemetry;
-use records::{Flaw, Record};
+use records::{Flaw, RawRecord, Record};
 
+use crate::adapter::Receipt;
 use crate::ids::{SessionId, ShardIndex, Slot};
 
 /// Empty batches kept for the next frames, so that a busy shard stops allocating.
@@ -64,7 +64,7 @@ pub struct Flawed {
     pub flaw: Flaw,
 }
 
-/// A frame that waits for its TelemetryAck.
+/// A frame that waits to be acknowledged; flat, for there is one for every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
     pub session: SessionId,
@@ -72,6 +72,16 @@ pub struct Ack {
     pub base_seq: u64,
     pub frame_id: u16,
     pub count: u8,
+}
+
+impl Ack {
+    pub(crate) fn receipt(&self) -> Receipt {
+        Receipt {
+            base_seq: self.base_seq,
+            frame_id: self.frame_id,
+            count: self.count,
+        }
+    }
 }
 
 /// What goes to the store in one piece.
@@ -173,16 +183,20 @@ impl Collector {
 
     /// Takes a frame; returns how many of its records have a flaw, and the first of them. A batch that the frame does
     /// not fit in any more goes to `full`.
-    pub(crate) fn telemetry(
+    pub(crate) fn frame<'a>(
         &mut self,
         sender: Sender,
-        frame_id: u16,
-        telemetry: &Telemetry<'_>,
+        receipt: Receipt,
+        records: impl Iterator<Item = RawRecord<'a>> + Clone,
         now: Now,
         full: &mut Vec<Batch>,
     ) -> (u64, Option<Flawed>) {
-        let count = telemetry.count();
-        let bytes: usize = telemetry.records().map(|record| record.payload.len()).sum();
+        let Receipt {
+            base_seq,
+            frame_id,
+            count,
+        } = receipt;
+        let bytes: usize = records.clone().map(|record| record.payload.len()).sum();
         self.make_room(usize::from(count), bytes, full);
         if self.open.rows.is_empty() {
             self.open.opened_at_ms = now.ms;
@@ -191,7 +205,7 @@ impl Collector {
         let received_at_ms = bigint(now.unix_ms);
         let (mut flawed, mut first) = (0, None);
         self.open.rows.reserve(count.into());
-        for record in telemetry.records() {
+        for record in records {
             let flaw = Record::decode(record.kind, record.payload).err();
             if let Some(flaw) = flaw {
                 flawed += 1;
@@ -218,7 +232,7 @@ impl Collector {
         self.open.acks.push(Ack {
             session: sender.session,
             slot: sender.slot,
-            base_seq: telemetry.base_seq(),
+            base_seq,
             frame_id,
             count,
         });

@@ -3,7 +3,6 @@
 //! them adds them up. And how much there is of what comes and goes.
 
 use protocols::rcu::code::CloseReason;
-use protocols::rcu::frame::FrameError;
 
 common::counters! {
     // ---- gate: operators ----
@@ -187,16 +186,6 @@ impl Counter {
             CloseReason::SlowReader => Self::ClosedSlowReader,
             CloseReason::AttachTimeout => Self::ClosedAttachTimeout,
             CloseReason::CloneSuspected => Self::ClosedCloneSuspected,
-        }
-    }
-
-    /// The counter of a wrong header field.
-    pub const fn frame(error: FrameError) -> Self {
-        match error {
-            FrameError::Magic => Self::FrameMagic,
-            FrameError::Version => Self::FrameVersion,
-            FrameError::Length => Self::FrameLength,
-            FrameError::Crc => Self::FrameCrc,
         }
     }
 }

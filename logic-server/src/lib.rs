@@ -1,12 +1,13 @@
 //! Tier 3: the long connections.
 //!
-//! - [`ask`], [`gate`], [`shard`], [`batch`], [`presence`], [`writer`]: the decisions, pure; [`wheel`], [`wire`],
+//! - [`adapter`], [`ask`], [`gate`], [`shard`], [`batch`], [`presence`], [`writer`]: the decisions, pure; [`wheel`], [`wire`],
 //!   [`reading`] and [`counters`] serve them, [`ids`] names what they speak of.
 //! - [`node`] starts and stops what carries them out: `driver`, the loops that own the sockets;
 //!   `control`, the links to conn servers; `writer_task` and [`store`], the database. `loops` is
 //!   how threads and writer come and go together; `clock`, `sync` and `threads` are what they
 //!   have of the world but sockets, so that `tests/interleavings` can put its own there.
 
+pub mod adapter;
 pub mod ask;
 pub mod batch;
 mod bind;

@@ -26,7 +26,7 @@ use crate::driver::gate::{self as gate_driver, GateLoop};
 use crate::driver::shard::{self as shard_driver, ShardLoop};
 use crate::driver::{ToGate, ToShard};
 use crate::gate;
-use crate::ids::ShardIndex;
+use crate::ids::{ListenerIndex, ShardIndex};
 use crate::mailbox::Mailbox;
 use crate::settings::Settings;
 use crate::shard::{self, Shard};
@@ -47,7 +47,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) hub: Hub,
     /// For devices.
-    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) listeners: Vec<(ListenerIndex, TcpListener)>,
     /// What devices are told.
     pub(crate) advertise: Vec<SocketAddr>,
     /// Where the cores' seeds come from.

@@ -17,8 +17,9 @@ use tracing::{Instrument, Span};
 use crate::bind::bind;
 use crate::clock::Clock;
 use crate::control::{self, ControlTask, Report};
+use crate::ids::ListenerIndex;
 use crate::loops::{Loops, Parts};
-use crate::settings::Settings;
+use crate::settings::{RCU_LISTENER, Settings};
 use crate::stats::{Figures, Metrics, Stats};
 use crate::store::{Partitions, RepairError, Store};
 use crate::threads::Task;
@@ -223,11 +224,17 @@ impl Drop for LogicServer {
     }
 }
 
+type Bound = (ListenerIndex, TcpListener);
+
 /// Listeners for devices, and where they were bound.
-fn bind_all(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+fn bind_all(addresses: &[SocketAddr]) -> Result<(Vec<Bound>, Vec<SocketAddr>), StartError> {
     let bind = |&address: &SocketAddr| {
         bind(address, addresses)
-            .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
+            .and_then(|socket| {
+                socket
+                    .local_addr()
+                    .map(|bound| ((RCU_LISTENER, socket), bound))
+            })
             .map_err(|source| StartError::Listen { address, source })
     };
     let bound: Result<Vec<_>, _> = addresses.iter().map(bind).collect();

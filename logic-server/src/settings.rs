@@ -9,9 +9,10 @@ use common::process::listen::takes_ipv4;
 use protocols::rcu::limit;
 use serde::Deserialize;
 
+use crate::adapter::Protocol;
 use crate::batch;
 use crate::gate;
-use crate::ids::ShardIndex;
+use crate::ids::{ListenerIndex, ShardIndex};
 use crate::shard;
 use crate::writer;
 
@@ -24,6 +25,12 @@ const DESCRIPTORS_FIXED: u64 = 64 + (links_max(Role::Logic) + HANDSHAKES_MAX) as
 
 /// The longest that a device waits, whatever it is told.
 const WAIT_MS_MAX: u64 = 3_600_000;
+
+/// The addresses of `listen` are one listener.
+const LISTENERS: [gate::Listener; 1] = [gate::Listener {
+    protocol: Protocol::Rcu,
+}];
+pub(crate) const RCU_LISTENER: ListenerIndex = ListenerIndex(0);
 
 /// No upper bound.
 const ANY: u64 = u64::MAX;
@@ -235,6 +242,7 @@ impl Settings {
 
     pub(crate) fn gate(&self, advertise: Vec<SocketAddr>) -> gate::Settings {
         gate::Settings {
+            listeners: LISTENERS.into(),
             shards: self.shards(),
             places_max: self.places_max(),
             pending_max: self.pending_max,

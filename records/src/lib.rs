@@ -125,6 +125,18 @@ kinds! {
     Custom<'a>,
 }
 
+/// One record as it came: kind and payload may be anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawRecord<'a> {
+    /// Below 2^63.
+    pub seq: u64,
+    /// Unix milliseconds, until 9999-12-31T23:59:59.999Z; 0: not known.
+    pub recorded_at_ms: u64,
+    pub kind: u8,
+    /// At most 255 bytes.
+    pub payload: &'a [u8],
+}
+
 /// A column of a record's own; every one of them can be NULL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {

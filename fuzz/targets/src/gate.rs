@@ -19,10 +19,11 @@ use common::link::message::{
 use common::link::{Asker, LinkId};
 use common::secret::Secret;
 use common::time::Now;
+use logic_server::adapter::Protocol;
 use logic_server::ask::{Ask, Question};
 use logic_server::counters::Counters;
-use logic_server::gate::{Core, Effect, Input, Settings};
-use logic_server::ids::{ConnId, SessionId, ShardIndex};
+use logic_server::gate::{Core, Effect, Input, Listener, Settings};
+use logic_server::ids::{ConnId, ListenerIndex, SessionId, ShardIndex};
 use protocols::rcu::attach::Attach;
 use protocols::rcu::code::{AttachStatus, CloseReason};
 
@@ -132,6 +133,9 @@ enum Due {
 impl Model {
     fn new(choices: &mut Choices<'_>) -> Self {
         let settings = Settings {
+            listeners: vec![Listener {
+                protocol: Protocol::Rcu,
+            }],
             shards: choices.pick(&[2, 1, 3]),
             places_max: choices.pick(&[3, 1, 4, 100]),
             pending_max: choices.pick(&[4, 1, 2]),
@@ -476,7 +480,14 @@ impl Model {
                 due.push(Due::Dropped(shed));
             }
         }
-        self.apply(Input::Accepted { conn, source }, due);
+        self.apply(
+            Input::Accepted {
+                conn,
+                listener: ListenerIndex(0),
+                source,
+            },
+            due,
+        );
     }
 
     /// Of the addresses that have the most connections, the oldest connection.

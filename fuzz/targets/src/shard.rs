@@ -17,6 +17,7 @@ use common::link::message::{CommandAnswer, Order};
 use common::link::{Asker, LinkId};
 use common::secret::Secret;
 use common::time::Now;
+use logic_server::adapter::Protocol;
 use logic_server::ask::{Ask, Question};
 use logic_server::batch::{self, Batch, BatchOutcome};
 use logic_server::counters::Counters;
@@ -249,7 +250,7 @@ impl Model {
             expected.hear(
                 slot,
                 Heard::Attached {
-                    id: seed.attach_frame_id,
+                    id: seed.claim_frame_id,
                 },
             );
             // What a device says before AttachReply, as the gate hands it over.
@@ -263,7 +264,7 @@ impl Model {
             expected.hear(
                 slot,
                 Heard::TurnedAway {
-                    id: seed.attach_frame_id,
+                    id: seed.claim_frame_id,
                 },
             );
             expected.closes.push(slot);
@@ -684,12 +685,13 @@ fn due_by(at_ms: u64) -> u64 {
 fn seed(session: u64, heartbeat_s: u16) -> SessionSeed {
     SessionSeed {
         session: SessionId(session),
+        protocol: Protocol::Rcu,
         account_id: AccountId(1_000 + session as i64 / 2),
         epoch: Epoch::at_ms(session),
         session_key: Secret::new([7; 32]),
         ticket: Secret::new([session as u8; 16]),
         source: IpAddr::V4(Ipv4Addr::new(192, 0, 2, session as u8)),
-        attach_frame_id: session as u16,
+        claim_frame_id: session as u16,
         heartbeat_s,
         attached_unix_ms: UNIX_MS + session,
     }

@@ -20,8 +20,8 @@ use super::pace::Pace;
 use super::socket;
 use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, Turns, WAKER};
 use crate::clock::Clock;
-use crate::gate::{Core, Effect, Input, READ_BYTES_MAX};
-use crate::ids::{ConnId, ShardIndex};
+use crate::gate::{Core, Effect, Input};
+use crate::ids::{ConnId, ListenerIndex, ShardIndex};
 use crate::mailbox::{Inbox, Mailbox, mailbox};
 use crate::shard;
 use crate::stats::{Figures, GateFigures, ShardFigures};
@@ -74,7 +74,8 @@ struct Pending {
     stream: TcpStream,
     /// In the poll; not yet while the core judges the address alone.
     registered: bool,
-    read_bytes: usize,
+    /// So much of it may still be read.
+    readable_bytes: usize,
 }
 
 /// A gate's poll and mailbox, made before the loops so that they can know each other.
@@ -97,7 +98,7 @@ impl GateLoop {
         seat: Seat,
         clock: Clock,
         core: Core,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<(ListenerIndex, TcpListener)>,
         sockets_max: u64,
         peers: Peers,
         figures: &Figures,
@@ -217,14 +218,19 @@ impl GateLoop {
                 Accept::Connection(..) if self.sockets() >= self.sockets_max => {
                     count(&self.figures.dropped_at_limit);
                 }
-                Accept::Connection(stream, source) => {
+                Accept::Connection(stream, listener, source) => {
                     let key = self.pending.insert(Pending {
                         stream,
                         registered: false,
-                        read_bytes: 0,
+                        readable_bytes: self.core.read_bytes_max(listener),
                     });
                     let conn = conn_id(key);
-                    self.apply(Input::Accepted { conn, source }, now);
+                    let accepted = Input::Accepted {
+                        conn,
+                        listener,
+                        source,
+                    };
+                    self.apply(accepted, now);
                     self.watch(key, now);
                 }
                 Accept::Dropped => count(&self.figures.dropped_without_descriptor),
@@ -256,13 +262,14 @@ impl GateLoop {
             let Some(pending) = self.pending.get_mut(key) else {
                 return;
             };
-            let room = READ_BYTES_MAX.saturating_sub(pending.read_bytes);
-            let Some(buffer) = self.buffer.get_mut(..room).filter(|room| !room.is_empty()) else {
+            let room = pending.readable_bytes.min(self.buffer.len());
+            let buffer = &mut self.buffer[..room];
+            if buffer.is_empty() {
                 return;
-            };
+            }
             match socket::read(&mut pending.stream, buffer) {
                 Reading::Bytes(count) => {
-                    pending.read_bytes += count;
+                    pending.readable_bytes -= count;
                     let input = Input::Received {
                         conn: conn_id(key),
                         bytes: &buffer[..count],

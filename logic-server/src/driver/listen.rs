@@ -8,6 +8,8 @@ use common::codes::Code;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
+use crate::ids::ListenerIndex;
+
 /// After an accept that failed for want of something, the next attempt.
 const RETRY_MS: u64 = 100;
 
@@ -27,8 +29,8 @@ pub(super) struct Listeners {
 /// What one attempt to accept gave.
 #[derive(Debug)]
 pub(super) enum Accept {
-    /// With its source; an IPv4-mapped address is an IPv4 address.
-    Connection(TcpStream, IpAddr),
+    /// With the listener that it came by and its source; an IPv4-mapped address is an IPv4 address.
+    Connection(TcpStream, ListenerIndex, IpAddr),
     /// Closed at once: there is no descriptor for it.
     Dropped,
     /// None waits, or none can be had now.
@@ -37,18 +39,26 @@ pub(super) enum Accept {
 
 #[derive(Debug)]
 struct Listener {
+    index: ListenerIndex,
     socket: TcpListener,
     waiting: bool,
 }
 
 impl Listeners {
     /// Watches them; the i-th has the token `own_token(i + 1)`.
-    pub(super) fn new(registry: &Registry, sockets: Vec<TcpListener>) -> io::Result<Self> {
+    pub(super) fn new(
+        registry: &Registry,
+        sockets: Vec<(ListenerIndex, TcpListener)>,
+    ) -> io::Result<Self> {
         let mut listeners = Vec::with_capacity(sockets.len());
-        for (index, mut socket) in sockets.into_iter().enumerate() {
-            registry.register(&mut socket, super::own_token(index + 1), Interest::READABLE)?;
+        for (place, (index, mut socket)) in sockets.into_iter().enumerate() {
+            registry.register(&mut socket, super::own_token(place + 1), Interest::READABLE)?;
             let waiting = false;
-            listeners.push(Listener { socket, waiting });
+            listeners.push(Listener {
+                index,
+                socket,
+                waiting,
+            });
         }
         Ok(Self {
             listeners,
@@ -96,7 +106,8 @@ impl Listeners {
             let result = match listener.socket.accept() {
                 Ok((stream, source)) => {
                     self.in_want = false;
-                    return Accept::Connection(stream, source.ip().to_canonical());
+                    let source = source.ip().to_canonical();
+                    return Accept::Connection(stream, listener.index, source);
                 }
                 Err(error) if is_out_of_descriptors(&error) => {
                     if is_first(&mut self.in_want) {

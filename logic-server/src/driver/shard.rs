@@ -463,6 +463,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::adapter::Protocol;
     use crate::counters::Counter;
     use crate::driver::gate as gate_driver;
     use crate::ids::{SessionId, ShardIndex};
@@ -519,12 +520,13 @@ mod tests {
             stream.set_nonblocking(true).unwrap();
             let seed = SessionSeed {
                 session: SessionId(session),
+                protocol: Protocol::Rcu,
                 account_id: AccountId(session as i64),
                 epoch: Epoch::at_ms(session),
                 session_key: Secret::new([7; 32]),
                 ticket: Secret::new([8; 16]),
                 source: IpAddr::V4(Ipv4Addr::LOCALHOST),
-                attach_frame_id: 1,
+                claim_frame_id: 1,
                 heartbeat_s: 60,
                 attached_unix_ms: 1,
             };

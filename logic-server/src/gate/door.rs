@@ -1,10 +1,10 @@
 //! Pure. Connections that are not attached: the first frame of each, and who is let out with what answer.
 //!
 //! ```text
-//!                           ┌─ wrong header, body, kind; more than 512 bytes ──▶ Close(protocol_error)
-//! bytes ──▶ a whole frame ──┼─ Resume ─────────────────────────────────────────▶ not_admitted
-//!                           └─ Attach ── Claim ──▶ register ─┬─ not_admitted, draining ─▶ AttachReply
-//!                              it is judged once             ╰─ a seat ─▶ a shard; AttachReply comes from there
+//!                           ┌─ none that the protocol allows there, or too many bytes ──▶ goodbye
+//! bytes ──▶ a whole frame ──┤
+//!                           └─ Claim ──▶ register ─┬─ not admitted, draining ─▶ it is told so
+//!                              it is judged once   ╰─ a seat ─▶ a shard, from where it is welcomed
 //! ```
 //!
 //! The door asks the register two things: whether anybody is expected from an address, before a connection costs
@@ -15,27 +15,26 @@ use std::net::IpAddr;
 
 use common::ids::AccountId;
 use common::time::Now;
-use protocols::rcu::attach::{Attach, AttachReply, AttachVerdict};
-use protocols::rcu::close::Close;
 use protocols::rcu::code::CloseReason;
-use protocols::rcu::error::MessageError;
-use protocols::rcu::frame::{self, FRAME_BYTES_BEFORE_ATTACH_MAX, Frame, Parsed};
-use protocols::rcu::message::FromDevice;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::pending::{Pending, State};
-use super::{Effect, Settings};
+use super::pending::{Connection, Pending, State};
+use super::{Effect, Listener, Settings};
+use crate::adapter::{Adapter, Cut, Evidence, Heard, Protocol, Word, with_adapter};
 use crate::counters::{Counter, Counters};
-use crate::ids::{ConnId, ShardIndex};
+use crate::ids::{ConnId, ListenerIndex, ShardIndex};
 use crate::shard::SessionSeed;
 
-/// An Attach that is one. Whether it is right, the register says.
+/// Who a device says that it is. Whether it is right, the register says.
 pub(super) struct Claim {
     pub(super) conn: ConnId,
+    /// Which of the connections of this id.
+    pub(super) arrival: u64,
     pub(super) source: IpAddr,
-    pub(super) attach: Attach,
-    pub(super) attach_frame_id: u16,
+    pub(super) protocol: Protocol,
+    pub(super) frame_id: u16,
+    pub(super) evidence: Evidence,
 }
 
 /// What the register makes of a claim.
@@ -58,7 +57,7 @@ pub(super) struct Refusal {
 pub(super) enum Answer {
     NotAdmitted,
     Draining,
-    /// The contract was broken: a Close.
+    /// The protocol was broken.
     Broken,
 }
 
@@ -82,6 +81,7 @@ impl Refusal {
 
 pub(super) struct Door {
     pending: Pending,
+    listeners: Vec<Listener>,
     first_frame_ms: u64,
     shutdown_spread_ms: u32,
     counters: Counters,
@@ -93,6 +93,7 @@ impl Door {
     pub(super) fn new(settings: &Settings, seed: u64) -> Self {
         Self {
             pending: Pending::new(settings.pending_max),
+            listeners: settings.listeners.clone(),
             first_frame_ms: settings.first_frame_ms,
             shutdown_spread_ms: settings.shutdown_spread_ms,
             counters: Counters::default(),
@@ -114,6 +115,10 @@ impl Door {
         self.pending.bytes()
     }
 
+    pub(super) fn protocol(&self, listener: ListenerIndex) -> Protocol {
+        self.listeners[listener.index()].protocol
+    }
+
     pub(super) fn next_deadline_ms(&self) -> Option<u64> {
         self.pending.next_late_ms()
     }
@@ -129,7 +134,7 @@ impl Door {
     pub(super) fn accepted(
         &mut self,
         conn: ConnId,
-        source: IpAddr,
+        (listener, source): (ListenerIndex, IpAddr),
         is_expected: bool,
         now: Now,
         effects: &mut Vec<Effect>,
@@ -139,21 +144,22 @@ impl Door {
             self.count_refusal(source, Counter::WithoutGrant, effects);
             return effects.push(drop_silently(conn));
         }
+        let protocol = self.protocol(listener);
         let late_at_ms = now.ms + self.first_frame_ms;
-        if let Some((shed, source)) = self.pending.accept(conn, source, late_at_ms) {
+        if let Some((shed, source)) = self.pending.accept(conn, protocol, source, late_at_ms) {
             self.count_refusal(source, Counter::PendingShed, effects);
             effects.push(drop_silently(shed));
         }
     }
 
     pub(super) fn disconnected(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
-        if let Some(source) = self.pending.forget(conn) {
+        if let Some(Connection { source, .. }) = self.pending.forget(conn) {
             self.count_refusal(source, Counter::PendingDisconnected, effects);
         }
     }
 
     /// A claim is answered by [`Door::judged`]; until then what comes of the connection is kept, as far as the
-    /// contract allows any.
+    /// protocol allows any.
     pub(super) fn received(
         &mut self,
         conn: ConnId,
@@ -161,8 +167,24 @@ impl Door {
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Option<Claim> {
-        let connection = self.pending.get_mut(conn)?;
-        let source = connection.source;
+        let protocol = self.pending.get_mut(conn)?.protocol;
+        let received = with_adapter!(protocol, A => self.first_frame::<A>(conn, bytes));
+        received.unwrap_or_else(|refusal| {
+            self.refuse(conn, 0, refusal, now, effects);
+            None
+        })
+    }
+
+    /// # Errors
+    /// What came is no claim, and nothing that may become one.
+    fn first_frame<A: Adapter>(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+    ) -> Result<Option<Claim>, Refusal> {
+        let Some(connection) = self.pending.get_mut(conn) else {
+            return Ok(None);
+        };
         // A frame that comes in one piece, as nearly all do, is looked at where it is.
         let mut kept = mem::take(&mut connection.bytes);
         let bytes = if kept.is_empty() {
@@ -171,37 +193,37 @@ impl Door {
             kept.extend_from_slice(bytes);
             &kept
         };
-        // More may follow an Attach without waiting for its reply, but not more than this.
-        if bytes.len() > FRAME_BYTES_BEFORE_ATTACH_MAX {
-            let refusal = Refusal::broken(Counter::FrameEarly);
-            self.refuse(conn, 0, refusal, now, effects);
-            return None;
+        // More may follow a claim without waiting for its answer, but not more than this.
+        if bytes.len() > A::BYTES_BEFORE_ADMISSION_MAX {
+            return Err(Refusal::broken(Counter::FrameEarly));
         }
         if connection.state == State::Asked {
             connection.bytes = bytes.to_vec();
-            return None;
+            return Ok(None);
         }
-        match frame::parse(bytes, FRAME_BYTES_BEFORE_ATTACH_MAX) {
-            Ok(Parsed::Incomplete { .. }) => connection.bytes = bytes.to_vec(),
-            Ok(Parsed::Frame { frame, consumed }) => match attach(&frame) {
-                Ok(attach) => {
-                    connection.state = State::Asked;
-                    connection.bytes = bytes[consumed..].to_vec();
-                    return Some(Claim {
-                        conn,
-                        source,
-                        attach,
-                        attach_frame_id: frame.id,
-                    });
-                }
-                Err(refusal) => self.refuse(conn, frame.id, refusal, now, effects),
-            },
-            Err(error) => {
-                let refusal = Refusal::broken(Counter::frame(error));
-                self.refuse(conn, 0, refusal, now, effects);
+        let cut = A::cut(bytes, A::BYTES_BEFORE_ADMISSION_MAX).map_err(Refusal::broken)?;
+        let Cut::Frame { frame, consumed } = cut else {
+            connection.bytes = bytes.to_vec();
+            return Ok(None);
+        };
+        match A::read(&frame).map_err(Refusal::broken)? {
+            Heard::Claim { frame_id, evidence } => {
+                connection.state = State::Asked;
+                connection.bytes = bytes[consumed..].to_vec();
+                Ok(Some(Claim {
+                    conn,
+                    arrival: connection.arrival,
+                    source: connection.source,
+                    protocol: connection.protocol,
+                    frame_id,
+                    evidence,
+                }))
+            }
+            Heard::Malformed { .. } => Err(Refusal::broken(Counter::FrameBody)),
+            Heard::Alive { .. } | Heard::Records { .. } | Heard::Answer(_) | Heard::Unknown => {
+                Err(Refusal::broken(Counter::FrameState))
             }
         }
-        None
     }
 
     /// The answer to a claim.
@@ -216,24 +238,24 @@ impl Door {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Seat> {
         let conn = claim.conn;
-        let Seat { shard, seed } = match verdict {
-            Ok(seat) => seat,
-            Err(refusal) => {
-                self.refuse(conn, claim.attach_frame_id, refusal, now, effects);
-                return Ok(());
+        // Its id may be another connection's by now.
+        let connection = self.pending.get_mut(conn);
+        let connection = connection.filter(|it| it.arrival == claim.arrival);
+        match (verdict, connection) {
+            (Ok(seat), None) => return Err(seat),
+            (Err(_), None) => {}
+            (Err(refusal), Some(_)) => self.refuse(conn, claim.frame_id, refusal, now, effects),
+            (Ok(Seat { shard, seed }), Some(connection)) => {
+                let unread = mem::take(&mut connection.bytes);
+                self.pending.forget(conn);
+                effects.push(Effect::Admit {
+                    conn,
+                    shard,
+                    seed,
+                    unread,
+                });
             }
-        };
-        let Some(connection) = self.pending.get_mut(conn) else {
-            return Err(Seat { shard, seed });
-        };
-        let unread = mem::take(&mut connection.bytes);
-        self.pending.forget(conn);
-        effects.push(Effect::Admit {
-            conn,
-            shard,
-            seed,
-            unread,
-        });
+        }
         Ok(())
     }
 
@@ -251,28 +273,21 @@ impl Door {
             answer,
         } = refusal;
         self.counters.count(why);
-        let (retry_after_ms, verdict) = match answer {
+        let unix_ms = now.unix_ms;
+        let word = match answer {
             Answer::Broken => {
                 let because = (account_id, why);
                 return self.close(conn, CloseReason::ProtocolError, because, effects);
             }
-            Answer::NotAdmitted => (0, AttachVerdict::NotAdmitted),
-            Answer::Draining => {
+            Answer::NotAdmitted => Word::NotAdmitted { frame_id, unix_ms },
+            Answer::Draining => Word::Draining {
+                frame_id,
                 // 0 would mean the device's own backoff.
-                let spread_ms = self.shutdown_spread_ms.max(1);
-                (
-                    self.rng.random_range(1..=spread_ms),
-                    AttachVerdict::Draining,
-                )
-            }
+                retry_after_ms: self.rng.random_range(1..=self.shutdown_spread_ms.max(1)),
+                unix_ms,
+            },
         };
-        let reply = AttachReply {
-            retry_after_ms,
-            server_time_ms: now.unix_ms,
-            verdict,
-        };
-        let encode = |out: &mut Vec<u8>| reply.encode(frame_id, out);
-        self.drop_with(conn, encode, (account_id, why), effects);
+        self.part(conn, &word, (account_id, why), effects);
     }
 
     /// Ends a connection.
@@ -284,30 +299,35 @@ impl Door {
         effects: &mut Vec<Effect>,
     ) {
         self.counters.count(Counter::closed(reason));
-        let close = Close {
+        let goodbye = Word::Goodbye {
             reason,
             retry_after_ms: 0,
         };
-        self.drop_with(conn, |out| close.encode(out), because, effects);
+        self.part(conn, &goodbye, because, effects);
     }
 
-    fn drop_with(
+    /// Forgets a connection that has not gone, with a last word.
+    fn part(
         &mut self,
         conn: ConnId,
-        encode: impl FnOnce(&mut Vec<u8>),
+        word: &Word<'_>,
         (account_id, why): (Option<AccountId>, Counter),
         effects: &mut Vec<Effect>,
     ) {
+        let Some(Connection {
+            protocol, source, ..
+        }) = self.pending.forget(conn)
+        else {
+            return;
+        };
         let mut reply = vec![];
-        encode(&mut reply);
+        protocol.write(word, &mut reply);
         effects.push(Effect::Refuse { conn, reply });
-        if let Some(source) = self.pending.forget(conn) {
-            effects.push(Effect::Explain {
-                source,
-                account_id,
-                why,
-            });
-        }
+        effects.push(Effect::Explain {
+            source,
+            account_id,
+            why,
+        });
     }
 
     /// A connection ends without a session, and without a word.
@@ -318,20 +338,6 @@ impl Door {
             account_id: None,
             why,
         });
-    }
-}
-
-/// The first frame of a connection.
-fn attach(frame: &Frame<'_>) -> Result<Attach, Refusal> {
-    match FromDevice::decode(frame) {
-        Ok(FromDevice::Attach(attach)) => Ok(attach),
-        Ok(FromDevice::Resume(_)) => Err(Refusal::not_admitted(Counter::NotAdmittedResume, None)),
-        Ok(_) | Err(MessageError::UnknownKind | MessageError::WrongDirection) => {
-            Err(Refusal::broken(Counter::FrameState))
-        }
-        Err(MessageError::Body(_) | MessageError::TelemetryCannotBeCut { .. }) => {
-            Err(Refusal::broken(Counter::FrameBody))
-        }
     }
 }
 

@@ -34,21 +34,26 @@ use common::link::message::{
 };
 use common::time::Now;
 use protocols::rcu::code::CloseReason;
-use protocols::rcu::frame::FRAME_BYTES_BEFORE_ATTACH_MAX;
 
+use crate::adapter::Protocol;
 use crate::ask::{Answer, Ask};
 use crate::counters::{Counter, Counters};
-use crate::ids::{ConnId, SessionId, ShardIndex};
+use crate::ids::{ConnId, ListenerIndex, SessionId, ShardIndex};
 use crate::shard::SessionSeed;
 use door::{Door, Seat};
 use register::Register;
 
-/// A byte more than the contract allows before AttachReply: enough to see that there is more.
-pub const READ_BYTES_MAX: usize = FRAME_BYTES_BEFORE_ATTACH_MAX + 1;
+/// A port for devices; it may have several addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener {
+    pub protocol: Protocol,
+}
 
 /// How many may come in, and how long they may take.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// By [`ListenerIndex`].
+    pub listeners: Vec<Listener>,
     /// Loops that take sessions; at least 1.
     pub shards: u16,
     /// Accounts with a session or an open grant, each once.
@@ -71,10 +76,11 @@ pub enum Input<'a> {
     /// A device connected.
     Accepted {
         conn: ConnId,
+        listener: ListenerIndex,
         source: IpAddr,
     },
     /// Bytes of a connection that is not attached. The driver reads at most
-    /// [`READ_BYTES_MAX`] of it in all.
+    /// [`Protocol::read_bytes_max`] of it in all.
     Received {
         conn: ConnId,
         bytes: &'a [u8],
@@ -210,10 +216,14 @@ impl Core {
         register.let_time_pass(now);
         door.let_time_pass(now, effects);
         match input {
-            Input::Accepted { conn, source } => {
+            Input::Accepted {
+                conn,
+                listener,
+                source,
+            } => {
                 let source = source.to_canonical();
                 let is_expected = register.expects(source);
-                door.accepted(conn, source, is_expected, now, effects);
+                door.accepted(conn, (listener, source), is_expected, now, effects);
             }
             Input::Received { conn, bytes } => {
                 if let Some(claim) = door.received(conn, bytes, now, effects) {
@@ -273,6 +283,11 @@ impl Core {
         let of_register = self.register.next_deadlines_ms().into_iter();
         let all = of_register.chain([self.door.next_deadline_ms()]);
         all.flatten().min()
+    }
+
+    /// So much of a connection that came by this listener is read before it is admitted.
+    pub fn read_bytes_max(&self, listener: ListenerIndex) -> usize {
+        self.door.protocol(listener).read_bytes_max()
     }
 
     /// Places in use and in all.

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use common::pacing::Source;
 
+use crate::adapter::Protocol;
 use crate::ids::ConnId;
 
 /// How far a connection is.
@@ -22,12 +23,13 @@ pub(super) enum State {
 
 /// A connection that is not attached.
 pub(super) struct Connection {
+    pub(super) protocol: Protocol,
     pub(super) source: IpAddr,
     pub(super) state: State,
     /// What came of the first frame, or behind it; nothing while nothing came.
     pub(super) bytes: Vec<u8>,
     /// Its place in the order of arrival.
-    arrival: u64,
+    pub(super) arrival: u64,
 }
 
 /// All of them have the same time, so the oldest is the first to be late.
@@ -58,10 +60,12 @@ impl Pending {
     pub(super) fn accept(
         &mut self,
         conn: ConnId,
+        protocol: Protocol,
         source: IpAddr,
         late_at_ms: u64,
     ) -> Option<(ConnId, IpAddr)> {
         let connection = Connection {
+            protocol,
             source,
             state: State::Reading,
             bytes: vec![],
@@ -83,7 +87,8 @@ impl Pending {
         let most = self.by_count.last();
         let oldest = most.and_then(|(_, Reverse(arrival))| self.by_arrival.get(arrival));
         let &(conn, _) = oldest.expect("one was just accepted");
-        (conn, self.forget(conn).expect("it is in both"))
+        let shed = self.forget(conn).expect("it is in both");
+        (conn, shed.source)
     }
 
     fn of_source(
@@ -122,8 +127,8 @@ impl Pending {
         self.connections.get_mut(&conn)
     }
 
-    /// Where it came from; `None`: it is not there.
-    pub(super) fn forget(&mut self, conn: ConnId) -> Option<IpAddr> {
+    /// `None`: it is not there.
+    pub(super) fn forget(&mut self, conn: ConnId) -> Option<Connection> {
         let connection = self.connections.remove(&conn)?;
         self.by_arrival.remove(&connection.arrival);
         self.of_source(
@@ -131,7 +136,7 @@ impl Pending {
             |arrivals, arrival| arrivals.remove(&arrival),
             connection.arrival,
         );
-        Some(connection.source)
+        Some(connection)
     }
 
     /// The next connection whose time is over; it stays until it is forgotten.

@@ -30,6 +30,7 @@ use super::grants::{Grant, Grants};
 use super::notices::Notices;
 use super::places::{Current, Full, Places};
 use super::{Effect, Settings};
+use crate::adapter::Evidence;
 use crate::ask::Ask;
 use crate::counters::{Counter, Counters};
 use crate::ids::SessionId;
@@ -105,7 +106,10 @@ impl Register {
 
     /// The account's current session from now on, in a shard; an older one ends.
     pub(super) fn claim(&mut self, claim: &Claim, now: Now, effects: &mut Vec<Effect>) -> Verdict {
-        let grant = self.use_up(&claim.attach, claim.source.into())?;
+        let Evidence::Ticket(attach) = &claim.evidence else {
+            return Err(Refusal::not_admitted(Counter::NotAdmittedResume, None));
+        };
+        let grant = self.use_up(attach, claim.source.into())?;
         let account_id = grant.account_id;
         self.sessions += 1;
         let current = Current {
@@ -131,12 +135,13 @@ impl Register {
             shard: current.shard,
             seed: SessionSeed {
                 session: current.session,
+                protocol: claim.protocol,
                 account_id,
                 epoch: grant.epoch,
                 session_key: grant.session_key,
-                ticket: claim.attach.ticket,
+                ticket: attach.ticket,
                 source: claim.source,
-                attach_frame_id: claim.attach_frame_id,
+                claim_frame_id: claim.frame_id,
                 heartbeat_s: grant.heartbeat_s.unwrap_or(self.heartbeat_s),
                 attached_unix_ms: now.unix_ms,
             },

@@ -1,19 +1,19 @@
-//! Pure. A Command to the device and the CommandReplies to it: one at a time under way.
+//! Pure. An order to the device and its replies: one at a time under way.
 //!
 //! It is under way until the device has answered or its asker has given up: then another may be sent, which a
 //! device that is still at the former answers with `busy`, and the former may be sent again, to fetch its
-//! reply. A reply is known by its command_id: to a repeat of what it still does, the device says what it has
-//! to say under the frame id that it was asked with first.
+//! reply. A reply is known by its command_id where the protocol repeats that: to a repeat of what it still does, the
+//! device says what it has to say under the frame id that it was asked with first.
 
+use common::ids::CommandId;
 use common::link::Asker;
 use common::link::message::{CommandAnswer, Order};
 use common::time::Now;
-use protocols::rcu::command::{Command, CommandId, CommandReply};
-use protocols::rcu::frame::FRAME_BYTES_TO_DEVICE_MAX;
 
 use super::Shard;
 use super::effects::Effects;
 use super::session::{Session, Turn};
+use crate::adapter::{Reply, Word};
 use crate::ask::Answer;
 use crate::counters::{Counter, Counters};
 use crate::ids::Slot;
@@ -34,15 +34,13 @@ impl UnderWay {
 
 impl Session {
     /// A reply that fits no command under way is ignored.
-    pub(super) fn command_reply(
-        &mut self,
-        frame_id: u16,
-        reply: &CommandReply<'_>,
-        turn: &mut Turn<'_>,
-    ) {
-        let was_asked = (1..=self.command_frame_id).contains(&frame_id);
-        let command = self.command.as_deref();
-        let command = command.filter(|it| was_asked && it.command_id == reply.command_id);
+    pub(super) fn command_reply(&mut self, reply: &Reply<'_>, turn: &mut Turn<'_>) {
+        let last = self.command_frame_id;
+        let is_to = |it: &&UnderWay| match reply.command_id {
+            Some(id) => id == it.command_id && (1..=last).contains(&reply.frame_id),
+            None => reply.frame_id == last,
+        };
+        let command = self.command().filter(is_to);
         let Some(command) = command else {
             turn.counters.count(Counter::CommandReplyIgnored);
             return;
@@ -57,7 +55,7 @@ impl Session {
             .answers
             .push(Answer::new(command.asker, answer));
         if !reply.more {
-            self.command = None;
+            self.end_command(|_| true);
         }
     }
 
@@ -68,8 +66,7 @@ impl Session {
         counters: &mut Counters,
         effects: &mut Effects,
     ) {
-        let is_over = |it: &mut Box<UnderWay>| it.asker.until_ms <= now.ms;
-        if let Some(command) = self.command.take_if(is_over) {
+        if let Some(command) = self.end_command(|it| it.asker.until_ms <= now.ms) {
             counters.count(Counter::CommandExpired);
             effects
                 .answers
@@ -78,8 +75,8 @@ impl Session {
     }
 
     /// The session is over: a repeat of the command, elsewhere, fetches the reply.
-    pub(super) fn lose_command(self, counters: &mut Counters, effects: &mut Effects) {
-        if let Some(command) = self.command {
+    pub(super) fn lose_command(mut self, counters: &mut Counters, effects: &mut Effects) {
+        if let Some(command) = self.end_command(|_| true) {
             counters.count(Counter::CommandLost);
             effects
                 .answers
@@ -131,29 +128,20 @@ impl Session {
         now: Now,
         effects: &mut Effects,
     ) -> Result<(), (Counter, CommandAnswer)> {
-        if order.payload.len() > PAYLOAD_BYTES_MAX {
+        if order.payload.len() > self.protocol.order_bytes_max() {
             return Err((Counter::CommandTooLarge, CommandAnswer::TooLarge));
         }
         let begun_too_late = order.deadline_ms != 0 && now.unix_ms > order.deadline_ms;
         if begun_too_late || asker.until_ms <= now.ms {
             return Err((Counter::CommandExpired, CommandAnswer::Expired));
         }
-        if self.command.is_some() {
+        if self.command().is_some() {
             return Err((Counter::CommandBusy, CommandAnswer::Busy));
         }
         let command_id = CommandId(order.command_id);
         let frame_id = self.next_command_frame_id();
-        let command = Command {
-            command_id,
-            deadline_ms: order.deadline_ms,
-            code: order.code,
-            payload: &order.payload,
-        };
-        effects.send(slot, |out| command.encode(frame_id, out));
-        self.command = Some(Box::new(UnderWay { command_id, asker }));
+        effects.say(slot, self.protocol, &Word::Order { frame_id, order });
+        self.begin_command(UnderWay { command_id, asker });
         Ok(())
     }
 }
-
-/// Header, command_id, deadline_ms, code and the payload's own length take the rest of a frame.
-const PAYLOAD_BYTES_MAX: usize = FRAME_BYTES_TO_DEVICE_MAX - 12 - 8 - 8 - 2 - 2;

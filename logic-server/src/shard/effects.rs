@@ -7,6 +7,7 @@ use common::ids::AccountId;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
+use crate::adapter::{Protocol, Word};
 use crate::ask::Answer;
 use crate::batch::{Batch, Flawed};
 use crate::counters::Counter;
@@ -82,13 +83,14 @@ impl Effects {
         });
     }
 
-    /// Bytes that `encode` appends go to `slot`, in one piece with what it was sent just before.
-    pub(super) fn send(&mut self, slot: Slot, encode: impl FnOnce(&mut Vec<u8>)) {
+    /// The word goes to `slot`, in one piece with what that was told just before.
+    pub(super) fn say(&mut self, slot: Slot, protocol: Protocol, word: &Word<'_>) {
         let start = self.out.len();
-        encode(&mut self.out);
+        protocol.write(word, &mut self.out);
         let end = self.out.len();
         match self.sends.last_mut() {
             Some(last) if last.slot == slot && last.bytes.end == start => last.bytes.end = end,
+            _ if start == end => {}
             _ => self.sends.push(Send {
                 slot,
                 bytes: start..end,

@@ -1,14 +1,15 @@
 //! Pure. The sessions of one loop: bytes in, replies and acks out, records into batches.
 //!
 //! ```text
-//! Adopt ──▶ session ──Received──▶ frame ─┬─ Heartbeat ────▶ reply
-//!              │                         ├─ Telemetry ────▶ batch ··· Finished ──▶ TelemetryAck
-//!              │                         ├─ CommandReply ─▶ answer to whoever sent the Command
-//!              │                         ╰─ anything else the contract does not allow ─▶ Close
+//! Adopt ──▶ session ──Received──▶ heard ─┬─ alive ────────▶ reply
+//!              │                         ├─ records ──────▶ batch ··· Finished ──▶ stored
+//!              │                         ├─ answer ───────▶ whoever gave the order
+//!              │                         ╰─ what the protocol does not allow ─▶ goodbye
 //!              ╰── Disconnected, End, idle, slow reader, Shutdown ──▶ Ended
 //! ```
 //!
-//! `TelemetryAck stored` is made in one place: from a batch that came back stored. A session that
+//! What a device hears and says goes through [`crate::adapter`]: here nothing knows a protocol. `stored` is said in
+//! one place: from a batch that came back stored. A session that
 //! is closed is forgotten at once; what it sent before goes on to the store, and the acks that
 //! come back for it find nobody.
 
@@ -28,12 +29,11 @@ use common::ids::{AccountId, Ticket};
 use common::link::message::{Kicked, SessionLooked};
 use common::secret::SessionKey;
 use common::time::Now;
-use protocols::rcu::attach::{AttachReply, AttachVerdict, Credential, Terms};
-use protocols::rcu::close::Close;
 use protocols::rcu::code::CloseReason;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use crate::adapter::{Protocol, Terms, Word, with_adapter};
 use crate::ask::{Answer, Ask, Question};
 use crate::batch::{self, Batch, BatchOutcome, Collector};
 use crate::counters::{Counter, Counters};
@@ -66,14 +66,15 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub struct SessionSeed {
     pub session: SessionId,
+    pub protocol: Protocol,
     pub account_id: AccountId,
     pub epoch: Epoch,
     pub session_key: SessionKey,
     pub ticket: Ticket,
     /// An IPv4-mapped address is an IPv4 address here.
     pub source: IpAddr,
-    /// The Attach frame's, which AttachReply repeats.
-    pub attach_frame_id: u16,
+    /// The claim's, which the welcome repeats.
+    pub claim_frame_id: u16,
     pub heartbeat_s: u16,
     pub attached_unix_ms: u64,
 }
@@ -238,7 +239,7 @@ impl Shard {
             ),
             (
                 "commands",
-                sessions().filter(|it| it.command.is_some()).count(),
+                sessions().filter(|it| it.command().is_some()).count(),
             ),
             ("rows", self.collector.collected()),
             ("row_bytes", self.collector.collected_bytes()),
@@ -262,15 +263,17 @@ impl Shard {
         if self.phase != Phase::Running {
             return self.turn_away(slot, &seed, now, effects);
         }
-        let terms = Terms {
-            heartbeat_s: seed.heartbeat_s,
-            window: self.settings.window,
-            resume_ttl_s: 0,
-            resumption: &[],
+        let welcome = Word::Welcome {
+            frame_id: seed.claim_frame_id,
+            terms: Terms {
+                heartbeat_s: seed.heartbeat_s,
+                window: self.settings.window,
+                ticket: seed.ticket,
+                session_key: &seed.session_key,
+            },
+            unix_ms: now.unix_ms,
         };
-        let credential = Credential::Ticket(seed.ticket);
-        let reply = AttachReply::ok(now.unix_ms, terms, credential, &seed.session_key);
-        effects.send(slot, |out| reply.encode(seed.attach_frame_id, out));
+        effects.say(slot, seed.protocol, &welcome);
 
         let line = Presence::Attached {
             account_id: seed.account_id,
@@ -294,12 +297,12 @@ impl Shard {
     fn turn_away(&mut self, slot: Slot, seed: &SessionSeed, now: Now, effects: &mut Effects) {
         self.counters.count(Counter::AttachDraining);
         effects.explain(seed.account_id, Counter::AttachDraining);
-        let reply = AttachReply {
+        let draining = Word::Draining {
+            frame_id: seed.claim_frame_id,
             retry_after_ms: effects::spread(&mut self.rng, 1, self.settings.shutdown_spread_ms),
-            server_time_ms: now.unix_ms,
-            verdict: AttachVerdict::Draining,
+            unix_ms: now.unix_ms,
         };
-        effects.send(slot, |out| reply.encode(seed.attach_frame_id, out));
+        effects.say(slot, seed.protocol, &draining);
         effects.closes.push(slot);
         effects.ended.push(Ended {
             session: seed.session,
@@ -323,7 +326,9 @@ impl Shard {
             rng: &mut self.rng,
             effects,
         };
-        if let Err(reason) = session.received(bytes, &mut turn) {
+        let received =
+            with_adapter!(session.protocol, A => session.received::<A>(bytes, &mut turn));
+        if let Err(reason) = received {
             self.close(slot, reason, now, effects);
         }
     }
@@ -402,11 +407,11 @@ impl Shard {
         match reason {
             EndReason::Disconnected => {}
             EndReason::Closed(reason) => {
-                let close = Close {
+                let goodbye = Word::Goodbye {
                     reason,
                     retry_after_ms,
                 };
-                effects.send(slot, |out| close.encode(out));
+                effects.say(slot, session.protocol, &goodbye);
                 effects.closes.push(slot);
             }
         }

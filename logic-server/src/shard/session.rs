@@ -1,7 +1,7 @@
 //! Pure. One attached device: its frames, and what it has open.
 //!
-//! An idle session has no buffers. What a read left of a frame is kept in a box of its own until
-//! the rest has come, and so is a command that waits for its reply.
+//! An idle session has no buffers. What a read left of a frame is kept in a box until the rest has come, and so is a
+//! command that waits for its reply.
 
 use std::num::NonZeroU16;
 
@@ -10,15 +10,13 @@ use common::ids::AccountId;
 use common::link::message::{SessionLook, SessionState};
 use common::time::Now;
 use protocols::rcu::code::CloseReason;
-use protocols::rcu::error::MessageError;
-use protocols::rcu::frame::{self, FRAME_BYTES_MAX, Frame, Parsed};
 use protocols::rcu::limit::SILENT_HEARTBEATS;
-use protocols::rcu::message::{FromDevice, HeartbeatReply};
 use rand::rngs::SmallRng;
 
 use super::command::UnderWay;
 use super::effects::Effects;
 use super::{SessionSeed, Settings};
+use crate::adapter::{Adapter, Cut, Heard, Protocol, Word};
 use crate::batch::Collector;
 use crate::counters::{Counter, Counters};
 use crate::ids::{SessionId, Slot};
@@ -31,9 +29,8 @@ pub(super) struct Session {
     pub(super) epoch: Epoch,
     /// When the last whole good frame came, or AttachReply went.
     heard_ms: u64,
-    partial: Option<Box<Partial>>,
-    /// The command under way.
-    pub(super) command: Option<Box<UnderWay>>,
+    /// Nothing while nothing is.
+    open: Option<Box<Open>>,
     /// Not 0, so that an empty slot takes no more than a session.
     heartbeat_s: NonZeroU16,
     /// Of the last Command sent.
@@ -47,10 +44,18 @@ pub(super) struct Session {
     attached_unix_s: u32,
     /// Records whose number and time were used before, for something else.
     pub(super) contradicting: u32,
+    pub(super) protocol: Protocol,
 }
 
 // LIMITS.md G2: 256 bytes an idle session in all of the process.
 const _: () = assert!(size_of::<Option<Session>>() <= 64);
+
+/// What is open on a session.
+#[derive(Debug, Default)]
+struct Open {
+    partial: Option<Partial>,
+    command: Option<UnderWay>,
+}
 
 /// A frame of which more is to come.
 #[derive(Debug)]
@@ -81,27 +86,51 @@ impl Session {
             account_id: seed.account_id,
             epoch: seed.epoch,
             heard_ms: now.ms,
-            partial: None,
-            command: None,
+            open: None,
             heartbeat_s: NonZeroU16::new(seed.heartbeat_s).unwrap_or(NonZeroU16::MIN),
             command_frame_id: 0,
             frames_open: 0,
             may_repeat: window,
             attached_unix_s: u32::try_from(seed.attached_unix_ms / 1_000).unwrap_or(u32::MAX),
             contradicting: 0,
+            protocol: seed.protocol,
         }
     }
 
     /// Of a frame that is not whole.
     pub(super) fn partial_bytes(&self) -> usize {
-        self.partial
-            .as_ref()
-            .map_or(0, |partial| partial.bytes.len())
+        let partial = self.open.as_ref().and_then(|open| open.partial.as_ref());
+        partial.map_or(0, |partial| partial.bytes.len())
+    }
+
+    /// The command under way.
+    pub(super) fn command(&self) -> Option<&UnderWay> {
+        self.open.as_ref()?.command.as_ref()
+    }
+
+    pub(super) fn begin_command(&mut self, command: UnderWay) {
+        self.open.get_or_insert_default().command = Some(command);
+    }
+
+    /// Ends the command under way where `is_over`.
+    pub(super) fn end_command(
+        &mut self,
+        is_over: impl FnOnce(&mut UnderWay) -> bool,
+    ) -> Option<UnderWay> {
+        let command = self.open.as_mut()?.command.take_if(is_over);
+        self.let_go();
+        command
+    }
+
+    /// Frees what nothing is open in.
+    fn let_go(&mut self) {
+        let is_empty = |open: &mut Box<Open>| open.partial.is_none() && open.command.is_none();
+        self.open.take_if(is_empty);
     }
 
     #[cfg(test)]
     pub(super) fn has_buffer(&self) -> bool {
-        self.partial.is_some()
+        self.open.is_some()
     }
 
     /// Nothing is heard for too long, of all that was sent until `read_until_ms`.
@@ -111,7 +140,7 @@ impl Session {
 
     /// When there may be something to do though nothing comes.
     pub(super) fn next_timer_ms(&self) -> u64 {
-        let command = self.command.as_ref();
+        let command = self.command();
         let command = command.map_or(u64::MAX, |it| it.until_ms());
         command.min(self.idle_at_ms())
     }
@@ -128,7 +157,7 @@ impl Session {
             heartbeat_s: self.heartbeat_s.get(),
             silent_ms: now.ms.saturating_sub(self.heard_ms),
             unanswered: self.unanswered(window),
-            command: self.command.is_some(),
+            command: self.command().is_some(),
         };
         SessionLook {
             state,
@@ -138,93 +167,94 @@ impl Session {
     }
 
     /// Handles every frame that `bytes` completes, and keeps the rest. An error closes the session.
-    pub(super) fn received(
+    pub(super) fn received<A: Adapter>(
         &mut self,
         bytes: &[u8],
         turn: &mut Turn<'_>,
     ) -> Result<(), CloseReason> {
-        let mut bytes = self.complete(bytes, turn)?;
+        let mut bytes = self.complete::<A>(bytes, turn)?;
         while !bytes.is_empty() {
-            match frame::parse(bytes, FRAME_BYTES_MAX) {
-                Ok(Parsed::Frame { frame, consumed }) => {
-                    self.frame(&frame, turn)?;
+            match A::cut(bytes, A::FRAME_BYTES_MAX) {
+                Ok(Cut::Frame { frame, consumed }) => {
+                    self.frame::<A>(&frame, turn)?;
                     bytes = &bytes[consumed..];
                 }
-                Ok(Parsed::Incomplete { needed }) => {
+                Ok(Cut::More { needed }) => {
                     let bytes = bytes.to_vec();
-                    self.partial = Some(Box::new(Partial { bytes, needed }));
+                    self.open.get_or_insert_default().partial = Some(Partial { bytes, needed });
                     break;
                 }
-                Err(error) => return Err(self.broken(Counter::frame(error), turn)),
+                Err(how) => return Err(self.broken(how, turn)),
             }
         }
         Ok(())
     }
 
     /// Completes the frame that was begun, if one was, and handles it; returns what follows it.
-    fn complete<'b>(
+    fn complete<'b, A: Adapter>(
         &mut self,
         mut bytes: &'b [u8],
         turn: &mut Turn<'_>,
     ) -> Result<&'b [u8], CloseReason> {
-        let Some(mut partial) = self.partial.take() else {
+        let partial = self.open.as_mut().and_then(|open| open.partial.take());
+        let Some(mut partial) = partial else {
             return Ok(bytes);
         };
         loop {
-            let missing = partial.needed - partial.bytes.len();
+            let before = partial.bytes.len();
+            let missing = partial.needed - before;
             let (part, rest) = bytes.split_at(missing.min(bytes.len()));
             partial.bytes.extend_from_slice(part);
-            bytes = rest;
-            match frame::parse(&partial.bytes, FRAME_BYTES_MAX) {
-                Ok(Parsed::Frame { frame, .. }) => {
-                    self.frame(&frame, turn)?;
-                    return Ok(bytes);
+            match A::cut(&partial.bytes, A::FRAME_BYTES_MAX) {
+                Ok(Cut::Frame { frame, consumed }) => {
+                    self.frame::<A>(&frame, turn)?;
+                    self.let_go();
+                    return Ok(&bytes[consumed - before..]);
                 }
                 // The header told how long the body is, or there is nothing to go on with.
-                Ok(Parsed::Incomplete { needed }) => {
+                Ok(Cut::More { needed }) => {
                     partial.needed = needed;
-                    if bytes.is_empty() {
-                        self.partial = Some(partial);
-                        return Ok(bytes);
+                    if rest.is_empty() {
+                        self.open.get_or_insert_default().partial = Some(partial);
+                        return Ok(rest);
                     }
+                    bytes = rest;
                 }
-                Err(error) => return Err(self.broken(Counter::frame(error), turn)),
+                Err(how) => return Err(self.broken(how, turn)),
             }
         }
     }
 
-    fn frame(&mut self, frame: &Frame<'_>, turn: &mut Turn<'_>) -> Result<(), CloseReason> {
+    fn frame<A: Adapter>(
+        &mut self,
+        frame: &A::Frame<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), CloseReason> {
         self.heard_ms = turn.now.ms;
-        match FromDevice::decode(frame) {
-            Ok(FromDevice::Telemetry(telemetry)) => self.telemetry(frame.id, &telemetry, turn),
-            Ok(FromDevice::Heartbeat) => {
+        match A::read(frame) {
+            Ok(Heard::Records { receipt, records }) => self.records(receipt, records, turn),
+            Ok(Heard::Alive { frame_id }) => {
                 turn.counters.count(Counter::Heartbeats);
-                let server_time_ms = turn.now.unix_ms;
-                turn.effects.send(turn.slot, |out| {
-                    HeartbeatReply { server_time_ms }.encode(frame.id, out);
-                });
+                let unix_ms = turn.now.unix_ms;
+                self.say(&Word::Alive { frame_id, unix_ms }, turn);
                 Ok(())
             }
-            Ok(FromDevice::CommandReply(reply)) => {
-                self.command_reply(frame.id, &reply, turn);
+            Ok(Heard::Answer(reply)) => {
+                self.command_reply(&reply, turn);
                 Ok(())
             }
-            Ok(
-                FromDevice::Login(_)
-                | FromDevice::Attach(_)
-                | FromDevice::Resume(_)
-                | FromDevice::ResumeProof(_),
-            )
-            | Err(MessageError::WrongDirection) => Err(self.broken(Counter::FrameState, turn)),
-            Err(MessageError::UnknownKind) => {
+            Ok(Heard::Malformed { receipt }) => self.malformed_records(receipt, turn),
+            Ok(Heard::Unknown) => {
                 turn.counters.count(Counter::FrameUnknown);
                 Ok(())
             }
-            Err(MessageError::TelemetryCannotBeCut {
-                base_seq, count, ..
-            }) => self.malformed_telemetry(frame.id, base_seq, count, turn),
-            Err(MessageError::Body(_)) => Err(self.broken(Counter::FrameBody, turn)),
+            Ok(Heard::Claim { .. }) => Err(self.broken(Counter::FrameState, turn)),
+            Err(how) => Err(self.broken(how, turn)),
         }
+    }
+
+    pub(super) fn say(&self, word: &Word<'_>, turn: &mut Turn<'_>) {
+        turn.effects.say(turn.slot, self.protocol, word);
     }
 
     /// The device broke the contract.

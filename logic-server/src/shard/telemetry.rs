@@ -1,24 +1,24 @@
-//! Pure. Telemetry in, TelemetryAck out: the window, and the answers that come with a batch.
+//! Pure. Records in, acknowledgements out: the window, and the answers that come with a batch.
 
-use protocols::rcu::code::{AckStatus, CloseReason};
+use protocols::rcu::code::CloseReason;
 use protocols::rcu::limit::OVERLOADED_WINDOWS;
-use protocols::rcu::telemetry::{Telemetry, TelemetryAck};
+use records::RawRecord;
 
 use super::Shard;
 use super::effects::{Effects, Explained, spread};
 use super::session::{Session, Turn};
+use crate::adapter::{Receipt, Word};
 use crate::batch::{Batch, BatchOutcome, Sender};
 use crate::counters::Counter;
 
 impl Session {
-    pub(super) fn telemetry(
+    pub(super) fn records<'a>(
         &mut self,
-        frame_id: u16,
-        telemetry: &Telemetry<'_>,
+        receipt: Receipt,
+        records: impl Iterator<Item = RawRecord<'a>> + Clone,
         turn: &mut Turn<'_>,
     ) -> Result<(), CloseReason> {
-        let (base_seq, count) = (telemetry.base_seq(), telemetry.count());
-        if !self.may_take(frame_id, base_seq, count, turn)? {
+        if !self.may_take(receipt, turn)? {
             return Ok(());
         }
         self.frames_open += 1;
@@ -32,9 +32,9 @@ impl Session {
         let full = &mut turn.effects.batches;
         let (flawed, first) = turn
             .collector
-            .telemetry(sender, frame_id, telemetry, turn.now, full);
+            .frame(sender, receipt, records, turn.now, full);
         turn.counters.count(Counter::Telemetry);
-        turn.counters.add(Counter::Records, count.into());
+        turn.counters.add(Counter::Records, receipt.count.into());
         turn.counters.add(Counter::RecordsFlawed, flawed);
         if first.is_some() {
             turn.effects.explained.push(Explained {
@@ -48,36 +48,21 @@ impl Session {
 
     /// Cannot be cut into records, and is told so at once: it takes no place in the window. But
     /// one that comes beyond the window is answered like any other that does.
-    pub(super) fn malformed_telemetry(
+    pub(super) fn malformed_records(
         &mut self,
-        frame_id: u16,
-        base_seq: u64,
-        count: u8,
+        receipt: Receipt,
         turn: &mut Turn<'_>,
     ) -> Result<(), CloseReason> {
-        if self.may_take(frame_id, base_seq, count, turn)? {
+        if self.may_take(receipt, turn)? {
             self.explained(Counter::TelemetryMalformed, turn);
-            let ack = TelemetryAck {
-                base_seq,
-                count,
-                status: AckStatus::Malformed,
-                retry_after_ms: 0,
-            };
-            turn.effects
-                .send(turn.slot, |out| ack.encode(frame_id, out));
+            self.say(&Word::Malformed(receipt), turn);
         }
         Ok(())
     }
 
     /// Whether there is a place in the window. Where there is none the frame is answered
     /// `overloaded`, and who does not care is sent away.
-    fn may_take(
-        &mut self,
-        frame_id: u16,
-        base_seq: u64,
-        count: u8,
-        turn: &mut Turn<'_>,
-    ) -> Result<bool, CloseReason> {
+    fn may_take(&mut self, receipt: Receipt, turn: &mut Turn<'_>) -> Result<bool, CloseReason> {
         if !turn.takes_telemetry {
             // Close(shutdown) is about to come; the device sends the frame again elsewhere.
             turn.counters.count(Counter::TelemetryAtShutdown);
@@ -89,14 +74,11 @@ impl Session {
         }
         self.explained(Counter::TelemetryBeyondWindow, turn);
         let retry_ms = turn.settings.overload_retry_ms;
-        let ack = TelemetryAck {
-            base_seq,
-            count,
-            status: AckStatus::Overloaded,
+        let word = Word::NotNow {
+            receipt,
             retry_after_ms: spread(turn.rng, retry_ms, retry_ms),
         };
-        turn.effects
-            .send(turn.slot, |out| ack.encode(frame_id, out));
+        self.say(&word, turn);
         self.frames_open += 1;
         let beyond_window = self.frames_open - window;
         if u32::from(beyond_window) >= OVERLOADED_WINDOWS * u32::from(window) {
@@ -127,16 +109,13 @@ impl Shard {
     ) {
         let window = self.settings.window;
         let frames = batch.acks.len() as u64;
-        let status = match outcome {
-            BatchOutcome::Stored => {
-                self.counters.add(Counter::TelemetryStored, frames);
-                AckStatus::Stored
-            }
-            BatchOutcome::Overloaded { .. } => {
-                self.counters.add(Counter::TelemetryOverloaded, frames);
-                AckStatus::Overloaded
-            }
-        };
+        self.counters.add(
+            match outcome {
+                BatchOutcome::Stored => Counter::TelemetryStored,
+                BatchOutcome::Overloaded { .. } => Counter::TelemetryOverloaded,
+            },
+            frames,
+        );
         for waiting in &batch.acks {
             // The slot may be another session's by now, or nobody's.
             let Some(session) = self
@@ -152,22 +131,20 @@ impl Shard {
             if let Some(records) = batch.contradicting.remove(&session.account_id) {
                 session.contradicting = session.contradicting.saturating_add(records as u32);
             }
-            let retry_after_ms = match outcome {
-                BatchOutcome::Stored => 0,
+            let receipt = waiting.receipt();
+            let word = match outcome {
+                BatchOutcome::Stored => Word::Stored(receipt),
                 BatchOutcome::Overloaded { retry_after_ms } => {
                     effects.explain(session.account_id, Counter::TelemetryOverloaded);
                     // What the device sends again may have been written, with an unknown outcome.
                     session.may_repeat = window;
-                    spread(&mut self.rng, retry_after_ms, retry_after_ms)
+                    Word::NotNow {
+                        receipt,
+                        retry_after_ms: spread(&mut self.rng, retry_after_ms, retry_after_ms),
+                    }
                 }
             };
-            let ack = TelemetryAck {
-                base_seq: waiting.base_seq,
-                count: waiting.count,
-                status,
-                retry_after_ms,
-            };
-            effects.send(waiting.slot, |out| ack.encode(waiting.frame_id, out));
+            effects.say(waiting.slot, session.protocol, &word);
         }
         self.collector.give_back(batch);
     }

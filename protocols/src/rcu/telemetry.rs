@@ -15,7 +15,7 @@ use super::code::AckStatus;
 use super::error::MessageError;
 use super::frame::{self, BODY_BYTES_MAX};
 use super::kind;
-use records::Record;
+use records::{RawRecord, Record};
 
 /// Sequence numbers are below this: they are positive BIGINTs.
 pub const SEQ_END: u64 = 1 << 63;
@@ -33,18 +33,6 @@ pub struct Telemetry<'a> {
     base_time_ms: u64,
     count: u8,
     records: &'a [u8],
-}
-
-/// One record as it came: kind and payload may be anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawRecord<'a> {
-    /// Below 2^63.
-    pub seq: u64,
-    /// Unix milliseconds, at most [`RECORDED_AT_MS_MAX`]; 0: not known.
-    pub recorded_at_ms: u64,
-    pub kind: u8,
-    /// At most 255 bytes.
-    pub payload: &'a [u8],
 }
 
 impl<'a> Telemetry<'a> {

@@ -34,6 +34,7 @@ mod world;
 /// The product's own files; what else they look for at the root of their crate is above.
 #[path = "../../../logic-server/src"]
 mod product {
+    pub mod adapter;
     pub mod ask;
     pub mod batch;
     pub mod counters;
@@ -54,7 +55,8 @@ mod product {
 }
 
 pub use product::{
-    ask, batch, counters, gate, ids, presence, reading, settings, shard, stats, wheel, wire, writer,
+    adapter, ask, batch, counters, gate, ids, presence, reading, settings, shard, stats, wheel,
+    wire, writer,
 };
 pub(crate) use product::{driver, loops, mailbox, writer_task};
 

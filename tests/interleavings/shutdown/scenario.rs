@@ -24,7 +24,7 @@ use crate::driver::ToGate;
 use crate::fake_mio::net::TcpListener;
 use crate::gate;
 use crate::loops::{Loops, Parts};
-use crate::settings::Settings;
+use crate::settings::{RCU_LISTENER, Settings};
 use crate::stats::{Figures, Stats};
 use crate::store::{Mood, Store};
 use crate::world::{Mark, Marks, World};
@@ -237,7 +237,7 @@ impl Scenario {
             clock: Clock,
             store: Store { mood: self.mood },
             hub: hub(),
-            listeners: vec![listener],
+            listeners: vec![(RCU_LISTENER, listener)],
             advertise: settings.listen.clone(),
             seed: || thread_rng().next_u64(),
         };

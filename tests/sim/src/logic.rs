@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use common::link::LinkId;
+use logic_server::adapter::Protocol;
 use logic_server::ask::Ask;
 use logic_server::batch::{Batch, BatchOutcome, Limits};
 use logic_server::gate;
@@ -159,6 +160,9 @@ impl LogicNode {
     pub fn start(plan: &Plan, advertise: SocketAddr, seed: u64) -> Self {
         let gate = gate::Core::new(
             &gate::Settings {
+                listeners: vec![gate::Listener {
+                    protocol: Protocol::Rcu,
+                }],
                 shards: plan.shards,
                 places_max: plan.places_max,
                 pending_max: plan.gate_connections_max(),

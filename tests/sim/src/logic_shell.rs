@@ -4,9 +4,10 @@ use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::message::{Figures, GrantVerdict, Kicked, Message};
 use common::link::{Asker, LinkId};
+use logic_server::adapter::Protocol;
 use logic_server::ask::Ask;
-use logic_server::gate::{self, READ_BYTES_MAX};
-use logic_server::ids::{ConnId, Slot};
+use logic_server::gate;
+use logic_server::ids::{ConnId, ListenerIndex, Slot};
 use logic_server::shard;
 use logic_server::wire::goodbye::Goodbye;
 use logic_server::writer::{self, WriteResult};
@@ -48,7 +49,14 @@ impl World {
         let conn = ConnId(logic.conns.insert(stream) as u32);
         logic.places.insert(stream, Place::Gate(conn));
         logic.unattached.insert(stream, Unattached::default());
-        self.gate(node, gate::Input::Accepted { conn, source })?;
+        self.gate(
+            node,
+            gate::Input::Accepted {
+                conn,
+                listener: ListenerIndex(0),
+                source,
+            },
+        )?;
         // It may have said something by now.
         self.logic_ready(node, stream)
     }
@@ -73,7 +81,8 @@ impl World {
     /// Reads no more than it must; the rest is the shard's.
     fn gate_reads(&mut self, node: usize, stream: Stream, conn: ConnId) -> Result<(), Broken> {
         while let Some(unattached) = self.logic[node].unattached.get(&stream) {
-            let room = READ_BYTES_MAX.saturating_sub(unattached.heard.len());
+            let bytes_max = Protocol::Rcu.read_bytes_max();
+            let room = bytes_max.saturating_sub(unattached.heard.len());
             if room == 0 || self.logic[node].places.get(&stream) != Some(&Place::Gate(conn)) {
                 return Ok(());
             }

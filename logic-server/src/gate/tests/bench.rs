@@ -10,6 +10,7 @@ use protocols::rcu::code::AttachStatus;
 use protocols::rcu::frame::{self, Frame, Parsed};
 use protocols::rcu::kind;
 
+use crate::adapter::Protocol;
 use crate::gate::*;
 
 pub(super) const LINK: LinkId = LinkId(1);
@@ -35,6 +36,9 @@ pub(super) fn not_admitted(id: u16) -> Heard {
 
 pub(super) fn settings() -> Settings {
     Settings {
+        listeners: vec![Listener {
+            protocol: Protocol::Rcu,
+        }],
         shards: 2,
         places_max: 10,
         pending_max: 100,
@@ -147,7 +151,11 @@ impl Bench {
     pub(super) fn connect(&mut self, source: IpAddr) -> Option<ConnId> {
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
-        self.apply(Input::Accepted { conn, source });
+        self.apply(Input::Accepted {
+            conn,
+            listener: ListenerIndex(0),
+            source,
+        });
         let closed = self.refusals();
         (!closed.contains(&(conn, Heard::Nothing))).then_some(conn)
     }

@@ -17,7 +17,13 @@ fn asked() -> (Door, Vec<Effect>, Claim, Seat) {
     let mut bench = Bench::new(settings());
     let granted = grant(1, 1);
     let seed = bench.session(1, 1);
-    door.accepted(ConnId(4), address(1), true, bench.now, &mut effects);
+    door.accepted(
+        ConnId(4),
+        (ListenerIndex(0), address(1)),
+        true,
+        bench.now,
+        &mut effects,
+    );
     let claim = door.received(ConnId(4), &attach_frame(&granted), bench.now, &mut effects);
     let seat = Seat {
         shard: ShardIndex(0),
@@ -49,7 +55,7 @@ fn a_seat_that_comes_too_late_is_given_back() {
         match goes_by_itself {
             true => door.disconnected(ConnId(4), &mut effects),
             false => {
-                let flood = [0; FRAME_BYTES_BEFORE_ATTACH_MAX + 1];
+                let flood = vec![0; Protocol::Rcu.read_bytes_max()];
                 door.received(ConnId(4), &flood, now, &mut effects);
             }
         }
@@ -73,7 +79,7 @@ fn a_ticket_with_its_proof_admits_the_account_of_its_grant() {
     assert_eq!(seed.session_key, granted.session_key);
     assert_eq!(seed.ticket, granted.ticket);
     assert_eq!(seed.source, address(1));
-    assert_eq!(seed.attach_frame_id, 7);
+    assert_eq!(seed.claim_frame_id, 7);
     assert_eq!(seed.heartbeat_s, 30);
     assert_eq!(seed.attached_unix_ms, bench.now.unix_ms);
 
@@ -305,6 +311,7 @@ fn when_too_many_wait_the_oldest_of_one_address_is_dropped() {
     let conn = ConnId(77);
     bench.apply(Input::Accepted {
         conn,
+        listener: ListenerIndex(0),
         source: address(1),
     });
     assert_eq!(bench.refusals(), [(first, Heard::Nothing)]);
@@ -333,7 +340,11 @@ fn an_address_that_opens_too_many_pushes_out_its_own() {
     for number in 0..5 {
         let conn = ConnId(100 + number);
         let source = address(2);
-        bench.apply(Input::Accepted { conn, source });
+        bench.apply(Input::Accepted {
+            conn,
+            listener: ListenerIndex(0),
+            source,
+        });
         let gone = match number {
             0 | 1 => loud[number as usize],
             _ => ConnId(100 + number - 2),
@@ -346,7 +357,11 @@ fn an_address_that_opens_too_many_pushes_out_its_own() {
     bench.connect(address(3)).unwrap();
     let conn = ConnId(200);
     let source = address(4);
-    bench.apply(Input::Accepted { conn, source });
+    bench.apply(Input::Accepted {
+        conn,
+        listener: ListenerIndex(0),
+        source,
+    });
     assert_eq!(bench.refusals(), [(quiet, Heard::Nothing)]);
 }
 

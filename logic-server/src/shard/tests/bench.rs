@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use common::link::message::{CommandAnswer, Message, Order, SessionLook};
 use common::link::{Asker, LinkId};
 use common::secret::Secret;
+use protocols::rcu::attach::Credential;
 use protocols::rcu::code::{AckStatus, AttachStatus};
 use protocols::rcu::frame::{self, Frame, Parsed};
 use protocols::rcu::kind;
@@ -66,12 +67,13 @@ pub(super) fn settings() -> Settings {
 pub(super) fn seed(session: u64) -> SessionSeed {
     SessionSeed {
         session: SessionId(session),
+        protocol: Protocol::Rcu,
         account_id: AccountId(1_000 + session as i64),
         epoch: Epoch::at_ms(session),
         session_key: Secret::new([7; 32]),
         ticket: Secret::new([8; 16]),
         source: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-        attach_frame_id: 77,
+        claim_frame_id: 77,
         heartbeat_s: 60,
         attached_unix_ms: 1_767_225_600_005,
     }

@@ -1,6 +1,6 @@
 //! Pure. Records from the report to their acknowledgement.
 
-use protocols::rcu::telemetry::RawRecord;
+use records::RawRecord;
 
 use super::*;
 
