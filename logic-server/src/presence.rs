@@ -60,6 +60,9 @@ pub enum Presence {
     },
 }
 
+/// Lines that an empty queue keeps memory for; what a fleet that comes at once took beyond it is given back.
+const LINES_KEPT: usize = 256;
+
 /// Those of a node that no transaction has taken yet, the oldest first.
 #[derive(Debug)]
 pub struct Lines {
@@ -99,7 +102,11 @@ impl Lines {
     /// The oldest, so many at most.
     pub(crate) fn take(&mut self, lines_max: usize) -> Vec<Presence> {
         let count = self.lines.len().min(lines_max);
-        self.lines.drain(..count).collect()
+        let taken = self.lines.drain(..count).collect();
+        if self.lines.is_empty() {
+            self.lines.shrink_to(LINES_KEPT);
+        }
+        taken
     }
 
     /// What was taken and is not in the store comes before all others, and has waited already.
@@ -158,6 +165,21 @@ mod tests {
         assert_eq!(lines.take_dropped(), 1);
         assert_eq!(lines.take(2), [line(2), line(3)]);
         assert_eq!(lines.len(), 1);
+    }
+
+    #[test]
+    fn the_memory_of_a_crowd_is_given_back_when_the_last_of_it_is_taken() {
+        let mut lines = Lines::new(LINES_MAX);
+        (0..10_000).for_each(|account| _ = lines.push(line(account), 100));
+        lines.take(9_999);
+        assert!(
+            lines.lines.capacity() >= 10_000,
+            "not for each that is taken"
+        );
+        lines.take(1);
+        assert!(lines.lines.capacity() < 10_000);
+        (0..10).for_each(|account| _ = lines.push(line(account), 100));
+        assert_eq!(lines.take(10).len(), 10);
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Shard {
         now: Now,
         effects: &mut Effects,
     ) {
-        let Some(session) = self.sessions.get_mut(slot.index()).and_then(Option::as_mut) else {
+        let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
         match session.send_command(slot, asker, order, now, effects) {

@@ -16,12 +16,12 @@
 mod command;
 mod effects;
 mod session;
+mod sessions;
 mod telemetry;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use common::epoch::Epoch;
@@ -41,6 +41,7 @@ use crate::ids::{SessionId, ShardIndex, Slot};
 use crate::presence::{EndReason, Presence};
 use crate::wheel::Wheel;
 use session::{Session, Turn};
+use sessions::Sessions;
 
 pub use effects::{Effects, Ended, Explained, Send};
 
@@ -138,9 +139,7 @@ enum Phase {
 pub struct Shard {
     settings: Settings,
     phase: Phase,
-    /// By slot.
-    sessions: Vec<Option<Session>>,
-    slots: BTreeMap<SessionId, Slot>,
+    sessions: Sessions,
     wheel: Wheel,
     collector: Collector,
     counters: Counters,
@@ -158,8 +157,7 @@ impl Shard {
         assert!((1..=WINDOW_MAX).contains(&settings.window), "window");
         Self {
             phase: Phase::Running,
-            sessions: vec![],
-            slots: BTreeMap::new(),
+            sessions: Sessions::default(),
             wheel: Wheel::new(),
             collector: Collector::new(settings.shard, settings.batch),
             counters: Counters::default(),
@@ -188,7 +186,7 @@ impl Shard {
                 reason,
                 retry_after_ms,
             } => {
-                if let Some(&slot) = self.slots.get(&session) {
+                if let Some(slot) = self.sessions.slot_of(session) {
                     self.end(
                         slot,
                         EndReason::Closed(reason),
@@ -223,16 +221,16 @@ impl Shard {
 
     /// Live sessions.
     pub fn sessions(&self) -> usize {
-        self.slots.len()
+        self.sessions.len()
     }
 
     /// What it keeps, by name, for whoever checks that all of it is bounded. Goes
     /// through all sessions: now and then, not in each turn.
     pub fn held(&self) -> [(&'static str, usize); 7] {
-        let sessions = || self.sessions.iter().flatten();
+        let sessions = || self.sessions.iter().map(|(_, session)| session);
         [
-            ("sessions", self.slots.len()),
-            ("slots", self.sessions.len()),
+            ("sessions", self.sessions.len()),
+            ("slots", self.sessions.slots()),
             (
                 "partial_bytes",
                 sessions().map(Session::partial_bytes).sum(),
@@ -259,17 +257,17 @@ impl Shard {
         now: Now,
         effects: &mut Effects,
     ) {
-        assert!(self.session(slot).is_none(), "{slot:?} is in use");
         if self.phase != Phase::Running {
             return self.turn_away(slot, &seed, now, effects);
         }
+        let session = Session::new(&seed, self.settings.window, now);
         let welcome = Word::Welcome {
             frame_id: seed.claim_frame_id,
             terms: Terms {
                 heartbeat_s: seed.heartbeat_s,
                 window: self.settings.window,
                 ticket: seed.ticket,
-                session_key: &seed.session_key,
+                session_key: &session.session_key,
             },
             unix_ms: now.unix_ms,
         };
@@ -283,13 +281,8 @@ impl Shard {
         };
         effects.presence.push(line);
 
-        let session = Session::new(&seed, self.settings.window, now);
         self.wheel.arm(slot.0, session.next_timer_ms());
-        self.slots.insert(seed.session, slot);
-        if self.sessions.len() <= slot.index() {
-            self.sessions.resize_with(slot.index() + 1, || None);
-        }
-        self.sessions[slot.index()] = Some(session);
+        self.sessions.insert(slot, session);
         self.received(slot, unread, now, effects);
     }
 
@@ -313,7 +306,7 @@ impl Shard {
     }
 
     fn received(&mut self, slot: Slot, bytes: &[u8], now: Now, effects: &mut Effects) {
-        let Some(session) = self.sessions.get_mut(slot.index()).and_then(Option::as_mut) else {
+        let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
         let mut turn = Turn {
@@ -348,7 +341,7 @@ impl Shard {
     }
 
     fn timer_fired(&mut self, slot: Slot, read_until_ms: u64, now: Now, effects: &mut Effects) {
-        let Some(session) = self.sessions.get_mut(slot.index()).and_then(Option::as_mut) else {
+        let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
         if session.is_idle(read_until_ms) {
@@ -370,9 +363,12 @@ impl Shard {
 
     /// Devices come back one after another, not all at once.
     fn say_goodbye(&mut self, now: Now, effects: &mut Effects) {
-        let leaving: Vec<Slot> = self.slots.values().copied().collect();
+        let sessions = self.sessions.iter();
+        let mut leaving: Vec<(SessionId, Slot)> =
+            sessions.map(|(slot, it)| (it.id, slot)).collect();
+        leaving.sort_unstable();
         let spread_ms = u64::from(self.settings.shutdown_spread_ms);
-        for (index, &slot) in (1..).zip(&leaving) {
+        for (index, &(_, slot)) in (1..).zip(&leaving) {
             // 0 would mean the device's own backoff.
             let wait_ms = (spread_ms * index / leaving.len() as u64).max(1);
             let reason = EndReason::Closed(CloseReason::Shutdown);
@@ -393,10 +389,9 @@ impl Shard {
         now: Now,
         effects: &mut Effects,
     ) {
-        let Some(session) = self.sessions.get_mut(slot.index()).and_then(Option::take) else {
+        let Some(session) = self.sessions.remove(slot) else {
             return;
         };
-        self.slots.remove(&session.id);
         self.wheel.cancel(slot.0);
         let what = match reason {
             EndReason::Disconnected => Counter::Disconnected,
@@ -432,8 +427,8 @@ impl Shard {
     }
 
     fn asked(&mut self, session: SessionId, ask: &Ask, now: Now, effects: &mut Effects) {
-        let slot = self.slots.get(&session).copied();
-        let found = slot.and_then(|slot| Some((slot, self.session(slot)?)));
+        let slot = self.sessions.slot_of(session);
+        let found = slot.and_then(|slot| Some((slot, self.sessions.get(slot)?)));
         let Some((slot, session)) = found else {
             effects.answers.push(ask.unattached(&mut self.counters));
             return;
@@ -457,9 +452,5 @@ impl Shard {
                 self.close(slot, CloseReason::Replaced, now, effects);
             }
         }
-    }
-
-    fn session(&self, slot: Slot) -> Option<&Session> {
-        self.sessions.get(slot.index()).and_then(Option::as_ref)
     }
 }

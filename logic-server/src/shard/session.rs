@@ -8,6 +8,7 @@ use std::num::NonZeroU16;
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::message::{SessionLook, SessionState};
+use common::secret::SessionKey;
 use common::time::Now;
 use protocols::rcu::code::CloseReason;
 use protocols::rcu::limit::SILENT_HEARTBEATS;
@@ -29,8 +30,9 @@ pub(super) struct Session {
     pub(super) epoch: Epoch,
     /// When the last whole good frame came, or AttachReply went.
     heard_ms: u64,
-    /// Nothing while nothing is.
-    open: Option<Box<Open>>,
+    aside: Option<Box<Aside>>,
+    /// What was made from the login; the device is shown that this server has it.
+    pub(super) session_key: SessionKey,
     /// Not 0, so that an empty slot takes no more than a session.
     heartbeat_s: NonZeroU16,
     /// Of the last Command sent.
@@ -42,19 +44,19 @@ pub(super) struct Session {
     pub(super) may_repeat: u16,
     /// When it was attached, by the wall clock; for people.
     attached_unix_s: u32,
-    /// Records whose number and time were used before, for something else.
-    pub(super) contradicting: u32,
     pub(super) protocol: Protocol,
 }
 
 // LIMITS.md G2: 256 bytes an idle session in all of the process.
-const _: () = assert!(size_of::<Option<Session>>() <= 64);
+const _: () = assert!(size_of::<Option<Session>>() <= 88);
 
-/// What is open on a session.
+/// What most sessions have nothing of.
 #[derive(Debug, Default)]
-struct Open {
+struct Aside {
     partial: Option<Partial>,
     command: Option<UnderWay>,
+    /// Records whose number and time were used before, for something else.
+    contradicting: u64,
 }
 
 /// A frame of which more is to come.
@@ -86,30 +88,30 @@ impl Session {
             account_id: seed.account_id,
             epoch: seed.epoch,
             heard_ms: now.ms,
-            open: None,
+            aside: None,
+            session_key: seed.session_key,
             heartbeat_s: NonZeroU16::new(seed.heartbeat_s).unwrap_or(NonZeroU16::MIN),
             command_frame_id: 0,
             frames_open: 0,
             may_repeat: window,
             attached_unix_s: u32::try_from(seed.attached_unix_ms / 1_000).unwrap_or(u32::MAX),
-            contradicting: 0,
             protocol: seed.protocol,
         }
     }
 
     /// Of a frame that is not whole.
     pub(super) fn partial_bytes(&self) -> usize {
-        let partial = self.open.as_ref().and_then(|open| open.partial.as_ref());
+        let partial = self.aside.as_ref().and_then(|aside| aside.partial.as_ref());
         partial.map_or(0, |partial| partial.bytes.len())
     }
 
     /// The command under way.
     pub(super) fn command(&self) -> Option<&UnderWay> {
-        self.open.as_ref()?.command.as_ref()
+        self.aside.as_ref()?.command.as_ref()
     }
 
     pub(super) fn begin_command(&mut self, command: UnderWay) {
-        self.open.get_or_insert_default().command = Some(command);
+        self.aside.get_or_insert_default().command = Some(command);
     }
 
     /// Ends the command under way where `is_over`.
@@ -117,20 +119,28 @@ impl Session {
         &mut self,
         is_over: impl FnOnce(&mut UnderWay) -> bool,
     ) -> Option<UnderWay> {
-        let command = self.open.as_mut()?.command.take_if(is_over);
+        let command = self.aside.as_mut()?.command.take_if(is_over);
         self.let_go();
         command
     }
 
-    /// Frees what nothing is open in.
+    /// So many of its records say something else than earlier ones of their number and time.
+    pub(super) fn contradicted(&mut self, records: u64) {
+        let aside = self.aside.get_or_insert_default();
+        aside.contradicting = aside.contradicting.saturating_add(records);
+    }
+
+    /// Frees what there is nothing in.
     fn let_go(&mut self) {
-        let is_empty = |open: &mut Box<Open>| open.partial.is_none() && open.command.is_none();
-        self.open.take_if(is_empty);
+        let is_empty = |aside: &mut Box<Aside>| {
+            aside.partial.is_none() && aside.command.is_none() && aside.contradicting == 0
+        };
+        self.aside.take_if(is_empty);
     }
 
     #[cfg(test)]
     pub(super) fn has_buffer(&self) -> bool {
-        self.open.is_some()
+        self.aside.is_some()
     }
 
     /// Nothing is heard for too long, of all that was sent until `read_until_ms`.
@@ -162,7 +172,7 @@ impl Session {
         SessionLook {
             state,
             attached_unix_ms: Some(u64::from(self.attached_unix_s) * 1_000),
-            contradicting: Some(self.contradicting.into()),
+            contradicting: Some(self.aside.as_ref().map_or(0, |aside| aside.contradicting)),
         }
     }
 
@@ -181,7 +191,7 @@ impl Session {
                 }
                 Ok(Cut::More { needed }) => {
                     let bytes = bytes.to_vec();
-                    self.open.get_or_insert_default().partial = Some(Partial { bytes, needed });
+                    self.aside.get_or_insert_default().partial = Some(Partial { bytes, needed });
                     break;
                 }
                 Err(how) => return Err(self.broken(how, turn)),
@@ -196,7 +206,7 @@ impl Session {
         mut bytes: &'b [u8],
         turn: &mut Turn<'_>,
     ) -> Result<&'b [u8], CloseReason> {
-        let partial = self.open.as_mut().and_then(|open| open.partial.take());
+        let partial = self.aside.as_mut().and_then(|aside| aside.partial.take());
         let Some(mut partial) = partial else {
             return Ok(bytes);
         };
@@ -215,7 +225,7 @@ impl Session {
                 Ok(Cut::More { needed }) => {
                     partial.needed = needed;
                     if rest.is_empty() {
-                        self.open.get_or_insert_default().partial = Some(partial);
+                        self.aside.get_or_insert_default().partial = Some(partial);
                         return Ok(rest);
                     }
                     bytes = rest;

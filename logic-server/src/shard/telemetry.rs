@@ -120,8 +120,7 @@ impl Shard {
             // The slot may be another session's by now, or nobody's.
             let Some(session) = self
                 .sessions
-                .get_mut(waiting.slot.index())
-                .and_then(Option::as_mut)
+                .get_mut(waiting.slot)
                 .filter(|session| session.id == waiting.session)
             else {
                 self.counters.count(Counter::AckDropped);
@@ -129,7 +128,7 @@ impl Shard {
             };
             session.place_freed(window);
             if let Some(records) = batch.contradicting.remove(&session.account_id) {
-                session.contradicting = session.contradicting.saturating_add(records as u32);
+                session.contradicted(records);
             }
             let receipt = waiting.receipt();
             let word = match outcome {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod bench;
+pub(super) mod bench;
 mod commands;
 mod model;
 mod sessions;

@@ -64,7 +64,7 @@ pub(super) fn settings() -> Settings {
     }
 }
 
-pub(super) fn seed(session: u64) -> SessionSeed {
+pub(in crate::shard) fn seed(session: u64) -> SessionSeed {
     SessionSeed {
         session: SessionId(session),
         protocol: Protocol::Rcu,

@@ -279,7 +279,7 @@ impl Model {
                 .all(|((slot, heard), (to, due))| *slot == Slot(*to) && matches(heard, due));
         assert!(is_right, "heard {heard:?}\ndue {due:?}");
         for (slot, device) in &self.devices {
-            let session = self.bench.shard.session(Slot(*slot)).unwrap();
+            let session = self.bench.shard.sessions.get(Slot(*slot)).unwrap();
             assert_eq!(session.id, SessionId(device.session));
         }
         assert_eq!(self.bench.shard.sessions(), self.devices.len());

@@ -114,7 +114,7 @@ fn the_longest_frame_passes_in_pieces_and_leaves_no_buffer() {
     }
     assert_eq!(bench.closed, []);
     assert_eq!(bench.shard.counters().of(Counter::FrameUnknown), 1);
-    assert!(!bench.shard.session(Slot(0)).unwrap().has_buffer());
+    assert!(!bench.shard.sessions.get(Slot(0)).unwrap().has_buffer());
 }
 
 #[test]
