@@ -364,16 +364,28 @@ impl Model {
     fn leave(&mut self, slot: u32, choices: &mut Choices<'_>) {
         let mut expected = Expected::default();
         let session = self.devices.get(&slot).map_or(9_999, |it| it.session);
+        let rules = self.rules();
         let input = match choices.below(5) {
             0 => {
                 self.end(slot, EndReason::Disconnected, &mut expected);
                 Input::Disconnected { slot: Slot(slot) }
             }
             1 => {
-                let bytes = UNSENT_BYTES_MAX;
-                Input::Unsent {
-                    slot: Slot(slot),
-                    bytes,
+                let waits = match self.devices.get_mut(&slot) {
+                    Some(device) => {
+                        let waits = !device.output_waits;
+                        device.output_waits(slot, waits, &rules, &mut expected);
+                        waits
+                    }
+                    None => true,
+                };
+                let slot = Slot(slot);
+                match waits {
+                    true => Input::Unsent {
+                        slot,
+                        bytes: UNSENT_BYTES_MAX,
+                    },
+                    false => Input::Drained { slot },
                 }
             }
             2 => {

@@ -300,9 +300,13 @@ impl ShardLoop {
     }
 
     fn flush(&mut self, slot: Slot, now: Now) {
-        let socket = self.slots.get_mut(slot.index());
-        if socket.is_some_and(|socket| socket.flush().is_none()) {
-            self.gone(slot, now);
+        let Some(socket) = self.slots.get_mut(slot.index()) else {
+            return;
+        };
+        match socket.flush() {
+            Some(true) => self.apply(Input::Drained { slot }, now),
+            Some(false) => {}
+            None => self.gone(slot, now),
         }
     }
 

@@ -70,8 +70,8 @@ impl Socket {
         self.output.send(bytes, &mut self.stream)
     }
 
-    /// Goes on where the kernel was full; `None`: the device went.
-    pub(super) fn flush(&mut self) -> Option<()> {
+    /// Goes on where the kernel was full. Returns whether that was the last of what waited; `None`: the device went.
+    pub(super) fn flush(&mut self) -> Option<bool> {
         self.output.flush(&mut self.stream)
     }
 

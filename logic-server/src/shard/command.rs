@@ -1,6 +1,6 @@
 //! Pure. An order to the device and its replies: one at a time under way.
 //!
-//! It is under way until the device has answered or its asker has given up: then another may be sent, which a
+//! It is sent when the device has read what it was sent before. It is under way until the device has answered or its asker has given up: then another may be sent, which a
 //! device that is still at the former answers with `busy`, and the former may be sent again, to fetch its
 //! reply. A reply is known by its command_id where the protocol repeats that: to a repeat of what it still does, the
 //! device says what it has to say under the frame id that it was asked with first.
@@ -23,9 +23,15 @@ use crate::ids::Slot;
 pub(super) struct UnderWay {
     command_id: CommandId,
     asker: Asker,
+    /// Until the device has read what it was sent before.
+    unsent: Option<Order>,
 }
 
 impl UnderWay {
+    pub(super) fn is_over(&self, now: Now) -> bool {
+        self.asker.until_ms <= now.ms
+    }
+
     /// When nobody waits for it any more; monotonic.
     pub(super) fn until_ms(&self) -> u64 {
         self.asker.until_ms
@@ -38,7 +44,7 @@ impl Session {
         let last = self.command_frame_id;
         let is_to = |it: &&UnderWay| match reply.command_id {
             Some(id) => id == it.command_id && (1..=last).contains(&reply.frame_id),
-            None => reply.frame_id == last,
+            None => it.unsent.is_none() && reply.frame_id == last,
         };
         let command = self.command().filter(is_to);
         let Some(command) = command else {
@@ -59,14 +65,14 @@ impl Session {
         }
     }
 
-    /// Tells the asker whose deadline has passed.
+    /// Ends the command under way where `is_over`, and tells its asker.
     pub(super) fn expire_command(
         &mut self,
-        now: Now,
+        is_over: impl FnOnce(&UnderWay) -> bool,
         counters: &mut Counters,
         effects: &mut Effects,
     ) {
-        if let Some(command) = self.end_command(|it| it.asker.until_ms <= now.ms) {
+        if let Some(command) = self.end_command(|it| is_over(it)) {
             counters.count(Counter::CommandExpired);
             effects
                 .answers
@@ -97,17 +103,17 @@ impl Shard {
         &mut self,
         slot: Slot,
         asker: Asker,
-        order: &Order,
+        order: Order,
         now: Now,
         effects: &mut Effects,
     ) {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        match session.send_command(slot, asker, order, now, effects) {
+        match session.take_command(asker, order, now) {
             Ok(()) => {
-                self.counters.count(Counter::CommandSent);
                 self.wheel.arm(slot.0, session.next_timer_ms());
+                session.send_command(slot, now, &mut self.counters, effects);
             }
             Err((why, answer)) => {
                 self.counters.count(why);
@@ -115,33 +121,71 @@ impl Shard {
             }
         }
     }
+
+    /// The device has read what waited for it.
+    pub(super) fn drained(&mut self, slot: Slot, now: Now, effects: &mut Effects) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.output_waits = false;
+            session.send_command(slot, now, &mut self.counters, effects);
+        }
+    }
 }
 
 impl Session {
     /// # Errors
-    /// It is not sent: why, and what the asker is told.
-    fn send_command(
+    /// It is not going to be sent: why, and what the asker is told.
+    fn take_command(
         &mut self,
-        slot: Slot,
         asker: Asker,
-        order: &Order,
+        order: Order,
         now: Now,
-        effects: &mut Effects,
     ) -> Result<(), (Counter, CommandAnswer)> {
         if order.payload.len() > self.protocol.order_bytes_max() {
             return Err((Counter::CommandTooLarge, CommandAnswer::TooLarge));
         }
-        let begun_too_late = order.deadline_ms != 0 && now.unix_ms > order.deadline_ms;
-        if begun_too_late || asker.until_ms <= now.ms {
+        if is_too_late(&order, now) || asker.until_ms <= now.ms {
             return Err((Counter::CommandExpired, CommandAnswer::Expired));
         }
         if self.command().is_some() {
             return Err((Counter::CommandBusy, CommandAnswer::Busy));
         }
-        let command_id = CommandId(order.command_id);
-        let frame_id = self.next_command_frame_id();
-        effects.say(slot, self.protocol, &Word::Order { frame_id, order });
-        self.begin_command(UnderWay { command_id, asker });
+        self.begin_command(UnderWay {
+            command_id: CommandId(order.command_id),
+            asker,
+            unsent: Some(order),
+        });
         Ok(())
     }
+
+    /// Sends the command that is not sent yet, if there is one, unless the device has to read first.
+    fn send_command(
+        &mut self,
+        slot: Slot,
+        now: Now,
+        counters: &mut Counters,
+        effects: &mut Effects,
+    ) {
+        if self.output_waits {
+            return;
+        }
+        let unsent = self.command_mut().and_then(|it| it.unsent.take());
+        let Some(order) = unsent else {
+            return;
+        };
+        if is_too_late(&order, now) {
+            return self.expire_command(|_| true, counters, effects);
+        }
+        counters.count(Counter::CommandSent);
+        let frame_id = self.next_command_frame_id();
+        let word = Word::Order {
+            frame_id,
+            order: &order,
+        };
+        effects.say(slot, self.protocol, &word);
+    }
+}
+
+/// A device would not begin it any more.
+fn is_too_late(order: &Order, now: Now) -> bool {
+    order.deadline_ms != 0 && now.unix_ms > order.deadline_ms
 }

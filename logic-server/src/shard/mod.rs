@@ -8,6 +8,10 @@
 //!              ╰── Disconnected, End, idle, slow reader, Shutdown ──▶ Ended
 //! ```
 //!
+//! Output has two classes. What answers a device goes at once. An order, and whatever else the cluster begins by itself,
+//! waits while output waits for the kernel, and is pulled when that has drained: so it is not behind what a slow device
+//! still has to read, and one whose time is over by then is not sent at all.
+//!
 //! What a device hears and says goes through [`crate::adapter`]: here nothing knows a protocol. `stored` is said in
 //! one place: from a batch that came back stored. A session that
 //! is closed is forgotten at once; what it sent before goes on to the store, and the acks that
@@ -95,6 +99,8 @@ pub enum Input<'a> {
     Disconnected { slot: Slot },
     /// So many bytes of output wait for the kernel.
     Unsent { slot: Slot, bytes: usize },
+    /// None do any more.
+    Drained { slot: Slot },
     /// The gate ends a session.
     End {
         session: SessionId,
@@ -131,7 +137,8 @@ enum Phase {
 ///
 /// How it is called: [`Shard::apply`] with each thing that happens; effects gather, and are carried out in their own
 /// order whenever the driver likes, at the latest at the end of the turn, which [`Input::Tick`] ends. What comes of
-/// carrying them out (`Unsent`, `Disconnected`, a batch that finds no room) is applied before anything else. A slot
+/// carrying them out (`Unsent`, `Disconnected`, a batch that finds no room) is applied before anything else; an
+/// `Unsent` is followed by a `Drained` when nothing waits any more, unless the slot is closed before. A slot
 /// is the driver's: it is free again once the driver has closed what [`Effects::closes`] names, or has itself said
 /// `Disconnected`. A batch comes back once, by [`Input::Finished`], in any order. [`Shard::next_deadline`] may have
 /// moved with every input.
@@ -179,8 +186,11 @@ impl Shard {
             Input::Unsent { slot, bytes } => {
                 if bytes > self.settings.unsent_bytes_max {
                     self.close(slot, CloseReason::SlowReader, now, effects);
+                } else if let Some(session) = self.sessions.get_mut(slot) {
+                    session.output_waits = true;
                 }
             }
+            Input::Drained { slot } => self.drained(slot, now, effects),
             Input::End {
                 session,
                 reason,
@@ -196,7 +206,7 @@ impl Shard {
                     );
                 }
             }
-            Input::Ask { session, ask } => self.asked(session, &ask, now, effects),
+            Input::Ask { session, ask } => self.asked(session, ask, now, effects),
             Input::Finished { batch, outcome } => self.finished(batch, outcome, effects),
             Input::Shutdown => {
                 if self.phase == Phase::Running {
@@ -347,7 +357,7 @@ impl Shard {
         if session.is_idle(read_until_ms) {
             return self.close(slot, CloseReason::Idle, now, effects);
         }
-        session.expire_command(now, &mut self.counters, effects);
+        session.expire_command(|it| it.is_over(now), &mut self.counters, effects);
         // One that would be silent if nothing of it waits in the kernel is looked at again in a tick.
         self.wheel.arm(slot.0, session.next_timer_ms());
     }
@@ -426,14 +436,14 @@ impl Shard {
         session.lose_command(&mut self.counters, effects);
     }
 
-    fn asked(&mut self, session: SessionId, ask: &Ask, now: Now, effects: &mut Effects) {
+    fn asked(&mut self, session: SessionId, ask: Ask, now: Now, effects: &mut Effects) {
         let slot = self.sessions.slot_of(session);
         let found = slot.and_then(|slot| Some((slot, self.sessions.get(slot)?)));
         let Some((slot, session)) = found else {
             effects.answers.push(ask.unattached(&mut self.counters));
             return;
         };
-        match &ask.question {
+        match ask.question {
             Question::Command(order) => self.command(slot, ask.asker, order, now, effects),
             Question::Look => {
                 let look = Some(session.look(self.settings.window, now));

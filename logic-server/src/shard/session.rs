@@ -45,6 +45,8 @@ pub(super) struct Session {
     /// When it was attached, by the wall clock; for people.
     attached_unix_s: u32,
     pub(super) protocol: Protocol,
+    /// Output waits for the kernel.
+    pub(super) output_waits: bool,
 }
 
 // LIMITS.md G2: 256 bytes an idle session in all of the process.
@@ -96,6 +98,7 @@ impl Session {
             may_repeat: window,
             attached_unix_s: u32::try_from(seed.attached_unix_ms / 1_000).unwrap_or(u32::MAX),
             protocol: seed.protocol,
+            output_waits: false,
         }
     }
 
@@ -108,6 +111,10 @@ impl Session {
     /// The command under way.
     pub(super) fn command(&self) -> Option<&UnderWay> {
         self.aside.as_ref()?.command.as_ref()
+    }
+
+    pub(super) fn command_mut(&mut self) -> Option<&mut UnderWay> {
+        self.aside.as_mut()?.command.as_mut()
     }
 
     pub(super) fn begin_command(&mut self, command: UnderWay) {

@@ -40,15 +40,17 @@ impl Output {
         Some(rest.len())
     }
 
-    /// Goes on where the kernel was full; `None`: the device went.
-    pub fn flush(&mut self, sink: &mut impl Sink) -> Option<()> {
-        if let Some(unsent) = &mut self.unsent {
-            unsent.taken += sink.write(&unsent.bytes[unsent.taken..])?;
-            if unsent.taken == unsent.bytes.len() {
-                self.unsent = None;
-            }
+    /// Goes on where the kernel was full. Returns whether that was the last of what waited; `None`: the device went.
+    pub fn flush(&mut self, sink: &mut impl Sink) -> Option<bool> {
+        let Some(unsent) = &mut self.unsent else {
+            return Some(false);
+        };
+        unsent.taken += sink.write(&unsent.bytes[unsent.taken..])?;
+        let has_drained = unsent.taken == unsent.bytes.len();
+        if has_drained {
+            self.unsent = None;
         }
-        Some(())
+        Some(has_drained)
     }
 
     /// Bytes that wait for the kernel.
@@ -92,9 +94,13 @@ mod tests {
         wire.room = 10;
         assert_eq!(output.send(b"def", &mut wire), Some(4));
         wire.room = 2;
-        assert_eq!((output.flush(&mut wire), output.waiting()), (Some(()), 2));
+        assert_eq!(
+            (output.flush(&mut wire), output.waiting()),
+            (Some(false), 2)
+        );
         wire.room = 9;
-        assert_eq!((output.flush(&mut wire), output.waiting()), (Some(()), 0));
+        assert_eq!((output.flush(&mut wire), output.waiting()), (Some(true), 0));
+        assert_eq!(output.flush(&mut wire), Some(false), "nothing waited");
         assert_eq!(output.send(b"g", &mut wire), Some(0));
         assert_eq!(wire.taken, b"abcdefg");
     }

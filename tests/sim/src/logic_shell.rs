@@ -141,7 +141,8 @@ impl World {
             now_ms: self.now_ms,
         };
         match socket.output.flush(&mut kernel) {
-            Some(()) => Ok(()),
+            Some(true) => self.shard(node, shard, shard::Input::Drained { slot }),
+            Some(false) => Ok(()),
             None => self.gone(node, shard, slot),
         }
     }

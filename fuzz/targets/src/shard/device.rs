@@ -31,8 +31,10 @@ pub(super) struct Asked {
 /// The command under way.
 #[derive(Debug)]
 pub(super) struct UnderWay {
-    command_id: u64,
     pub(super) asker: Asked,
+    order: Order,
+    /// Not before the device has read what it was sent.
+    is_sent: bool,
 }
 
 /// What a step must bring about.
@@ -89,6 +91,7 @@ pub(super) struct Device {
     pub(super) beyond: u32,
     pub(super) command: Option<UnderWay>,
     last_command_frame_id: u16,
+    pub(super) output_waits: bool,
     next_seq: u64,
 }
 
@@ -104,6 +107,7 @@ impl Device {
             beyond: 0,
             command: None,
             last_command_frame_id: 0,
+            output_waits: false,
             next_seq: 1,
         }
     }
@@ -177,7 +181,7 @@ impl Device {
 
     fn command_reply(&mut self, choices: &mut Choices<'_>) -> Vec<u8> {
         let last = self.last_command_frame_id;
-        let under_way = self.command.as_ref().map(|it| (last, it.command_id));
+        let under_way = self.command.as_ref().map(|it| (last, it.order.command_id));
         let (frame_id, command_id) = match choices.below(4) {
             // To an earlier question, or to none.
             0 => (1, u64::from(choices.below(3))),
@@ -274,7 +278,7 @@ impl Device {
         let command_id = u64::from_le_bytes(*body.first_chunk().unwrap());
         let was_asked = (1..=self.last_command_frame_id).contains(&frame_id);
         let Some(command) = &self.command else { return };
-        if !was_asked || command.command_id != command_id {
+        if !was_asked || command.order.command_id != command_id {
             return;
         }
         let (status, more) = (body[8], body[9] == 1);
@@ -314,20 +318,49 @@ impl Device {
         if let Some(answer) = refused {
             return expected.answer(asked.request, answer);
         }
+        self.command = Some(UnderWay {
+            asker: asked,
+            order: order.clone(),
+            is_sent: false,
+        });
+        self.hear_command(slot, rules, expected);
+    }
+
+    /// The kernel takes no more, or has taken all.
+    pub(super) fn output_waits(
+        &mut self,
+        slot: u32,
+        waits: bool,
+        rules: &Rules,
+        expected: &mut Expected,
+    ) {
+        self.output_waits = waits;
+        self.hear_command(slot, rules, expected);
+    }
+
+    fn hear_command(&mut self, slot: u32, rules: &Rules, expected: &mut Expected) {
+        let Some(command) = self.command.as_mut().filter(|it| !it.is_sent) else {
+            return;
+        };
+        if self.output_waits {
+            return;
+        }
+        let order = &command.order;
+        if order.deadline_ms != 0 && rules.unix_ms > order.deadline_ms {
+            expected.answer(command.asker.request, CommandAnswer::Expired);
+            self.command = None;
+            return;
+        }
+        command.is_sent = true;
         self.last_command_frame_id += 1;
-        let id = self.last_command_frame_id;
         expected.hear(
             slot,
             Heard::Command {
-                id,
+                id: self.last_command_frame_id,
                 command_id: order.command_id,
                 payload: order.payload.len(),
             },
         );
-        self.command = Some(UnderWay {
-            command_id: order.command_id,
-            asker: asked,
-        });
     }
 }
 

@@ -129,6 +129,53 @@ fn a_command_past_its_deadline_is_not_sent() {
 }
 
 #[test]
+fn a_command_waits_until_a_slow_device_has_read_and_what_answers_it_does_not() {
+    let mut bench = Bench::attached(settings());
+    let slot = Slot(0);
+    bench.apply(Input::Unsent { slot, bytes: 9 });
+    bench.command(1, 50, order(42, 0));
+    assert_eq!(bench.take_heard(), []);
+    bench.receive(0, &heartbeat(5));
+    assert!(matches!(
+        bench.take_heard()[..],
+        [Heard::Heartbeat { id: 5, .. }]
+    ));
+    bench.command(1, 51, order(43, 0));
+    assert_eq!(bench.take_answers(), [(51, CommandAnswer::Busy)]);
+    assert_eq!(bench.shard.counters().of(Counter::CommandSent), 0);
+
+    bench.apply(Input::Drained { slot });
+    let heard = bench.take_heard();
+    assert!(matches!(heard[..], [Heard::Command { command_id: 42, .. }]));
+    bench.apply(Input::Drained { slot });
+    assert_eq!(bench.take_heard(), [], "once");
+    bench.receive(0, &reply(1, 42, false, b"done"));
+    assert_eq!(bench.take_answers(), [(50, replied(false, b"done"))]);
+    assert_eq!(bench.shard.counters().of(Counter::CommandSent), 1);
+}
+
+#[test]
+fn a_command_whose_time_is_over_when_a_slow_device_has_read_is_not_sent() {
+    let slot = Slot(0);
+    let mut bench = Bench::attached(settings());
+    let mut short = order(42, 0);
+    short.deadline_ms = bench.now.unix_ms + 5_000;
+    bench.apply(Input::Unsent { slot, bytes: 9 });
+    bench.command(1, 50, short);
+    bench.pass(5_001);
+    bench.apply(Input::Drained { slot });
+    // And where its asker gave up meanwhile.
+    bench.apply(Input::Unsent { slot, bytes: 9 });
+    bench.command(1, 51, order(42, 0));
+    bench.pass(10_000 + TICK_MS);
+    bench.apply(Input::Drained { slot });
+    let expired = |request| (request, CommandAnswer::Expired);
+    assert_eq!(bench.take_answers(), [expired(50), expired(51)]);
+    assert_eq!(bench.take_heard(), []);
+    assert_eq!(bench.shard.counters().of(Counter::CommandExpired), 2);
+}
+
+#[test]
 fn a_command_fills_a_frame_to_a_device_and_no_more() {
     let mut bench = Bench::attached(settings());
     bench.command(1, 50, order(42, 993));
