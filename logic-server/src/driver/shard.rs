@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::vec::Drain;
 
 use common::codes::Code;
 use common::ids::AccountId;
@@ -19,13 +20,15 @@ use super::pace::Pace;
 use super::rounds::Rounds;
 use super::socket::{self, Socket};
 use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, Turns, WAKER};
-use crate::batch::{BatchOutcome, Flawed};
+use crate::ask::Answer;
+use crate::batch::{Batch, BatchOutcome, Flawed};
 use crate::clock::Clock;
 use crate::gate;
 use crate::ids::Slot;
 use crate::mailbox::{Inbox, Mailbox, mailbox};
+use crate::presence::Presence;
 use crate::reading;
-use crate::shard::{Effects, Explained, Input, SessionSeed, Shard};
+use crate::shard::{Effects, Ended, Explained, Input, Outlets, SessionSeed, Shard};
 use crate::stats::ShardFigures;
 use crate::wire::Reading;
 use crate::writer_task::WriterEnd;
@@ -63,8 +66,6 @@ pub(crate) struct ShardLoop {
     reading: reading::Reading,
     peers: Peers,
     buffer: Box<[u8]>,
-    /// What one socket gets in a turn, where it is not in one piece.
-    gathered: Vec<u8>,
     figures: Arc<ShardFigures>,
     /// Sockets taken over from the gate since the start.
     adopted: u64,
@@ -109,7 +110,6 @@ impl ShardLoop {
             reading: reading::Reading::default(),
             peers,
             buffer: vec![0; READ_BYTES].into(),
-            gathered: Vec::new(),
             figures,
             adopted: 0,
             explained: Repeats::at_debug(),
@@ -336,33 +336,7 @@ impl ShardLoop {
         let mut back = Vec::new();
         loop {
             let mut effects = std::mem::take(&mut self.effects);
-            if !effects.presence.is_empty() {
-                self.peers.writer.tell(effects.presence.drain(..), now.ms);
-            }
-            for batch in effects.batches.drain(..) {
-                if let Err(batch) = self.peers.writer.submit(batch) {
-                    let retry_after_ms = self.peers.overload_retry_ms;
-                    let outcome = BatchOutcome::Overloaded { retry_after_ms };
-                    back.push(Input::Finished { batch, outcome });
-                }
-            }
-            self.send(&mut effects, &mut back);
-            for slot in effects.closes.drain(..) {
-                self.close(slot, now);
-            }
-            for ended in effects.ended.drain(..) {
-                self.peers
-                    .gate
-                    .post(ToGate::Input(gate::Input::SessionEnded {
-                        account_id: ended.account_id,
-                        epoch: ended.epoch,
-                    }));
-            }
-            for mut answer in effects.answers.drain(..) {
-                answer.see(|slot| self.source(slot));
-                let hub = &self.peers.hub;
-                hub.answer(answer.link, answer.request, answer.message);
-            }
+            effects.leave(&mut Turn { shard: self, now }, &mut back);
             if tracing::enabled!(tracing::Level::DEBUG) {
                 self.explain(&effects.explained, now);
             }
@@ -382,52 +356,6 @@ impl ShardLoop {
         }
     }
 
-    /// One write for each socket, whatever it gets.
-    fn send(&mut self, effects: &mut Effects, back: &mut Vec<Input<'static>>) {
-        let Effects { out, sends, .. } = effects;
-        sends.sort_unstable_by_key(|send| (send.slot, send.bytes.start));
-        for sends in sends.chunk_by(|a, b| a.slot == b.slot) {
-            let slot = sends[0].slot;
-            let Some(socket) = self.slots.get_mut(slot.index()) else {
-                continue;
-            };
-            let waiting = match sends {
-                [send] => socket.send(&out[send.bytes.clone()]),
-                sends => {
-                    self.gathered.clear();
-                    for send in sends {
-                        self.gathered.extend_from_slice(&out[send.bytes.clone()]);
-                    }
-                    socket.send(&self.gathered)
-                }
-            };
-            match waiting {
-                Some(0) => {}
-                Some(bytes) => {
-                    // Told of room from now on; until now that would have been a wake-up for nothing.
-                    let interest = Interest::READABLE | Interest::WRITABLE;
-                    let token = Token(slot.index());
-                    let registry = self.poll.registry();
-                    let watched = registry.reregister(&mut socket.stream, token, interest);
-                    back.push(match watched {
-                        Ok(()) => Input::Unsent { slot, bytes },
-                        Err(_) => Input::Disconnected { slot },
-                    });
-                }
-                None => back.push(Input::Disconnected { slot }),
-            }
-        }
-    }
-
-    fn close(&mut self, slot: Slot, now: Now) {
-        if let Some(socket) = self.slots.try_remove(slot.index()) {
-            let registry = self.poll.registry();
-            let parts = socket.into_parts();
-            let buffer = &mut self.buffer;
-            self.lingering.close(registry, parts, true, now.ms, buffer);
-        }
-    }
-
     /// Asked of the kernel: nobody else keeps it for a session that says nothing.
     fn source(&self, slot: Slot) -> Option<SocketAddr> {
         let socket = self.slots.get(slot.index())?;
@@ -442,6 +370,70 @@ impl ShardLoop {
         let sessions = self.core.sessions() as u64;
         figures.sessions.store(sessions, Ordering::Relaxed);
         figures.counters.publish(self.core.counters().figures());
+    }
+}
+
+/// A turn's effects on their way out.
+struct Turn<'a> {
+    shard: &'a mut ShardLoop,
+    now: Now,
+}
+
+impl Outlets for Turn<'_> {
+    fn overload_retry_ms(&self) -> u32 {
+        self.shard.peers.overload_retry_ms
+    }
+
+    fn tell(&mut self, lines: Drain<'_, Presence>) {
+        self.shard.peers.writer.tell(lines, self.now.ms);
+    }
+
+    fn submit(&mut self, batch: Batch) -> Result<(), Batch> {
+        self.shard.peers.writer.submit(batch)
+    }
+
+    fn send(&mut self, slot: Slot, bytes: &[u8]) -> Option<Input<'static>> {
+        let socket = self.shard.slots.get_mut(slot.index())?;
+        match socket.send(bytes) {
+            Some(0) => None,
+            Some(bytes) => {
+                // Told of room from now on; until now that would have been a wake-up for nothing.
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                let token = Token(slot.index());
+                let registry = self.shard.poll.registry();
+                let watched = registry.reregister(&mut socket.stream, token, interest);
+                Some(match watched {
+                    Ok(()) => Input::Unsent { slot, bytes },
+                    Err(_) => Input::Disconnected { slot },
+                })
+            }
+            None => Some(Input::Disconnected { slot }),
+        }
+    }
+
+    fn close(&mut self, slot: Slot) {
+        let shard = &mut *self.shard;
+        if let Some(socket) = shard.slots.try_remove(slot.index()) {
+            let (registry, buffer) = (shard.poll.registry(), &mut shard.buffer);
+            let parts = socket.into_parts();
+            shard
+                .lingering
+                .close(registry, parts, true, self.now.ms, buffer);
+        }
+    }
+
+    fn end(&mut self, ended: Ended) {
+        let ended = gate::Input::SessionEnded {
+            account_id: ended.account_id,
+            epoch: ended.epoch,
+        };
+        self.shard.peers.gate.post(ToGate::Input(ended));
+    }
+
+    fn answer(&mut self, mut answer: Answer) {
+        answer.see(|slot| self.shard.source(slot));
+        let hub = &self.shard.peers.hub;
+        hub.answer(answer.link, answer.request, answer.message);
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Effects {
     /// After `Shutdown`, at a `Tick` when every batch is back and every session has been told, and at each from
     /// then on; after `Abandon`, at the next one.
     pub done: bool,
+    /// What one socket gets, where it is not in one piece.
+    pub(super) gathered: Vec<u8>,
 }
 
 impl Effects {

@@ -19,6 +19,7 @@
 
 mod command;
 mod effects;
+mod outlets;
 mod session;
 mod sessions;
 mod telemetry;
@@ -48,6 +49,7 @@ use session::{Session, Turn};
 use sessions::Sessions;
 
 pub use effects::{Effects, Ended, Explained, Send};
+pub use outlets::Outlets;
 
 /// The most that `window` can be set to.
 pub const WINDOW_MAX: u16 = 10_000;

@@ -27,6 +27,12 @@ use crate::shutdown::Farewell;
 use crate::socket::Socket;
 use crate::timer::Timer;
 
+/// What devices are told to wait whose telemetry finds no room.
+pub const OVERLOAD_RETRY_MS: u32 = 2_000;
+
+/// Batches on their way to a writer; few, so that the limit is met.
+pub const BATCHES_COMING_MAX: usize = 2;
+
 /// Connections that the gate refused and that linger; few, so that the limit is met.
 const LINGERING_MAX: usize = 16;
 
@@ -149,6 +155,8 @@ pub struct LogicNode {
     pub lingering: Lingering<Stream>,
     pub shards: Vec<ShardThread>,
     pub writer: Writer,
+    /// Batches on their way to it.
+    pub batches_coming: usize,
     /// Of `sessions`, from the shards.
     pub lines: Lines,
     pub writer_timer: Timer,
@@ -185,7 +193,7 @@ impl LogicNode {
                             bytes_max: 1 << 20,
                             age_ms_max: 20,
                         },
-                        overload_retry_ms: 2_000,
+                        overload_retry_ms: OVERLOAD_RETRY_MS,
                         shutdown_spread_ms: 5_000,
                     },
                     seed ^ u64::from(index + 1),
@@ -212,6 +220,7 @@ impl LogicNode {
                 },
                 !seed,
             ),
+            batches_coming: 0,
             lines: Lines::new(LINES_MAX),
             writer_timer: Timer::default(),
             places: BTreeMap::new(),

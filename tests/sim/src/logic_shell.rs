@@ -1,13 +1,17 @@
 //! Carries out what gates, shards and writers ask for, and shows the judge what the devices get.
 
+use std::vec::Drain;
+
 use common::epoch::Epoch;
 use common::ids::AccountId;
 use common::link::message::{Figures, GrantVerdict, Kicked, Message};
 use common::link::{Asker, LinkId};
 use logic_server::adapter::Protocol;
-use logic_server::ask::Ask;
+use logic_server::ask::{Answer, Ask};
+use logic_server::batch::Batch;
 use logic_server::gate;
 use logic_server::ids::{ConnId, ListenerIndex, Slot};
+use logic_server::presence::Presence;
 use logic_server::shard;
 use logic_server::wire::goodbye::Goodbye;
 use logic_server::writer::{self, WriteResult};
@@ -20,13 +24,92 @@ use rand::RngExt;
 
 use crate::hostile::Overheard;
 use crate::links::{LinkMail, Part};
-use crate::logic::{GateMail, Loop, Place, ShardMail, Unattached};
+use crate::logic::{
+    BATCHES_COMING_MAX, GateMail, Loop, OVERLOAD_RETRY_MS, Place, ShardMail, Unattached,
+};
 use crate::model::{Admission, Broken, Keeper};
 use crate::network::{Client, Read, Side, Stream};
 use crate::process::{Mail, Process, Thread};
 use crate::socket::{Kernel, Socket};
 use crate::store::Fate;
 use crate::world::{Event, World};
+
+/// A shard's effects on their way out.
+struct Leaving<'a> {
+    world: &'a mut World,
+    node: usize,
+    shard: usize,
+    judged: Result<(), Broken>,
+}
+
+impl shard::Outlets for Leaving<'_> {
+    fn overload_retry_ms(&self) -> u32 {
+        OVERLOAD_RETRY_MS
+    }
+
+    fn tell(&mut self, lines: Drain<'_, Presence>) {
+        let Self { world, node, .. } = self;
+        let now_ms = world.now(Process::logic(*node)).ms;
+        for line in lines {
+            if world.logic[*node].lines.push(line, now_ms) {
+                world.arm_writer(*node);
+            }
+        }
+    }
+
+    fn submit(&mut self, batch: Batch) -> Result<(), Batch> {
+        let world = &mut *self.world;
+        let soon = world.soon();
+        let logic = &mut world.logic[self.node];
+        if logic.batches_coming == BATCHES_COMING_MAX {
+            return Err(batch);
+        }
+        logic.batches_coming += 1;
+        let at_ms = logic.shards[self.shard].writer_at(soon);
+        world.mail(
+            Process::logic(self.node),
+            at_ms,
+            Mail::Batch(Box::new(batch)),
+        );
+        Ok(())
+    }
+
+    fn send(&mut self, slot: Slot, bytes: &[u8]) -> Option<shard::Input<'static>> {
+        let sent = self.world.shard_sends(self.node, self.shard, slot, bytes);
+        sent.unwrap_or_else(|broken| {
+            self.judged = Err(broken);
+            None
+        })
+    }
+
+    fn close(&mut self, slot: Slot) {
+        let Self {
+            world, node, shard, ..
+        } = self;
+        let slots = &world.logic[*node].shards[*shard].slots;
+        let Some(stream) = slots.get(slot.0 as usize).map(|socket| socket.stream) else {
+            return;
+        };
+        let socket = world.leave(*node, stream);
+        world.model.ended(stream);
+        let unsent = socket.map(|socket| socket.output.into_rest());
+        let of = Loop::Shard(*shard);
+        world.part(*node, of, stream, unsent.unwrap_or_default());
+    }
+
+    fn end(&mut self, ended: shard::Ended) {
+        let world = &mut *self.world;
+        let soon = world.soon();
+        let at_ms = world.logic[self.node].shards[self.shard].gate_at(soon);
+        world.mail(Process::logic(self.node), at_ms, Mail::Gate(ended));
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        let part = Part::Answer { id: answer.request };
+        let me = Process::logic(self.node);
+        self.world.says(answer.link, me, part, answer.message);
+    }
+}
 
 /// Bytes of one read of a session.
 const READ_BYTES: usize = 16 * 1_024;
@@ -637,6 +720,7 @@ impl World {
         Ok(())
     }
 
+    /// What a shard asks for leaves it in the product's own order.
     fn shard_effects(
         &mut self,
         node: usize,
@@ -649,42 +733,14 @@ impl World {
             }
         }
         let mut back = vec![];
-        for send in &effects.sends {
-            let bytes = &effects.out[send.bytes.clone()];
-            back.extend(self.shard_sends(node, shard, send.slot, bytes)?);
-        }
-        for slot in &effects.closes {
-            let slots = &self.logic[node].shards[shard].slots;
-            let Some(stream) = slots.get(slot.0 as usize).map(|socket| socket.stream) else {
-                continue;
-            };
-            let socket = self.leave(node, stream);
-            self.model.ended(stream);
-            let unsent = socket.map(|socket| socket.output.into_rest());
-            self.part(node, Loop::Shard(shard), stream, unsent.unwrap_or_default());
-        }
-        let me = Process::logic(node);
-        for line in effects.presence.drain(..) {
-            let now_ms = self.now(me).ms;
-            if self.logic[node].lines.push(line, now_ms) {
-                self.arm_writer(node);
-            }
-        }
-        for batch in effects.batches.drain(..) {
-            let soon = self.soon();
-            let at_ms = self.logic[node].shards[shard].writer_at(soon);
-            self.mail(me, at_ms, Mail::Batch(Box::new(batch)));
-        }
-        for ended in effects.ended.drain(..) {
-            let soon = self.soon();
-            let at_ms = self.logic[node].shards[shard].gate_at(soon);
-            self.mail(me, at_ms, Mail::Gate(ended));
-        }
-        for answer in effects.answers.drain(..) {
-            let part = Part::Answer { id: answer.request };
-            self.says(answer.link, me, part, answer.message);
-        }
-        // What came of it: output that the kernel does not take, devices that are found gone.
+        let mut leaving = Leaving {
+            world: self,
+            node,
+            shard,
+            judged: Ok(()),
+        };
+        effects.leave(&mut leaving, &mut back);
+        leaving.judged?;
         for input in back {
             match input {
                 shard::Input::Disconnected { slot } => self.gone(node, shard, slot)?,
@@ -694,7 +750,7 @@ impl World {
                     }
                     self.judge_what_waits(node, shard, slot)?;
                 }
-                _ => unreachable!("a write tells nothing else"),
+                input => self.shard(node, shard, input)?,
             }
         }
         Ok(())
@@ -820,6 +876,7 @@ impl World {
     // ---- the writer ---------------------------------------------------------------------------
 
     pub fn submit(&mut self, node: usize, batch: logic_server::batch::Batch) {
+        self.logic[node].batches_coming -= 1;
         self.writer(node, writer::Input::Submit(batch));
     }
 
