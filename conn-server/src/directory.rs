@@ -13,23 +13,22 @@ use common::epoch::Epoch;
 use common::ids::{AccountId, Ticket};
 use common::link::message::{GRANTS_PER_ACCOUNT_MAX, Held};
 
-use crate::pool::NodeIndex;
+use crate::pool::NodeId;
 
 /// An account's current session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
-    pub node: NodeIndex,
+    /// In the life in which it last confirmed it.
+    pub node: NodeId,
     pub epoch: Epoch,
     /// Of the account, when the session was granted.
     account_version: u32,
-    /// In which of its node's adoptions it was last confirmed.
-    adoption: u16,
 }
 
 /// A grant that its node acknowledged and that was neither used nor dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenGrant {
-    pub node: NodeIndex,
+    pub node: NodeId,
     pub epoch: Epoch,
     pub account_version: u32,
     pub expires_ms: u64,
@@ -40,7 +39,7 @@ pub struct OpenGrant {
 /// A session that must be closed because a newer one of its account lives on another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outdated {
-    pub node: NodeIndex,
+    pub node: NodeId,
     pub account_id: AccountId,
     /// Sessions of the account with an epoch below this one.
     pub below: Epoch,
@@ -63,52 +62,44 @@ impl Entry {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Directory {
     accounts: HashMap<AccountId, Entry>,
     sessions: usize,
-    /// By node: counts its adoptions, so that what the present one did not confirm can be told.
-    adoptions: Vec<u16>,
 }
 
 impl Directory {
-    pub fn new(nodes: u16) -> Self {
-        Self {
-            accounts: HashMap::new(),
-            sessions: 0,
-            adoptions: vec![0; nodes.into()],
-        }
+    /// The node is not coming back: its number is another's from now on.
+    pub fn forgotten(&mut self, node: NodeId) {
+        self.retain(|entry| {
+            entry.drop_grants(|grant| grant.node.is(node));
+            entry.session.take_if(|session| session.node.is(node));
+        });
     }
 
     /// The node begins to list what it holds. Its open grants are in that list; none is made for it
     /// before the list is complete.
-    pub fn adoption_began(&mut self, node: NodeIndex) {
-        if let Some(adoption) = self.adoptions.get_mut(usize::from(node.0)) {
-            *adoption = adoption.wrapping_add(1);
-        }
-        self.retain(|entry| entry.drop_grants(|grant| grant.node == node));
+    pub fn adoption_began(&mut self, node: NodeId) {
+        self.retain(|entry| entry.drop_grants(|grant| grant.node.is(node)));
     }
 
-    /// The list is complete: what was known of the node and is not in it is gone.
-    pub fn adoption_ended(&mut self, node: NodeIndex) {
-        let adoption = self.adoption(node);
+    /// The list is complete: what was known of the node's earlier lives and is not in it is gone.
+    pub fn adoption_ended(&mut self, node: NodeId) {
         self.retain(|entry| {
             entry
                 .session
-                .take_if(|session| session.node == node && session.adoption != adoption);
+                .take_if(|session| session.node.is(node) && session.node != node);
         });
     }
 
     /// A session began, or is listed. Tells which session, there or elsewhere, has to end for it.
-    pub fn attached(&mut self, node: NodeIndex, held: Held) -> Option<Outdated> {
-        let adoption = self.adoption(node);
+    pub fn attached(&mut self, node: NodeId, held: Held) -> Option<Outdated> {
         let entry = self.accounts.entry(held.account_id).or_default();
         entry.drop_grants(|grant| grant.epoch == held.epoch);
         let attached = Session {
             node,
             epoch: held.epoch,
             account_version: held.account_version,
-            adoption,
         };
         let (older, newer) = match entry.session {
             None => {
@@ -118,12 +109,12 @@ impl Directory {
             }
             // A node lets none in that is older than its own session: that one has ended, though
             // its end may have been told while the link was down.
-            Some(current) if current.node == node => (current, attached),
+            Some(current) if current.node.is(node) => (current, attached),
             Some(current) if current.epoch > attached.epoch => (attached, current),
             Some(current) => (current, attached),
         };
         entry.session = Some(newer);
-        (older.node != newer.node).then_some(Outdated {
+        (!older.node.is(newer.node)).then_some(Outdated {
             node: older.node,
             account_id: held.account_id,
             below: newer.epoch,
@@ -131,11 +122,11 @@ impl Directory {
     }
 
     /// A session ended. The end of an older one changes nothing.
-    pub fn session_ended(&mut self, node: NodeIndex, account_id: AccountId, epoch: Epoch) {
+    pub fn session_ended(&mut self, node: NodeId, account_id: AccountId, epoch: Epoch) {
         self.change(account_id, |entry| {
             entry
                 .session
-                .take_if(|session| session.node == node && session.epoch == epoch);
+                .take_if(|session| session.node.is(node) && session.epoch == epoch);
         });
     }
 
@@ -150,9 +141,9 @@ impl Directory {
     }
 
     /// A grant expired or was dropped.
-    pub fn grant_closed(&mut self, node: NodeIndex, account_id: AccountId, epoch: Epoch) {
+    pub fn grant_closed(&mut self, node: NodeId, account_id: AccountId, epoch: Epoch) {
         self.change(account_id, |entry| {
-            entry.drop_grants(|grant| grant.node == node && grant.epoch == epoch);
+            entry.drop_grants(|grant| grant.node.is(node) && grant.epoch == epoch);
         });
     }
 
@@ -169,11 +160,11 @@ impl Directory {
     }
 
     /// All that a node holds, in the order of the accounts.
-    pub fn held_by(&self, node: NodeIndex) -> Vec<Held> {
+    pub fn held_by(&self, node: NodeId) -> Vec<Held> {
         let of_account = |(&account_id, entry): (&AccountId, &Entry)| {
-            let session = entry.session.filter(|session| session.node == node);
+            let session = entry.session.filter(|session| session.node.is(node));
             let session = session.map(|it| (it.epoch, it.account_version));
-            let grants = entry.grants.iter().filter(|grant| grant.node == node);
+            let grants = entry.grants.iter().filter(|grant| grant.node.is(node));
             let grants = grants.map(|it| (it.epoch, it.account_version));
             let held = session.into_iter().chain(grants);
             held.map(move |(epoch, account_version)| Held {
@@ -201,11 +192,7 @@ impl Directory {
 
     /// Where the account holds a place already, best first: its session's node, then those of its
     /// open grants from the newest on.
-    pub fn places(
-        &self,
-        account_id: AccountId,
-        now_ms: u64,
-    ) -> impl Iterator<Item = NodeIndex> + '_ {
+    pub fn places(&self, account_id: AccountId, now_ms: u64) -> impl Iterator<Item = NodeId> + '_ {
         let entry = self.accounts.get(&account_id).into_iter();
         entry.flat_map(move |entry| {
             let session = entry.session.iter().map(|session| session.node);
@@ -223,11 +210,6 @@ impl Directory {
     /// Accounts with a session.
     pub fn sessions(&self) -> usize {
         self.sessions
-    }
-
-    fn adoption(&self, node: NodeIndex) -> u16 {
-        let adoption = self.adoptions.get(usize::from(node.0));
-        adoption.copied().unwrap_or_default()
     }
 
     /// Changes one account's entry and keeps the books.

@@ -35,7 +35,7 @@ use crate::counters::Counter;
 use crate::desk::{Desk, Reply, Step};
 use crate::directory::OpenGrant;
 use crate::nonces::Seen;
-use crate::pool::{NodeIndex, Pick};
+use crate::pool::{NodeId, Pick};
 
 /// From the frame to the reply: the balancer waits a little longer.
 pub const DECIDED_WITHIN_MS: u64 = 2_300;
@@ -80,7 +80,7 @@ enum Wait {
 #[derive(Debug)]
 struct Offer {
     account: Account,
-    node: NodeIndex,
+    node: NodeId,
     epoch: Epoch,
     ticket: Ticket,
     expires_ms: u64,
@@ -91,7 +91,7 @@ struct Offer {
 /// A node that did not let the account in.
 #[derive(Clone, Copy)]
 struct Tried {
-    node: NodeIndex,
+    node: NodeId,
     full: bool,
 }
 

@@ -227,13 +227,12 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static, span: &Span) -> JoinHa
 
 fn core(settings: &Settings, epochs: Epochs) -> Result<Core, SysError> {
     let mut random = StdRng::try_from_rng(&mut SysRng)?;
-    let nodes = u16::try_from(settings.logic_servers.len()).unwrap_or(u16::MAX);
     let desk = Desk {
         rules: settings.rules(),
         throttle: Throttle::new(settings.limits(), random.random()),
         nonces: Nonces::new(settings.nonces_max),
-        pool: NodePool::new(settings.policy, nodes),
-        directory: Directory::new(nodes),
+        pool: NodePool::new(settings.policy),
+        directory: Directory::default(),
         epochs,
         counters: Counters::default(),
         waits: SmallRng::from_rng(&mut random),

@@ -22,14 +22,50 @@ use common::ids::NodeName;
 use common::link::LinkId;
 use common::link::message::{LogicLoad, NodeState, Places};
 
-/// A logic server, by its place in the configuration.
+/// Logic servers that are known at once, linked or not. A name beyond it takes the place of the one that has been cut
+/// off longest; with all of them linked, it is refused.
+pub const NODES_MAX: usize = 1_024;
+
+/// A logic server in one of its lives: its name, as a number here (an account's entry has one), and the how many'th
+/// time it is that it is linked. What was heard of it in an earlier life holds until this one has confirmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeIndex(pub u16);
+pub struct NodeId {
+    name: u16,
+    life: u16,
+}
+
+impl NodeId {
+    pub const fn new(name: u16, life: u16) -> Self {
+        Self { name, life }
+    }
+
+    /// The number of its name: the same in all its lives, and another name's once this one is forgotten.
+    pub const fn number(self) -> u16 {
+        self.name
+    }
+
+    /// The same node, in whichever lives.
+    pub const fn is(self, other: Self) -> bool {
+        self.name == other.name
+    }
+}
+
+/// What a link to a node brings about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linked {
+    pub node: NodeId,
+    /// The node whose number it has from now on: nothing that was known of that one holds any more.
+    pub forgotten: Option<NodeId>,
+}
+
+/// As many as may be are known, and all of them are linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyNodes;
 
 /// Whose place is free for a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
-    Node(NodeIndex),
+    Node(NodeId),
     /// There are logic servers that take grants, and every one is at its limit.
     Full,
     /// No logic server takes grants now: cut off, starting or draining.
@@ -41,7 +77,7 @@ pub enum Pick {
 #[derive(Debug)]
 #[must_use = "a reservation that is not given back stays counted until its link breaks"]
 pub struct Reservation {
-    node: NodeIndex,
+    node: NodeId,
     link: LinkId,
 }
 
@@ -56,6 +92,8 @@ impl Reservation {
 pub struct Node {
     pub link: LinkId,
     pub name: NodeName,
+    /// Of the nodes that `fill` fills, the first is the one with the least.
+    rank: u16,
     /// At most one address per family.
     pub advertise: Vec<SocketAddr>,
     reported: LogicLoad,
@@ -118,48 +156,100 @@ impl Node {
 #[derive(Debug)]
 pub struct NodePool {
     policy: Policy,
-    /// By [`NodeIndex`]; `None` while the link is down.
-    nodes: Vec<Option<Node>>,
+    /// By the numbers of their names.
+    known: Vec<Known>,
+}
+
+/// A name that was heard of.
+#[derive(Debug)]
+struct Known {
+    name: NodeName,
+    life: u16,
+    /// The last one; they are counted up.
+    link: LinkId,
+    /// `None` while the link is down.
+    node: Option<Node>,
 }
 
 impl NodePool {
-    pub fn new(policy: Policy, nodes: u16) -> Self {
+    pub fn new(policy: Policy) -> Self {
         Self {
             policy,
-            nodes: (0..nodes).map(|_| None).collect(),
+            known: vec![],
         }
     }
 
-    /// The link stands; nothing is known of the node yet.
-    pub fn link_up(&mut self, node: NodeIndex, link: LinkId, name: NodeName) {
-        if let Some(place) = self.nodes.get_mut(usize::from(node.0)) {
-            *place = Some(Node {
+    /// A link to the node of this name stands, in place of an earlier one; nothing is known of it yet. `rank`: where
+    /// `fill` comes to it.
+    ///
+    /// # Errors
+    /// There is no number for its name.
+    pub fn link_up(
+        &mut self,
+        link: LinkId,
+        name: NodeName,
+        rank: u16,
+    ) -> Result<Linked, TooManyNodes> {
+        let node = Node {
+            link,
+            name: name.clone(),
+            rank,
+            advertise: Vec::new(),
+            reported: LogicLoad::default(),
+            reserved: 0,
+            adopted: false,
+            silent: false,
+        };
+        let number = self.known.iter().position(|known| known.name == name);
+        let (number, is_new) = match number {
+            Some(number) => (number, false),
+            None => (self.number_for(&name, link)?, true),
+        };
+        let known = &mut self.known[number];
+        let (number, before) = (number as u16, known.life);
+        let forgotten = is_new.then_some(NodeId::new(number, before));
+        known.life = before.wrapping_add(1);
+        known.name = name;
+        known.link = link;
+        known.node = Some(node);
+        Ok(Linked {
+            node: NodeId::new(number, known.life),
+            forgotten: forgotten.filter(|_| before > 0),
+        })
+    }
+
+    /// A number that is free, or that of the node that has been cut off longest.
+    fn number_for(&mut self, name: &NodeName, link: LinkId) -> Result<usize, TooManyNodes> {
+        if self.known.len() < NODES_MAX {
+            self.known.push(Known {
+                name: name.clone(),
+                life: 0,
                 link,
-                name,
-                advertise: Vec::new(),
-                reported: LogicLoad::default(),
-                reserved: 0,
-                adopted: false,
-                silent: false,
+                node: None,
             });
+            return Ok(self.known.len() - 1);
         }
+        let cut_off = self.known.iter().enumerate();
+        let cut_off = cut_off.filter(|(_, known)| known.node.is_none());
+        let longest = cut_off.min_by_key(|(_, known)| known.link);
+        longest.map(|(number, _)| number).ok_or(TooManyNodes)
     }
 
     /// The node is out at once, with all that was reserved there.
-    pub fn link_down(&mut self, link: LinkId) -> Option<NodeIndex> {
+    pub fn link_down(&mut self, link: LinkId) -> Option<NodeId> {
         let node = self.by_link(link)?;
-        self.nodes[usize::from(node.0)] = None;
+        self.known[usize::from(node.name)].node = None;
         Some(node)
     }
 
-    pub fn advertised(&mut self, node: NodeIndex, advertise: Vec<SocketAddr>) {
+    pub fn advertised(&mut self, node: NodeId, advertise: Vec<SocketAddr>) {
         if let Some(node) = self.node_mut(node) {
             node.advertise = advertise;
         }
     }
 
     /// The node said how many places are in use.
-    pub fn reported(&mut self, node: NodeIndex, load: LogicLoad) {
+    pub fn reported(&mut self, node: NodeId, load: LogicLoad) {
         if let Some(node) = self.node_mut(node) {
             node.reported = load;
             node.silent = false;
@@ -167,7 +257,7 @@ impl NodePool {
     }
 
     /// All pages of what it holds have come.
-    pub fn adopted(&mut self, node: NodeIndex) {
+    pub fn adopted(&mut self, node: NodeId) {
         if let Some(node) = self.node_mut(node) {
             node.adopted = true;
         }
@@ -186,7 +276,7 @@ impl NodePool {
     ///
     /// A grant for an account that is counted there already takes a place, too: its session may end
     /// before the grant arrives.
-    pub fn reserve(&mut self, node: NodeIndex) -> Option<Reservation> {
+    pub fn reserve(&mut self, node: NodeId) -> Option<Reservation> {
         let entry = self.node_mut(node)?;
         entry.reserved += 1;
         let link = entry.link;
@@ -211,14 +301,15 @@ impl NodePool {
     }
 
     /// The node for an account that holds no place anywhere, other than `except`.
-    pub fn pick(&self, except: Option<NodeIndex>) -> Pick {
+    pub fn pick(&self, except: Option<NodeId>) -> Pick {
+        let is_excepted = |id: NodeId| except.is_some_and(|except| except.is(id));
         let open = || {
             self.iter()
-                .filter(|(index, node)| node.takes_grants() && Some(*index) != except)
+                .filter(|(id, node)| node.takes_grants() && !is_excepted(*id))
         };
-        let mut free = open().filter(|(_, node)| node.places_free() > 0);
+        let free = open().filter(|(_, node)| node.places_free() > 0);
         let picked = match self.policy {
-            Policy::Fill => free.next(),
+            Policy::Fill => free.min_by_key(|(_, node)| node.rank),
             // Compared as fractions without dividing: used_a / max_a < used_b / max_b.
             Policy::LeastLoaded => free.min_by(|(_, a), (_, b)| {
                 let weighed =
@@ -227,30 +318,44 @@ impl NodePool {
             }),
         };
         match picked {
-            Some((index, _)) => Pick::Node(index),
+            Some((id, _)) => Pick::Node(id),
             None if open().next().is_some() => Pick::Full,
             None => Pick::Nobody,
         }
     }
 
     /// Whether the node may be asked for a grant, full or not.
-    pub fn takes_grants(&self, node: NodeIndex) -> bool {
+    pub fn takes_grants(&self, node: NodeId) -> bool {
         self.node(node).is_some_and(Node::takes_grants)
     }
 
-    pub fn node(&self, node: NodeIndex) -> Option<&Node> {
-        self.nodes.get(usize::from(node.0))?.as_ref()
+    /// The node in its present life, if it is linked.
+    pub fn node(&self, node: NodeId) -> Option<&Node> {
+        self.present(node).map(|(_, node)| node)
     }
 
-    pub fn by_link(&self, link: LinkId) -> Option<NodeIndex> {
+    /// The same, with what it is called in this life.
+    pub fn present(&self, node: NodeId) -> Option<(NodeId, &Node)> {
+        let known = self.known.get(usize::from(node.name))?;
+        Some((NodeId::new(node.name, known.life), known.node.as_ref()?))
+    }
+
+    pub fn by_link(&self, link: LinkId) -> Option<NodeId> {
         self.iter()
-            .find_map(|(index, node)| (node.link == link).then_some(index))
+            .find_map(|(id, node)| (node.link == link).then_some(id))
     }
 
-    /// Nodes whose link stands, in the order of the configuration.
-    pub fn iter(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
-        let numbered = (0..).map(NodeIndex).zip(&self.nodes);
-        numbered.filter_map(|(index, node)| Some((index, node.as_ref()?)))
+    pub fn by_name(&self, name: &NodeName) -> Option<&Node> {
+        let named = self.iter().find(|(_, node)| node.name == *name);
+        named.map(|(_, node)| node)
+    }
+
+    /// Nodes whose link stands, in the order in which they were first heard of.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        let numbered = (0..).zip(&self.known);
+        numbered.filter_map(|(number, known)| {
+            Some((NodeId::new(number, known.life), known.node.as_ref()?))
+        })
     }
 
     /// Nodes that take grants.
@@ -268,8 +373,8 @@ impl NodePool {
         sum
     }
 
-    fn node_mut(&mut self, node: NodeIndex) -> Option<&mut Node> {
-        self.nodes.get_mut(usize::from(node.0))?.as_mut()
+    fn node_mut(&mut self, node: NodeId) -> Option<&mut Node> {
+        self.known.get_mut(usize::from(node.name))?.node.as_mut()
     }
 }
 

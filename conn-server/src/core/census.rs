@@ -19,7 +19,7 @@ use common::time::Now;
 
 use super::{Core, Effect, Timer};
 use crate::counters::Counter;
-use crate::pool::{Node, NodeIndex};
+use crate::pool::{Node, NodeId};
 
 /// Pages at once: each holds a message's worth of memory. More are answered `Busy`.
 const PAGES_OPEN_MAX: usize = 64;
@@ -39,7 +39,7 @@ pub(super) struct Census {
 #[derive(Debug)]
 struct Open {
     asker: Asker,
-    node: NodeIndex,
+    node: NodeId,
     name: NodeName,
     /// Go on with the next node after this one.
     all: bool,
@@ -82,7 +82,7 @@ impl Census {
     }
 
     /// The node is cut off: what its askers are told, in the order in which they asked.
-    pub(super) fn lost(&mut self, node: NodeIndex) -> Vec<Effect> {
+    pub(super) fn lost(&mut self, node: NodeId) -> Vec<Effect> {
         let waits = |open: &Open| open.node == node && matches!(open.stage, Stage::Node);
         let lost = self.open.extract_if(|_, open| waits(open));
         let mut lost: Vec<_> = lost.collect();
@@ -105,9 +105,9 @@ impl Core {
             return;
         }
         let from = ask.from.map_or(0, |cursor| cursor.node);
-        let wanted = |(index, node): &(NodeIndex, &Node)| match &ask.node {
+        let wanted = |(index, node): &(NodeId, &Node)| match &ask.node {
             Some(name) => node.name == *name,
-            None => index.0 >= from,
+            None => index.number() >= from,
         };
         let found = self.desk.pool.iter().find(wanted);
         let Some((node, link, name)) = found.map(|(index, at)| (index, at.link, at.name.clone()))
@@ -123,7 +123,7 @@ impl Core {
         };
         let limit = ask.limit.clamp(1, SESSIONS_PAGE_MAX);
         // A node further on than the cursor's is listed from its beginning.
-        let cursor = ask.from.filter(|cursor| cursor.node == node.0);
+        let cursor = ask.from.filter(|cursor| cursor.node == node.number());
         let page = SessionPageAsk {
             after: cursor.and_then(|cursor| cursor.after),
             limit,
@@ -173,7 +173,7 @@ impl Core {
         let last = sessions.last().map(|(account_id, _)| *account_id);
         let next = match last {
             Some(after) if !(page.last && is_whole) => Some(SessionCursor {
-                node: open.node.0,
+                node: open.node.number(),
                 after: Some(after),
             }),
             _ => self.next_node(open),
@@ -243,9 +243,9 @@ impl Core {
     /// Where the list goes on after all of a node.
     fn next_node(&self, open: &Open) -> Option<SessionCursor> {
         let mut linked = self.desk.pool.iter();
-        let next = linked.find(|(index, _)| open.all && index.0 > open.node.0);
+        let next = linked.find(|(id, _)| open.all && id.number() > open.node.number());
         next.map(|(index, _)| SessionCursor {
-            node: index.0,
+            node: index.number(),
             after: None,
         })
     }

@@ -15,7 +15,7 @@ use super::{Core, Effect, Timer};
 use crate::account::Found;
 use crate::audit::{Act, Deed, outcome};
 use crate::counters::Counter;
-use crate::pool::NodeIndex;
+use crate::pool::NodeId;
 
 /// More at once are answered `Busy`.
 const COMMANDS_OPEN_MAX: usize = 10_000;
@@ -60,7 +60,7 @@ enum Stage {
     /// Its account is being looked up.
     Account(Errand),
     /// This node was asked.
-    Node(NodeIndex, AccountId),
+    Node(NodeId, AccountId),
 }
 
 impl Errand {
@@ -148,7 +148,7 @@ impl Commands {
 impl Core {
     /// The node is cut off: its answers will not come. Their askers are told in the order in which they
     /// asked.
-    pub(super) fn commands_lost(&mut self, node: NodeIndex, effects: &mut Vec<Effect>) {
+    pub(super) fn commands_lost(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
         let on_node = |open: &Open| matches!(open.stage, Stage::Node(on, _) if on == node);
         let lost = self.commands.open.extract_if(|_, open| on_node(open));
         let mut lost: Vec<_> = lost.collect();
@@ -265,8 +265,8 @@ impl Core {
             }
         };
         let at = session.and_then(|(session, account)| {
-            let node = self.desk.pool.node(session.node)?;
-            Some((session.node, node, account.id))
+            let (id, node) = self.desk.pool.present(session.node)?;
+            Some((id, node, account.id))
         });
         let Some((index, node, account_id)) = at else {
             self.desk.counters.count(Counter::CommandsNotAttached);
@@ -352,12 +352,7 @@ impl Core {
     }
 
     /// The errand of this kind that the node of this link was asked under this id.
-    fn asked_there(
-        &self,
-        link: LinkId,
-        id: u64,
-        kind: Kind,
-    ) -> Option<(&Open, NodeIndex, AccountId)> {
+    fn asked_there(&self, link: LinkId, id: u64, kind: Kind) -> Option<(&Open, NodeId, AccountId)> {
         let from = self.desk.pool.by_link(link)?;
         let open = self.commands.open.get(&id)?;
         match open.stage {

@@ -8,7 +8,7 @@ use super::{Core, Effect};
 use crate::counters::Counter;
 use crate::directory::OpenGrant;
 use crate::login::Lost;
-use crate::pool::{Node, NodeIndex};
+use crate::pool::{Linked, Node, NodeId, TooManyNodes};
 
 impl Core {
     pub(super) fn node_up(
@@ -19,23 +19,35 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let mut close = |why| effects.push(Effect::CloseLink { link, why });
-        let mut configured = (0..).map(NodeIndex).zip(&self.logic_servers);
+        let mut targets = (0..).zip(&self.logic_servers);
         let dialled = |target: &String| Some(target) == peer.target.as_ref();
-        let Some((node, _)) = configured.find(|(_, target)| dialled(target)) else {
+        let Some((rank, _)) = targets.find(|(_, target)| dialled(target)) else {
             close("it is no logic server that was dialled");
             return;
         };
-        let same_name =
-            |(index, other): (NodeIndex, &Node)| index != node && other.name == peer.node;
-        if self.desk.pool.iter().any(same_name) {
+        let (pool, linked) = (&self.desk.pool, &self.linked);
+        let is_there = |node: &Node| linked.target(node.link) == peer.target.as_ref();
+        if pool.by_name(&peer.node).is_some_and(|it| !is_there(it)) {
             close("another logic server has the same name");
             return;
         }
-        if let Some(before) = self.desk.pool.node(node).map(|before| before.link) {
+        // A link that broke and is not known to have.
+        let before = pool.iter().find(|(_, node)| is_there(node));
+        if let Some(before) = before.map(|(_, node)| node.link) {
             self.node_down(before, now, effects);
         }
-        self.desk.pool.link_up(node, link, peer.node);
-        self.desk.directory.adoption_began(node);
+        match self.desk.pool.link_up(link, peer.node, rank) {
+            Ok(Linked { node, forgotten }) => {
+                if let Some(forgotten) = forgotten {
+                    self.desk.directory.forgotten(forgotten);
+                }
+                self.desk.directory.adoption_began(node);
+            }
+            Err(TooManyNodes) => effects.push(Effect::CloseLink {
+                link,
+                why: "too many logic servers",
+            }),
+        }
     }
 
     pub(super) fn node_down(&mut self, link: LinkId, now: Now, effects: &mut Vec<Effect>) {
@@ -95,7 +107,7 @@ impl Core {
     /// A page of what the node holds. The last one puts it to use.
     fn adopt(
         &mut self,
-        node: NodeIndex,
+        node: NodeId,
         link: LinkId,
         page: Adopt,
         now: Now,
@@ -128,7 +140,7 @@ impl Core {
 
     /// A session began or is listed: of two on different nodes the older one ends. A node that is
     /// cut off is told when it lists its sessions.
-    fn attached(&mut self, node: NodeIndex, held: Held, effects: &mut Vec<Effect>) {
+    fn attached(&mut self, node: NodeId, held: Held, effects: &mut Vec<Effect>) {
         let Some(outdated) = self.desk.directory.attached(node, held) else {
             return;
         };

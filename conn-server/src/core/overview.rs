@@ -12,6 +12,7 @@ use common::time::Now;
 
 use super::{Core, Effect, Timer};
 use crate::counters::{Counter, Gauge};
+use crate::pool::Node;
 
 /// Overviews at once. More are answered `Busy`.
 const OVERVIEWS_OPEN_MAX: usize = 16;
@@ -50,6 +51,11 @@ impl Linked {
 
     pub(super) fn peer(&self, link: LinkId) -> Option<&Peer> {
         self.peers.get(&link)
+    }
+
+    /// What was dialled, where it was.
+    pub(super) fn target(&self, link: LinkId) -> Option<&String> {
+        self.peer(link)?.target.as_ref()
     }
 
     fn balancers(&self) -> impl Iterator<Item = (LinkId, &Peer)> {
@@ -164,8 +170,11 @@ impl Core {
     fn nodes(&self, now: Now) -> (Vec<NodeView>, Vec<(usize, LinkId)>) {
         let mut nodes = vec![self.own_view(now)];
         let mut links = vec![];
-        for (index, target) in (0..).zip(&self.logic_servers) {
-            let node = self.desk.pool.node(crate::pool::NodeIndex(index));
+        for target in &self.logic_servers {
+            let mut linked = self.desk.pool.iter();
+            let is_there = |node: &Node| self.linked.target(node.link) == Some(target);
+            let node = linked.find(|(_, node)| is_there(node));
+            let node = node.map(|(_, node)| node);
             if let Some(node) = node {
                 links.push((nodes.len(), node.link));
             }

@@ -30,7 +30,7 @@ use crate::directory::Directory;
 use crate::epochs::Epochs;
 use crate::login::GRANTED_WITHIN_MS;
 use crate::nonces::Nonces;
-use crate::pool::{NodeIndex, NodePool};
+use crate::pool::{NodeId, NodePool};
 use crate::throttle::{Limits, Throttle};
 
 const KEY: DeviceKey = Secret::new([7; 32]);
@@ -99,8 +99,8 @@ impl World {
             },
             throttle: Throttle::new(limits, 1),
             nonces: Nonces::new(1_000),
-            pool: NodePool::new(Policy::Fill, nodes),
-            directory: Directory::new(nodes),
+            pool: NodePool::new(Policy::Fill),
+            directory: Directory::default(),
             epochs: Epochs::new(NodeNumber::new(0).unwrap(), Epoch::ZERO),
             counters: Counters::default(),
             tickets: StdRng::seed_from_u64(1),
@@ -418,7 +418,7 @@ fn two_silent_nodes_are_given_up_within_2400_ms() {
             .core
             .desk()
             .pool
-            .node(NodeIndex(0))
+            .node(NodeId::new(0, 1))
             .unwrap()
             .places_free(),
         9
@@ -430,7 +430,7 @@ fn two_silent_nodes_are_given_up_within_2400_ms() {
             .core
             .desk()
             .pool
-            .node(NodeIndex(1))
+            .node(NodeId::new(1, 1))
             .unwrap()
             .places_free()
     };

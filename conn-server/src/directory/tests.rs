@@ -6,8 +6,10 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 
-const A: NodeIndex = NodeIndex(0);
-const B: NodeIndex = NodeIndex(1);
+const A: NodeId = NodeId::new(0, 1);
+/// Linked anew.
+const A_AGAIN: NodeId = NodeId::new(0, 2);
+const B: NodeId = NodeId::new(1, 1);
 const ACCOUNT: AccountId = AccountId(5);
 
 fn epoch(n: u64) -> Epoch {
@@ -22,7 +24,7 @@ fn held(epoch_ms: u64) -> Held {
     }
 }
 
-fn grant(node: NodeIndex, epoch_ms: u64) -> OpenGrant {
+fn grant(node: NodeId, epoch_ms: u64) -> OpenGrant {
     OpenGrant {
         node,
         epoch: epoch(epoch_ms),
@@ -32,13 +34,13 @@ fn grant(node: NodeIndex, epoch_ms: u64) -> OpenGrant {
     }
 }
 
-fn places(directory: &Directory, now_ms: u64) -> Vec<NodeIndex> {
+fn places(directory: &Directory, now_ms: u64) -> Vec<NodeId> {
     directory.places(ACCOUNT, now_ms).collect()
 }
 
 #[test]
 fn a_newer_session_elsewhere_ends_the_older_one() {
-    let mut directory = Directory::new(2);
+    let mut directory = Directory::default();
     assert_eq!(directory.attached(A, held(10)), None);
     let outdated = directory.attached(B, held(20)).expect("the one on A");
     assert_eq!((outdated.node, outdated.below), (A, epoch(20)));
@@ -48,7 +50,7 @@ fn a_newer_session_elsewhere_ends_the_older_one() {
 
 #[test]
 fn an_older_session_that_attaches_late_is_the_one_that_ends() {
-    let mut directory = Directory::new(2);
+    let mut directory = Directory::default();
     directory.attached(A, held(20));
     let outdated = directory.attached(B, held(10)).expect("the one on B");
     assert_eq!((outdated.node, outdated.below), (B, epoch(20)));
@@ -57,7 +59,7 @@ fn an_older_session_that_attaches_late_is_the_one_that_ends() {
 
 #[test]
 fn a_node_replaces_its_own_sessions_by_itself() {
-    let mut directory = Directory::new(2);
+    let mut directory = Directory::default();
     directory.attached(A, held(10));
     assert_eq!(directory.attached(A, held(20)), None);
     directory.session_ended(A, ACCOUNT, epoch(10));
@@ -67,14 +69,14 @@ fn a_node_replaces_its_own_sessions_by_itself() {
 
 #[test]
 fn a_node_that_is_cut_off_keeps_its_newer_session_here() {
-    let mut directory = Directory::new(2);
+    let mut directory = Directory::default();
     directory.attached(A, held(20));
     // A's link breaks; then a grant from before attaches on B.
     let outdated = directory.attached(B, held(10)).expect("the one on B");
     assert_eq!(outdated.node, B);
     // A comes back without it.
-    directory.adoption_began(A);
-    directory.adoption_ended(A);
+    directory.adoption_began(A_AGAIN);
+    directory.adoption_ended(A_AGAIN);
     assert_eq!(directory.session(ACCOUNT), None);
     assert_eq!(directory.sessions(), 0);
 }
@@ -82,18 +84,18 @@ fn a_node_that_is_cut_off_keeps_its_newer_session_here() {
 #[test]
 fn a_node_may_list_an_older_session_than_was_known_of_it() {
     // Cut off, its session ended, and a grant from before was used.
-    let mut directory = Directory::new(1);
+    let mut directory = Directory::default();
     directory.attached(A, held(20));
-    directory.adoption_began(A);
-    assert_eq!(directory.attached(A, held(15)), None);
-    directory.adoption_ended(A);
+    directory.adoption_began(A_AGAIN);
+    assert_eq!(directory.attached(A_AGAIN, held(15)), None);
+    directory.adoption_ended(A_AGAIN);
     let session = directory.session(ACCOUNT).expect("the listed one");
     assert_eq!(session.epoch, epoch(15));
 }
 
 #[test]
 fn what_is_not_listed_is_gone_and_what_is_stays() {
-    let mut directory = Directory::new(2);
+    let mut directory = Directory::default();
     let other = Held {
         account_id: AccountId(6),
         ..held(3)
@@ -102,28 +104,51 @@ fn what_is_not_listed_is_gone_and_what_is_stays() {
     directory.attached(A, other);
     directory.granted(ACCOUNT, grant(A, 12));
     directory.granted(ACCOUNT, grant(B, 13));
-    directory.adoption_began(A);
-    directory.attached(A, other);
-    directory.adoption_ended(A);
+    directory.adoption_began(A_AGAIN);
+    directory.attached(A_AGAIN, other);
+    directory.adoption_ended(A_AGAIN);
     assert_eq!(directory.session(ACCOUNT), None);
     assert!(directory.session(AccountId(6)).is_some());
     assert_eq!(places(&directory, 0), [B], "its grant on A is gone, too");
 }
 
 #[test]
-fn a_login_goes_to_the_session_first_and_then_to_the_newest_grant() {
-    let mut directory = Directory::new(3);
-    directory.granted(ACCOUNT, grant(B, 13));
-    directory.granted(ACCOUNT, grant(NodeIndex(2), 12));
-    assert_eq!(places(&directory, 0), [B, NodeIndex(2)]);
+fn an_end_that_comes_before_the_page_with_its_session_is_heeded() {
+    let mut directory = Directory::default();
     directory.attached(A, held(10));
-    assert_eq!(places(&directory, 0), [A, B, NodeIndex(2)]);
+    directory.granted(ACCOUNT, grant(A, 12));
+    directory.adoption_began(A_AGAIN);
+    directory.session_ended(A_AGAIN, ACCOUNT, epoch(10));
+    assert_eq!(directory.session(ACCOUNT), None);
+}
+
+#[test]
+fn of_a_node_that_is_forgotten_nothing_is_known() {
+    let mut directory = Directory::default();
+    directory.attached(A, held(10));
+    directory.granted(ACCOUNT, grant(A, 12));
+    directory.granted(ACCOUNT, grant(B, 13));
+    directory.forgotten(A_AGAIN);
+    assert_eq!(directory.session(ACCOUNT), None);
+    assert_eq!(places(&directory, 0), [B]);
+    directory.forgotten(B);
+    assert_eq!((directory.accounts(), directory.sessions()), (0, 0));
+}
+
+#[test]
+fn a_login_goes_to_the_session_first_and_then_to_the_newest_grant() {
+    let mut directory = Directory::default();
+    directory.granted(ACCOUNT, grant(B, 13));
+    directory.granted(ACCOUNT, grant(NodeId::new(2, 1), 12));
+    assert_eq!(places(&directory, 0), [B, NodeId::new(2, 1)]);
+    directory.attached(A, held(10));
+    assert_eq!(places(&directory, 0), [A, B, NodeId::new(2, 1)]);
     assert_eq!(places(&directory, 30_000), [A], "the grants have expired");
 }
 
 #[test]
 fn a_fifth_open_grant_drops_the_oldest() {
-    let mut directory = Directory::new(1);
+    let mut directory = Directory::default();
     for n in 1..=5 {
         directory.granted(ACCOUNT, grant(A, n));
     }
@@ -140,7 +165,7 @@ fn a_grant_is_open_until_it_is_used_closed_revoked_or_expired() {
         |directory| directory.revoked(ACCOUNT, 2),
     ];
     for (index, close) in closes.iter().enumerate() {
-        let mut directory = Directory::new(1);
+        let mut directory = Directory::default();
         directory.granted(ACCOUNT, grant(A, 9));
         close(&mut directory);
         let open = directory.open_grant(ACCOUNT, epoch(9), 29_999).is_some();
@@ -151,7 +176,7 @@ fn a_grant_is_open_until_it_is_used_closed_revoked_or_expired() {
 
 #[test]
 fn nothing_is_kept_of_an_account_that_holds_nothing() {
-    let mut directory = Directory::new(1);
+    let mut directory = Directory::default();
     directory.granted(ACCOUNT, grant(A, 9));
     directory.attached(A, held(9));
     directory.session_ended(A, ACCOUNT, epoch(9));
@@ -166,6 +191,7 @@ fn nothing_is_kept_of_an_account_that_holds_nothing() {
 struct Logic {
     sessions: BTreeMap<AccountId, Epoch>,
     linked: bool,
+    life: u16,
     said: VecDeque<Said>,
     told: VecDeque<Outdated>,
 }
@@ -189,7 +215,9 @@ impl Model {
     fn link_up(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         node.linked = true;
-        self.directory.adoption_began(NodeIndex(at as u16));
+        node.life += 1;
+        let id = NodeId::new(at as u16, node.life);
+        self.directory.adoption_began(id);
         let held = node.sessions.iter().map(|(account_id, epoch)| Held {
             account_id: *account_id,
             epoch: *epoch,
@@ -245,7 +273,7 @@ impl Model {
 
     /// The conn server hears the next thing that the node said.
     fn hear(&mut self, at: usize) {
-        let index = NodeIndex(at as u16);
+        let index = NodeId::new(at as u16, self.nodes[at].life);
         let outdated: Vec<_> = match self.nodes[at].said.pop_front() {
             None => vec![],
             Some(Said::Attached(held)) => {
@@ -267,7 +295,7 @@ impl Model {
             }
         };
         for outdated in outdated {
-            let node = &mut self.nodes[usize::from(outdated.node.0)];
+            let node = &mut self.nodes[usize::from(outdated.node.number())];
             if node.linked {
                 node.told.push_back(outdated);
             }
@@ -328,7 +356,7 @@ proptest! {
     #[test]
     fn one_session_of_an_account_remains_and_is_known(seed: u64, steps in 1usize..400) {
         let mut model = Model {
-            directory: Directory::new(3),
+            directory: Directory::default(),
             nodes: (0..3).map(|_| Logic::default()).collect(),
             random: SmallRng::seed_from_u64(seed),
             last_epoch: 0,
@@ -346,7 +374,7 @@ proptest! {
         prop_assert_eq!(model.directory.sessions(), sessions.len());
         for (account_id, (at, epoch)) in sessions {
             let known = model.directory.session(account_id);
-            prop_assert_eq!(known.map(|known| (usize::from(known.node.0), known.epoch)), Some((at, epoch)));
+            prop_assert_eq!(known.map(|known| (usize::from(known.node.number()), known.epoch)), Some((at, epoch)));
         }
     }
 }

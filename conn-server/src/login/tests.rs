@@ -52,10 +52,11 @@ fn desk(in_all: Rate, free: &[u32]) -> Desk {
     let mut epochs = Epochs::new(NodeNumber::new(0).unwrap(), Epoch::ZERO);
     let mark = epochs.mark_to_store(NOW.unix_ms);
     epochs.mark_stored(mark);
-    let mut pool = NodePool::new(Policy::Fill, free.len() as u16);
+    let mut pool = NodePool::new(Policy::Fill);
     for (index, free) in (0..).zip(free) {
-        let (node, link) = (NodeIndex(index), LinkId(100 + u64::from(index)));
-        pool.link_up(node, link, format!("logic-{index}").parse().unwrap());
+        let link = LinkId(100 + u64::from(index));
+        let name = format!("logic-{index}").parse().unwrap();
+        let node = pool.link_up(link, name, index).unwrap().node;
         pool.advertised(
             node,
             vec![SocketAddr::from(([127, 0, 0, 1], 20_000 + index))],
@@ -73,7 +74,7 @@ fn desk(in_all: Rate, free: &[u32]) -> Desk {
         throttle: Throttle::new(limits, 1),
         nonces: Nonces::new(16),
         pool,
-        directory: Directory::new(free.len() as u16),
+        directory: Directory::default(),
         epochs,
         counters: Counters::default(),
         tickets: StdRng::seed_from_u64(1),
@@ -293,7 +294,7 @@ fn the_same_login_again_gets_its_open_grant_and_reserves_nothing() {
     }
 
     desk.directory
-        .grant_closed(NodeIndex(0), ACCOUNT.id, grant.epoch);
+        .grant_closed(NodeId::new(0, 1), ACCOUNT.id, grant.epoch);
     assert_eq!(reply(&repeat(&mut desk).1).status(), LoginStatus::Refused);
 }
 
@@ -304,7 +305,7 @@ fn a_login_that_got_nothing_may_be_repeated() {
         let (_, step) = judge(&right(), Found::Account(ACCOUNT), &mut desk);
         assert_eq!(reply(&step).status(), LoginStatus::Full);
     }
-    desk.pool.reported(NodeIndex(0), load(1));
+    desk.pool.reported(NodeId::new(0, 1), load(1));
     let (_, step) = judge(&right(), Found::Account(ACCOUNT), &mut desk);
     asked(step, &mut desk);
 }
@@ -357,7 +358,7 @@ fn an_account_with_a_session_takes_over_its_place_on_a_full_node() {
         account_version: 1,
     };
     let mut desk = desk(Rate::UNLIMITED, &[5, 0]);
-    desk.directory.attached(NodeIndex(1), held(1));
+    desk.directory.attached(NodeId::new(1, 1), held(1));
     let (_, step) = judge(&right(), Found::Account(ACCOUNT), &mut desk);
     assert_eq!(asked(step, &mut desk).0, LinkId(101));
 
@@ -365,7 +366,7 @@ fn an_account_with_a_session_takes_over_its_place_on_a_full_node() {
         draining: true,
         ..load(0)
     };
-    desk.pool.reported(NodeIndex(1), draining);
+    desk.pool.reported(NodeId::new(1, 1), draining);
     let again = forwarded(NOW.unix_ms, Nonce([10; 16]), &KEY);
     let (_, step) = judge(&again, Found::Account(ACCOUNT), &mut desk);
     assert_eq!(

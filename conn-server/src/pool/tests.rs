@@ -20,18 +20,25 @@ fn name(index: u16) -> NodeName {
 
 /// A pool in which these nodes are linked, adopted and loaded so.
 fn pool(policy: Policy, loads: &[LogicLoad]) -> NodePool {
-    let mut pool = NodePool::new(policy, loads.len() as u16);
+    let mut pool = NodePool::new(policy);
     for (index, load) in (0..).zip(loads) {
-        come(&mut pool, NodeIndex(index), LinkId(index.into()), *load);
+        come(&mut pool, index, LinkId(index.into()), *load);
     }
     pool
 }
 
-fn come(pool: &mut NodePool, node: NodeIndex, link: LinkId, load: LogicLoad) {
-    pool.link_up(node, link, name(node.0));
+/// Which name, in its first life.
+const fn node(number: u16) -> NodeId {
+    NodeId::new(number, 1)
+}
+
+fn come(pool: &mut NodePool, index: u16, link: LinkId, load: LogicLoad) -> NodeId {
+    let Linked { node, forgotten } = pool.link_up(link, name(index), index).expect("room");
+    assert_eq!(forgotten, None);
     pool.advertised(node, vec![SocketAddr::from(([127, 0, 0, 1], 20_000))]);
     pool.reported(node, load);
     pool.adopted(node);
+    node
 }
 
 #[test]
@@ -39,17 +46,73 @@ fn least_loaded_takes_the_smallest_part_in_use_and_of_equals_the_first() {
     let pick = |loads: &[LogicLoad]| pool(Policy::LeastLoaded, loads).pick(None);
     assert_eq!(
         pick(&[load(5, 10), load(40, 100), load(41, 100)]),
-        Pick::Node(NodeIndex(1))
+        Pick::Node(node(1))
     );
-    assert_eq!(pick(&[load(1, 2), load(50, 100)]), Pick::Node(NodeIndex(0)));
-    assert_eq!(pick(&[load(0, 0), load(9, 10)]), Pick::Node(NodeIndex(1)));
+    assert_eq!(pick(&[load(1, 2), load(50, 100)]), Pick::Node(node(0)));
+    assert_eq!(pick(&[load(0, 0), load(9, 10)]), Pick::Node(node(1)));
 }
 
 #[test]
 fn fill_takes_the_first_that_is_not_full() {
     let pick = |loads: &[LogicLoad]| pool(Policy::Fill, loads).pick(None);
-    assert_eq!(pick(&[load(9, 10), load(0, 10)]), Pick::Node(NodeIndex(0)));
-    assert_eq!(pick(&[load(10, 10), load(3, 10)]), Pick::Node(NodeIndex(1)));
+    assert_eq!(pick(&[load(9, 10), load(0, 10)]), Pick::Node(node(0)));
+    assert_eq!(pick(&[load(10, 10), load(3, 10)]), Pick::Node(node(1)));
+}
+
+#[test]
+fn fill_goes_by_rank_and_not_by_who_came_first() {
+    let mut pool = NodePool::new(Policy::Fill);
+    for index in [2, 0, 1] {
+        come(&mut pool, index, LinkId(index.into()), load(0, 10));
+    }
+    let Pick::Node(first) = pool.pick(None) else {
+        panic!("all are free");
+    };
+    assert_eq!(pool.node(first).map(|it| &it.name), Some(&name(0)));
+    let Pick::Node(second) = pool.pick(Some(NodeId::new(first.number(), 0))) else {
+        panic!("two are left, whichever life the other was in");
+    };
+    assert_eq!(pool.node(second).map(|it| &it.name), Some(&name(1)));
+}
+
+#[test]
+fn a_name_is_the_same_node_in_all_its_lives() {
+    let mut pool = NodePool::new(Policy::Fill);
+    let first = come(&mut pool, 0, LinkId(1), load(0, 10));
+    let other = come(&mut pool, 1, LinkId(2), load(0, 10));
+    pool.link_down(LinkId(1));
+    assert!(pool.node(first).is_none() && pool.by_name(&name(0)).is_none());
+    let again = come(&mut pool, 0, LinkId(3), load(0, 10));
+    assert!(again.is(first) && again != first && !again.is(other));
+    let present = pool.present(first).map(|(id, node)| (id, node.link));
+    assert_eq!(present, Some((again, LinkId(3))));
+    assert_eq!(
+        pool.by_link(LinkId(1)),
+        None,
+        "nobody speaks for the former life"
+    );
+}
+
+#[test]
+fn where_too_many_are_known_the_one_that_is_cut_off_longest_is_forgotten() {
+    let mut pool = NodePool::new(Policy::Fill);
+    let all = NODES_MAX as u16;
+    for index in 0..all {
+        come(&mut pool, index, LinkId(index.into()), load(0, 10));
+    }
+    let more = |pool: &mut NodePool, link| pool.link_up(LinkId(link), name(all), 0);
+    assert_eq!(more(&mut pool, 5_000), Err(TooManyNodes));
+    for link in [7, 3, 9] {
+        pool.link_down(LinkId(link));
+    }
+    let linked = more(&mut pool, 5_001).expect("somebody is cut off");
+    assert_eq!(linked.node, NodeId::new(3, 2));
+    assert_eq!(linked.forgotten, Some(NodeId::new(3, 1)));
+    let known = |name: &NodeName| pool.by_name(name).map(|it| it.link);
+    assert_eq!(
+        (known(&name(all)), known(&name(3))),
+        (Some(LinkId(5_001)), None)
+    );
 }
 
 #[test]
@@ -66,9 +129,9 @@ fn full_is_told_from_nobody() {
 
 #[test]
 fn a_node_takes_grants_from_its_last_page_to_its_broken_link() {
-    let mut pool = NodePool::new(Policy::Fill, 1);
-    let (node, link) = (NodeIndex(0), LinkId(7));
-    pool.link_up(node, link, name(0));
+    let mut pool = NodePool::new(Policy::Fill);
+    let (node, link) = (node(0), LinkId(7));
+    assert_eq!(pool.link_up(link, name(0), 0).map(|it| it.node), Ok(node));
     pool.advertised(node, vec![SocketAddr::from(([127, 0, 0, 1], 20_000))]);
     pool.reported(node, load(0, 10));
     assert_eq!(pool.pick(None), Pick::Nobody, "not adopted yet");
@@ -83,26 +146,29 @@ fn a_node_takes_grants_from_its_last_page_to_its_broken_link() {
 #[test]
 fn who_leaves_a_grant_unanswered_is_passed_over_until_it_speaks() {
     let mut pool = pool(Policy::Fill, &[load(0, 10), load(0, 10)]);
-    let unanswered = pool.reserve(NodeIndex(0)).expect("linked");
+    let unanswered = pool.reserve(node(0)).expect("linked");
     pool.silent(&unanswered);
-    assert_eq!(pool.pick(None), Pick::Node(NodeIndex(1)));
-    pool.reported(NodeIndex(0), load(0, 10));
-    assert_eq!(pool.pick(None), Pick::Node(NodeIndex(0)));
+    assert_eq!(pool.pick(None), Pick::Node(node(1)));
+    pool.reported(node(0), load(0, 10));
+    assert_eq!(pool.pick(None), Pick::Node(node(0)));
     pool.give_back(unanswered);
 }
 
 #[test]
 fn what_was_reserved_on_a_broken_link_is_not_given_back_to_the_next_one() {
     let mut pool = pool(Policy::Fill, &[load(0, 1)]);
-    let node = NodeIndex(0);
+    let node = node(0);
     let old = pool.reserve(node).expect("linked");
     pool.link_down(old.link());
-    come(&mut pool, node, LinkId(99), load(0, 1));
+    assert_eq!(
+        come(&mut pool, 0, LinkId(99), load(0, 1)),
+        NodeId::new(0, 2)
+    );
     let new = pool.reserve(node).expect("linked");
     pool.give_back(old);
     assert_eq!(pool.pick(None), Pick::Full);
     pool.give_back(new);
-    assert_eq!(pool.pick(None), Pick::Node(node));
+    assert_eq!(pool.pick(None), Pick::Node(NodeId::new(0, 2)));
 }
 
 #[test]
@@ -113,13 +179,13 @@ fn a_device_is_sent_to_an_address_of_its_own_family_where_there_is_one() {
         ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 2).into(),
     );
     let address = |pool: &NodePool, from: SocketAddr| {
-        pool.node(NodeIndex(0))
+        pool.node(node(0))
             .and_then(|node| node.address_for(from.ip()))
     };
-    pool.advertised(NodeIndex(0), vec![v4, v6]);
+    pool.advertised(node(0), vec![v4, v6]);
     assert_eq!(address(&pool, v4), Some(v4));
     assert_eq!(address(&pool, v6), Some(v6));
-    pool.advertised(NodeIndex(0), vec![v4]);
+    pool.advertised(node(0), vec![v4]);
     assert_eq!(address(&pool, v6), Some(v4));
 }
 
@@ -169,7 +235,7 @@ impl Model {
             to_pool: VecDeque::new(),
         };
         Self {
-            pool: NodePool::new(policy, places_max.len() as u16),
+            pool: NodePool::new(policy),
             nodes: places_max.iter().map(node).collect(),
             reserved: HashMap::new(),
             random: SmallRng::seed_from_u64(seed),
@@ -187,7 +253,7 @@ impl Model {
         let holds = |node: &Logic| node.link.is_some() && node.places.contains(&account);
         let held = self.nodes.iter().position(holds);
         let index = match held {
-            Some(index) => NodeIndex(index as u16),
+            Some(index) => node(index as u16),
             None => match self.pool.pick(None) {
                 Pick::Node(index) => index,
                 Pick::Full | Pick::Nobody => return,
@@ -195,15 +261,16 @@ impl Model {
         };
         let id = self.id();
         let reservation = self.pool.reserve(index).expect("a linked node");
-        self.reserved.insert(id, (index.0.into(), reservation));
-        self.nodes[usize::from(index.0)]
+        self.reserved
+            .insert(id, (index.number().into(), reservation));
+        self.nodes[usize::from(index.number())]
             .to_node
             .push_back((id, account));
     }
 
     /// The pool hears the next thing that the node said.
     fn hear(&mut self, at: usize) {
-        let index = NodeIndex(at as u16);
+        let index = node(at as u16);
         match self.nodes[at].to_pool.pop_front() {
             Some((Some(request), load)) => {
                 let (_, reservation) = self.reserved.remove(&request).expect("asked for");
@@ -219,7 +286,7 @@ impl Model {
         let node = &mut self.nodes[at];
         node.link = Some(link);
         let load = node.load();
-        come(&mut self.pool, NodeIndex(at as u16), link, load);
+        come(&mut self.pool, at as u16, link, load);
     }
 
     /// Of what was on its way, the node may have got some; the answers are lost.
@@ -227,7 +294,8 @@ impl Model {
         let Some(link) = self.nodes[at].link.take() else {
             return;
         };
-        assert_eq!(self.pool.link_down(link), Some(NodeIndex(at as u16)));
+        let down = self.pool.link_down(link).expect("it was linked");
+        assert!(down.is(node(at as u16)));
         let node = &mut self.nodes[at];
         let arrived = self.random.random_range(0..=node.to_node.len());
         (0..arrived).for_each(|_| node.process());
@@ -288,7 +356,7 @@ proptest! {
             }
             if model.nodes[at].link.is_some() {
                 let load = model.nodes[at].load();
-                model.pool.reported(NodeIndex(at as u16), load);
+                model.pool.reported(node(at as u16), load);
             }
         }
         prop_assert!(model.reserved.is_empty());

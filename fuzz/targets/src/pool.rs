@@ -4,7 +4,7 @@
 use common::config::Policy;
 use common::link::LinkId;
 use common::link::message::LogicLoad;
-use conn_server::pool::{NodeIndex, NodePool, Pick, Reservation};
+use conn_server::pool::{NodeId, NodePool, Pick, Reservation};
 
 use crate::choices::Choices;
 
@@ -37,21 +37,34 @@ impl Node {
 pub fn pool(data: &[u8]) {
     let mut choices = Choices::new(data);
     let policy = choices.pick(&[Policy::LeastLoaded, Policy::Fill]);
-    let mut pool = NodePool::new(policy, NODES);
-    let mut nodes: Vec<Option<Node>> = vec![None; NODES.into()];
-    let mut open: Vec<(NodeIndex, LinkId, Reservation)> = vec![];
+    let mut pool = NodePool::new(policy);
+    let name = |index: u16| format!("logic-{index}").parse().unwrap();
     let mut links = 0;
+    // Their numbers, in this order.
+    for index in 0..NODES {
+        links += 1;
+        let linked = pool.link_up(LinkId(links), name(index), index).unwrap();
+        assert_eq!(linked.node, NodeId::new(index, 1));
+        pool.link_down(LinkId(links));
+    }
+    let mut lives = [1; NODES as usize];
+    let mut nodes: Vec<Option<Node>> = vec![None; NODES.into()];
+    let mut open: Vec<(NodeId, LinkId, Reservation)> = vec![];
     while choices.next_step() {
         // Beyond the last one, too: nothing may come of it.
         let index = choices.below(u32::from(NODES) + 1) as u16;
-        let node = NodeIndex(index);
+        let life = lives.get(usize::from(index)).copied();
+        let node = NodeId::new(index, life.unwrap_or_default());
         let mut known = nodes.get_mut(usize::from(index)).and_then(Option::as_mut);
         match choices.below(12) {
             0 => {
                 links += 1;
                 let link = LinkId(links);
-                pool.link_up(node, link, "logic-1".parse().unwrap());
                 if let Some(place) = nodes.get_mut(usize::from(index)) {
+                    let life = &mut lives[usize::from(index)];
+                    *life += 1;
+                    let linked = pool.link_up(link, name(index), index).unwrap();
+                    assert_eq!(linked.node, NodeId::new(index, *life));
                     *place = Some(Node {
                         link,
                         load: LogicLoad::default(),
@@ -95,7 +108,7 @@ pub fn pool(data: &[u8]) {
             _ if !open.is_empty() => {
                 let at = choices.below(open.len() as u32) as usize;
                 let (node, link, reservation) = open.swap_remove(at);
-                let known = nodes[usize::from(node.0)].as_mut();
+                let known = nodes[usize::from(node.number())].as_mut();
                 // On another link since: what was reserved went with the old one.
                 let mut known = known.filter(|it| it.link == link);
                 match choices.below(3) {
@@ -138,7 +151,7 @@ fn load(choices: &mut Choices<'_>) -> LogicLoad {
 
 /// Every node stands as the model has it, and the picked one is the policy's.
 fn check(pool: &NodePool, nodes: &[Option<Node>], policy: Policy) {
-    let numbered = || (0..).map(NodeIndex).zip(nodes);
+    let numbered = || (0..).map(|number| NodeId::new(number, 0)).zip(nodes);
     let open = numbered().filter_map(|(index, node)| Some((index, node.as_ref()?)));
     let open: Vec<_> = open.filter(|(_, node)| node.takes_grants()).collect();
     assert_eq!(pool.ready(), open.len());
@@ -151,17 +164,17 @@ fn check(pool: &NodePool, nodes: &[Option<Node>], policy: Policy) {
         );
         if let (Some(found), Some(known)) = (pool.node(index), known) {
             assert_eq!(u64::from(found.places_free()), known.free());
-            assert_eq!(pool.by_link(known.link), Some(index));
+            assert!(pool.by_link(known.link).is_some_and(|it| it.is(index)));
         }
     }
-    for except in [None, Some(NodeIndex(0)), Some(NodeIndex(1))] {
+    for except in [None, Some(NodeId::new(0, 0)), Some(NodeId::new(1, 0))] {
         let others = || open.iter().filter(|(index, _)| Some(*index) != except);
         let free: Vec<_> = others().filter(|(_, node)| node.free() > 0).collect();
         match pool.pick(except) {
             Pick::Nobody => assert_eq!(others().count(), 0),
             Pick::Full => assert!(others().count() > 0 && free.is_empty()),
             Pick::Node(picked) => {
-                let index = free.iter().position(|(index, _)| *index == picked);
+                let index = free.iter().position(|(index, _)| index.is(picked));
                 let index = index.expect("one with a free place");
                 // Its share of places in use is the smallest, of equals it is the first.
                 let share =
