@@ -16,7 +16,8 @@ use tracing::field::display;
 
 use super::linger::Lingering;
 use super::listen::{Accept, Listeners};
-use super::pace::Pace;
+use super::pace::{Inputs, Pace};
+use super::pressure::Pressure;
 use super::socket;
 use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, Turns, WAKER};
 use crate::clock::Clock;
@@ -25,10 +26,8 @@ use crate::ids::{ConnId, ListenerIndex, ShardIndex};
 use crate::mailbox::{Inbox, Mailbox, mailbox};
 use crate::shard;
 use crate::stats::{Figures, GateFigures, ShardFigures};
+use crate::threads;
 use crate::wire::Reading;
-
-/// Connections accepted in one turn: what is attached already is not to wait for a storm of logins.
-const ACCEPTS_PER_TURN: u64 = 64;
 
 /// Refused connections that linger; beyond it the oldest is closed at once. They cost nobody a
 /// session, so they may not take the descriptors of those that have one.
@@ -57,6 +56,7 @@ pub(crate) struct GateLoop {
     listeners: Listeners,
     pending: Slab<Pending>,
     lingering: Lingering,
+    pressure: Pressure,
     /// Sockets that may be open at the gate and the shards together.
     sockets_max: u64,
     peers: Peers,
@@ -114,6 +114,7 @@ impl GateLoop {
             posts: Vec::new(),
             pending: Slab::new(),
             lingering: Lingering::new(LINGERING_MAX),
+            pressure: Pressure::default(),
             sockets_max,
             peers,
             links: Vec::new(),
@@ -151,7 +152,14 @@ impl GateLoop {
             ];
             sleep = super::sleep(left_work, now, deadlines);
             self.figures.round.ends(super::wakes_ms(now, sleep));
-            super::rest(pace.turned(inputs, now.ms), sleep);
+            match self.pressure.turned(self.core.shed(), now.ms) {
+                Some(rest) => threads::rest(rest),
+                None => {
+                    let (all, heartbeats) = (inputs, 0);
+                    let rest = pace.turned(Inputs { all, heartbeats }, now.ms);
+                    super::rest(rest, sleep);
+                }
+            }
         }
         self.figures.round.ends(None);
     }
@@ -213,7 +221,8 @@ impl GateLoop {
 
     /// Returns how many connections there were.
     fn accept(&mut self, now: Now) -> u64 {
-        for accepted in 0..ACCEPTS_PER_TURN {
+        let accepts_max = self.pressure.accepts_max(now.ms);
+        for accepted in 0..accepts_max {
             match self.listeners.accept(now.ms) {
                 Accept::Connection(..) if self.sockets() >= self.sockets_max => {
                     count(&self.figures.dropped_at_limit);
@@ -237,7 +246,7 @@ impl GateLoop {
                 Accept::Nothing => return accepted,
             }
         }
-        ACCEPTS_PER_TURN
+        accepts_max
     }
 
     /// Waits for bytes of a connection that the core did not refuse at once.

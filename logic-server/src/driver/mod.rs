@@ -18,6 +18,7 @@ pub(crate) mod gate;
 mod linger;
 mod listen;
 mod pace;
+mod pressure;
 mod rounds;
 pub(crate) mod shard;
 mod socket;
@@ -117,12 +118,12 @@ fn sleep<const N: usize>(
     Some(Duration::from_millis(first.saturating_sub(now.ms)))
 }
 
-/// Rests as [`pace`] says, unless the loop left work and so does not sleep at all.
+/// Rests as [`pace`] says, but no longer than the loop may sleep; not at all where it left work.
 fn rest(rest: Option<Duration>, sleep: Option<Duration>) {
     if let Some(rest) = rest
         && sleep != Some(Duration::ZERO)
     {
-        threads::rest(rest);
+        threads::rest(sleep.map_or(rest, |sleep| sleep.min(rest)));
     }
 }
 

@@ -16,13 +16,14 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 use super::linger::Lingering;
-use super::pace::Pace;
+use super::pace::{Inputs, Pace};
 use super::rounds::Rounds;
 use super::socket::{self, Socket};
 use super::{EVENTS_PER_TURN, MESSAGES_PER_TURN, ToGate, ToShard, Turns, WAKER};
 use crate::ask::Answer;
 use crate::batch::{Batch, BatchOutcome, Flawed};
 use crate::clock::Clock;
+use crate::counters::Counter;
 use crate::gate;
 use crate::ids::Slot;
 use crate::mailbox::{Inbox, Mailbox, mailbox};
@@ -152,8 +153,8 @@ impl ShardLoop {
         self.stopping || (self.done && self.lingering.len() == 0)
     }
 
-    /// Returns how many messages and events there were.
-    fn turn(&mut self, events: &Events, now: Now) -> u64 {
+    fn turn(&mut self, events: &Events, now: Now) -> Inputs {
+        let before = self.heard();
         let messages = self.work_off_messages(now);
         self.read_again(now);
         for event in events {
@@ -178,7 +179,25 @@ impl ShardLoop {
         self.carry_out(now);
         self.lingering.expire(now.ms);
         self.publish();
-        messages + events as u64
+        let all = messages + events as u64;
+        let heard = self.heard();
+        // An event with records is not one of a heartbeat alone, whatever else it brought.
+        let heartbeats = match heard.telemetry == before.telemetry {
+            true => heard.heartbeats - before.heartbeats,
+            false => 0,
+        };
+        Inputs {
+            all,
+            heartbeats: heartbeats.min(events as u64),
+        }
+    }
+
+    fn heard(&self) -> Heard {
+        let counters = self.core.counters();
+        Heard {
+            heartbeats: counters.of(Counter::Heartbeats),
+            telemetry: counters.of(Counter::Telemetry),
+        }
     }
 
     fn tick(&mut self, events: usize, now: Now) {
@@ -373,6 +392,12 @@ impl ShardLoop {
     }
 }
 
+/// Frames so far.
+struct Heard {
+    heartbeats: u64,
+    telemetry: u64,
+}
+
 /// A turn's effects on their way out.
 struct Turn<'a> {
     shard: &'a mut ShardLoop,
@@ -460,7 +485,6 @@ mod tests {
 
     use super::*;
     use crate::adapter::Protocol;
-    use crate::counters::Counter;
     use crate::driver::gate as gate_driver;
     use crate::ids::{SessionId, ShardIndex};
     use crate::settings::Settings;

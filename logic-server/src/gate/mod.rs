@@ -290,6 +290,11 @@ impl Core {
         self.door.protocol(listener).read_bytes_max()
     }
 
+    /// Connections that were pushed out by later ones, since the start.
+    pub fn shed(&self) -> u64 {
+        self.door.counters().of(Counter::PendingShed)
+    }
+
     /// Places in use and in all.
     pub fn load(&self) -> LogicLoad {
         self.register.load()

@@ -13,6 +13,7 @@ mod fleet;
 mod load;
 mod machine;
 mod measure;
+mod mosquitto;
 mod net;
 mod process;
 mod report;
@@ -113,6 +114,8 @@ struct Door {
     link: Option<SocketAddr>,
     #[arg(long)]
     bare: Option<SocketAddr>,
+    #[arg(long)]
+    broker: Option<SocketAddr>,
 }
 
 fn main() -> ExitCode {
@@ -157,12 +160,13 @@ fn help(helper: Helper) -> Result<()> {
             accounts,
             block,
         } => {
-            let held = match (door.balancer, accounts, door.link, door.bare) {
-                (Some(balancer), Some(accounts), ..) => Held::Cluster { balancer, accounts },
-                (.., Some(link), _) => Held::Alone { link },
-                (.., Some(server)) => Held::Bare { server },
-                _ => return Err(BenchError::failed("no door")),
-            };
+            let cluster = door.balancer.zip(accounts);
+            let held = cluster.map(|(balancer, accounts)| Held::Cluster { balancer, accounts });
+            let held = held
+                .or(door.link.map(|link| Held::Alone { link }))
+                .or(door.bare.map(|server| Held::Bare { server }))
+                .or(door.broker.map(|broker| Held::Broker { broker }))
+                .ok_or_else(|| BenchError::failed("no door"))?;
             idle::run(held, block)
         }
     }

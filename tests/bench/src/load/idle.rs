@@ -49,6 +49,8 @@ pub(crate) enum Held {
     Alone { link: SocketAddr },
     /// By connecting; nobody says how often to heartbeat.
     Bare { server: SocketAddr },
+    /// As clients of a broker, over MQTT 3.1.1.
+    Broker { broker: SocketAddr },
 }
 
 /// How the sessions fared.
@@ -69,6 +71,7 @@ impl IdleLoad {
             Held::Cluster { balancer, accounts } => ("--balancer", balancer, Some(accounts)),
             Held::Alone { link } => ("--link", link, None),
             Held::Bare { server } => ("--bare", server, None),
+            Held::Broker { broker } => ("--broker", broker, None),
         };
         let mut arguments = vec!["idle".into(), "--block".into(), block.to_string()];
         arguments.extend([door.into(), address.to_string()]);
@@ -126,7 +129,16 @@ pub(crate) fn run(held: Held, block: u8) -> Result<()> {
             grants: Grants::dial(link)?,
             sources,
         },
-        Held::Bare { server } => Grow::Connect { server, sources },
+        Held::Bare { server } => Grow::Connect {
+            server,
+            sources,
+            speech: Speech::Rcu,
+        },
+        Held::Broker { broker } => Grow::Connect {
+            server: broker,
+            sources,
+            speech: Speech::Mqtt,
+        },
     };
     idle.run(&mut grow, &commands)?;
     let fared = serde_json::to_string(&idle.fared).map_err(BenchError::failed)?;
@@ -162,7 +174,36 @@ enum Grow<'a> {
     Connect {
         server: SocketAddr,
         sources: Sources,
+        speech: Speech,
     },
+}
+
+/// What a session says, and hears.
+#[derive(Clone, Copy)]
+enum Speech {
+    Rcu,
+    Mqtt,
+}
+
+/// MQTT 3.1.1, sections 3.1 to 3.13.
+mod mqtt {
+    pub(super) const PINGREQ: [u8; 2] = [0xC0, 0];
+    pub(super) const PINGRESP: [u8; 2] = [0xD0, 0];
+    pub(super) const CONNACK_ACCEPTED: [u8; 4] = [0x20, 2, 0, 0];
+
+    /// CONNECT of a clean session that is lost after one and a half times `keep_alive_s` of silence.
+    pub(super) fn connect(client: usize, keep_alive_s: u16) -> Vec<u8> {
+        let client = format!("bench-{client}");
+        let mut body = vec![0, 4];
+        body.extend_from_slice(b"MQTT");
+        body.extend_from_slice(&[4, 2]);
+        body.extend_from_slice(&keep_alive_s.to_be_bytes());
+        body.extend_from_slice(&(client.len() as u16).to_be_bytes());
+        body.extend_from_slice(client.as_bytes());
+        let mut packet = vec![0x10, body.len() as u8];
+        packet.extend_from_slice(&body);
+        packet
+    }
 }
 
 impl Grow<'_> {
@@ -187,6 +228,7 @@ struct Session {
     /// `None`: lost.
     stream: Option<TcpStream>,
     heartbeat: Duration,
+    speech: Speech,
     /// Of its last heartbeat.
     id: u16,
     received: Vec<u8>,
@@ -228,7 +270,8 @@ impl Idle {
                         let registry = self.poll.registry();
                         if let Some(login) = logins.ready(slot, registry, now)? {
                             logins.next(slot, registry, now)?;
-                            self.hold(login.stream, login.attached.heartbeat(), true)?;
+                            let heartbeat = login.attached.heartbeat();
+                            self.hold(login.stream, heartbeat, Speech::Rcu, true)?;
                         }
                     }
                     (Token(token), _) => self.ready(token - SLOTS),
@@ -247,15 +290,22 @@ impl Idle {
             Grow::Attach { grants, sources } => {
                 for session in attach_some(grants, sources, wanted)? {
                     let heartbeat = session.attached.heartbeat();
-                    self.hold(session.stream, heartbeat, false)?;
+                    self.hold(session.stream, heartbeat, Speech::Rcu, false)?;
                 }
                 Ok(())
             }
-            Grow::Connect { server, sources } => {
+            Grow::Connect {
+                server,
+                sources,
+                speech,
+            } => {
                 for _ in 0..CONNECTS_PER_TURN.min(wanted) {
-                    let stream = connect_and_wait(sources.next(), *server).tried("connect")?;
+                    let mut stream = connect_and_wait(sources.next(), *server).tried("connect")?;
+                    if matches!(speech, Speech::Mqtt) {
+                        greet(&mut stream, self.sessions.len())?;
+                    }
                     stream.set_nonblocking(true).tried("use a socket")?;
-                    self.hold(TcpStream::from_std(stream), BARE_HEARTBEAT, false)?;
+                    self.hold(TcpStream::from_std(stream), BARE_HEARTBEAT, *speech, false)?;
                 }
                 Ok(())
             }
@@ -263,7 +313,13 @@ impl Idle {
     }
 
     /// Keeps a session; its first heartbeat comes after a random time, as the contract says.
-    fn hold(&mut self, mut stream: TcpStream, heartbeat: Duration, registered: bool) -> Result<()> {
+    fn hold(
+        &mut self,
+        mut stream: TcpStream,
+        heartbeat: Duration,
+        speech: Speech,
+        registered: bool,
+    ) -> Result<()> {
         let token = Token(SLOTS + self.sessions.len());
         let registry = self.poll.registry();
         if registered {
@@ -278,6 +334,7 @@ impl Idle {
         self.sessions.push(Session {
             stream: Some(stream),
             heartbeat,
+            speech,
             id: 0,
             received: Vec::new(),
         });
@@ -302,7 +359,10 @@ impl Idle {
             };
             session.id = session.id.wrapping_add(1).max(1);
             frame.clear();
-            FromDevice::Heartbeat.encode(session.id, &mut frame);
+            match session.speech {
+                Speech::Rcu => FromDevice::Heartbeat.encode(session.id, &mut frame),
+                Speech::Mqtt => frame.extend_from_slice(&mqtt::PINGREQ),
+            }
             if stream.write_all(&frame).is_err() {
                 self.lose(index);
                 continue;
@@ -325,7 +385,10 @@ impl Idle {
             Ok(0) => false,
             Ok(length) => {
                 session.received.extend_from_slice(&buffer[..length]);
-                session.take_replies(&mut self.fared.replies)
+                match session.speech {
+                    Speech::Rcu => session.take_replies(&mut self.fared.replies),
+                    Speech::Mqtt => session.take_pings(&mut self.fared.replies),
+                }
             }
             Err(error) => is_not_yet(&error),
         };
@@ -340,7 +403,31 @@ impl Idle {
     }
 }
 
+/// Becomes a broker's client.
+fn greet(stream: &mut std::net::TcpStream, client: usize) -> Result<()> {
+    let packet = mqtt::connect(client, BARE_HEARTBEAT.as_secs() as u16);
+    stream.write_all(&packet).tried("greet a broker")?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).tried("hear a broker")?;
+    match answer {
+        mqtt::CONNACK_ACCEPTED => Ok(()),
+        other => Err(BenchError::failed(format!("a broker answered {other:?}"))),
+    }
+}
+
 impl Session {
+    /// Takes PINGRESPs off what was received. False: something was none.
+    fn take_pings(&mut self, replies: &mut u64) -> bool {
+        while let Some(packet) = self.received.first_chunk() {
+            if *packet != mqtt::PINGRESP {
+                return false;
+            }
+            *replies += 1;
+            self.received.drain(..mqtt::PINGRESP.len());
+        }
+        true
+    }
+
     /// Takes whole frames off what was received. False: one was no HeartbeatReply.
     fn take_replies(&mut self, replies: &mut u64) -> bool {
         loop {

@@ -1,5 +1,6 @@
 //! G11: CPU of idle sessions that heartbeat, of a logic server alone and of a whole cluster in one
-//! process, beside a bare server with as many heartbeats in the same minute.
+//! process, beside a bare server with as many heartbeats in the same minute; and of a broker of the field, where it
+//! is installed, with as many idle clients.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use crate::alone::Alone;
 use crate::bare::Bare;
 use crate::error::{BenchError, Result};
 use crate::load::idle::{Held, IdleLoad};
+use crate::mosquitto::Mosquitto;
 use crate::report::{Beside, Figure, Line, Standard};
 use crate::usage::CpuTime;
 
@@ -47,6 +49,13 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
         };
         watched.push(Watched::start(cluster.pid(), held, block::IDLE_CLUSTER)?);
     }
+    let broker = Mosquitto::start()?;
+    if let Some(broker) = &broker {
+        let held = Held::Broker {
+            broker: broker.address,
+        };
+        watched.push(Watched::start(broker.pid(), held, block::IDLE_BROKER)?);
+    }
     std::thread::sleep(SETTLE);
 
     for server in &mut watched {
@@ -83,10 +92,19 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Line>> {
         goal: 0.3,
         refused_above: Some(1.0),
     };
-    Ok(vec![
-        line("logic server", percents.next(), goal),
-        line("rcu up, all tiers", percents.next(), Standard::Told),
-    ])
+    let mut lines = vec![line("logic server", percents.next(), goal)];
+    if cluster.is_some() {
+        lines.push(line("rcu up, all tiers", percents.next(), Standard::Told));
+    }
+    lines.push(match broker {
+        Some(_) => line("mosquitto", percents.next(), Standard::Told),
+        None => Line::Missing {
+            goal: "G11",
+            what: "mosquitto: CPU of as many idle clients",
+            why: "mosquitto (a Debian package) is not installed".into(),
+        },
+    });
+    Ok(lines)
 }
 
 /// A server that holds idle sessions.

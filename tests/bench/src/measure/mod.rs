@@ -57,6 +57,7 @@ mod block {
     pub(super) const IDLE_CLUSTER: u8 = 103;
     pub(super) const IDLE_ALONE: u8 = 104;
     pub(super) const IDLE_BARE: u8 = 105;
+    pub(super) const IDLE_BROKER: u8 = 108;
     pub(super) const QUIET: u8 = 106;
     pub(super) const PEER: u8 = 107;
 }
