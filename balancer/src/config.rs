@@ -63,7 +63,7 @@ mod tests {
     use std::fs;
 
     use common::config::file;
-    use common::config::process::Purpose;
+    use common::config::purpose::Purpose;
 
     use super::*;
 

@@ -123,7 +123,7 @@ mod tests {
     use std::fs;
 
     use common::config::file;
-    use common::config::process::Purpose;
+    use common::config::purpose::Purpose;
 
     use super::*;
 

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use common::config::file::{ConfigError, Mistake, Place};
-use common::config::process::{Purpose, ServerConfig as _};
+use common::config::process::ServerConfig as _;
+use common::config::purpose::Purpose;
 use common::process::{EXIT_FAILED, Failure, output};
 use serde::Serialize;
 

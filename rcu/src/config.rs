@@ -5,7 +5,8 @@ use std::path::Path;
 
 use common::config::file::{self, ConfigError};
 use common::config::ports;
-use common::config::process::{Purpose, in_table};
+use common::config::process::in_table;
+use common::config::purpose::Purpose;
 use common::logging::{self, LogSettings};
 use common::metrics::MetricsSettings;
 use common::process::clock;

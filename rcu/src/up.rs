@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use common::codes::Code;
-use common::config::process::Purpose;
+use common::config::purpose::Purpose;
 use common::logging;
 use common::metrics::Server;
 use common::process::signals::Stop;

@@ -4,6 +4,7 @@
 pub mod file;
 pub mod ports;
 pub mod process;
+pub mod purpose;
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -7,7 +7,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
-use super::process::Purpose;
+use super::purpose::Purpose;
 use crate::process::listen::takes_ipv4;
 
 /// Each address that cannot be listened on, beginning with its key. The keys may name several.

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::file::{self, ConfigError};
 use super::ports;
+use super::purpose::Purpose;
 use crate::database::DatabaseSettings;
 use crate::ids::NodeName;
 use crate::key_files::CLUSTER;
@@ -21,15 +22,6 @@ use crate::process::descriptors::raise_limit;
 
 /// Where keys are unless the configuration says otherwise.
 const KEYS: &str = "/etc/rcu/keys";
-
-/// What a configuration is read for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// To start with it: what it needs of the machine must be free now, for this process.
-    Start,
-    /// To look at it: a process may run with it already, or will under limits of its own.
-    Check,
-}
 
 /// The table `[node]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Failure, output, supervisor};
-use crate::config::process::Purpose;
+use crate::config::purpose::Purpose;
 use crate::ids::NodeName;
 
 /// What every server takes.

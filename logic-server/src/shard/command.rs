@@ -12,31 +12,11 @@ use common::time::Now;
 
 use super::Shard;
 use super::effects::Effects;
-use super::session::{Session, Turn};
+use super::session::{Session, Turn, UnderWay};
 use crate::adapter::{Reply, Word};
 use crate::ask::Answer;
 use crate::counters::{Counter, Counters};
 use crate::ids::Slot;
-
-/// The command under way on a session.
-#[derive(Debug)]
-pub(super) struct UnderWay {
-    command_id: CommandId,
-    asker: Asker,
-    /// Until the device has read what it was sent before.
-    unsent: Option<Order>,
-}
-
-impl UnderWay {
-    pub(super) fn is_over(&self, now: Now) -> bool {
-        self.asker.until_ms <= now.ms
-    }
-
-    /// When nobody waits for it any more; monotonic.
-    pub(super) fn until_ms(&self) -> u64 {
-        self.asker.until_ms
-    }
-}
 
 impl Session {
     /// A reply that fits no command under way is ignored.

@@ -6,15 +6,15 @@
 use std::num::NonZeroU16;
 
 use common::epoch::Epoch;
-use common::ids::AccountId;
-use common::link::message::{SessionLook, SessionState};
+use common::ids::{AccountId, CommandId};
+use common::link::Asker;
+use common::link::message::{Order, SessionLook, SessionState};
 use common::secret::SessionKey;
 use common::time::Now;
 use protocols::rcu::code::CloseReason;
 use protocols::rcu::limit::SILENT_HEARTBEATS;
 use rand::rngs::SmallRng;
 
-use super::command::UnderWay;
 use super::effects::Effects;
 use super::{SessionSeed, Settings};
 use crate::adapter::{Adapter, Cut, Heard, Protocol, Word};
@@ -59,6 +59,26 @@ struct Aside {
     command: Option<UnderWay>,
     /// Records whose number and time were used before, for something else.
     contradicting: u64,
+}
+
+/// The command under way on a session.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    pub(super) command_id: CommandId,
+    pub(super) asker: Asker,
+    /// Until the device has read what it was sent before.
+    pub(super) unsent: Option<Order>,
+}
+
+impl UnderWay {
+    pub(super) fn is_over(&self, now: Now) -> bool {
+        self.asker.until_ms <= now.ms
+    }
+
+    /// When nobody waits for it any more; monotonic.
+    pub(super) fn until_ms(&self) -> u64 {
+        self.asker.until_ms
+    }
 }
 
 /// A frame of which more is to come.

@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use protocols::rcu::telemetry::RECORDED_AT_MS_MAX;
 use serde::Serialize;
 
+use super::hex::hex;
 use super::proofs::Verdict;
 
 const BYTES_PER_LINE: usize = 8;
@@ -364,11 +365,6 @@ pub(super) fn count(number: usize, noun: &str) -> String {
 fn are(number: usize) -> String {
     let verb = if number == 1 { "is" } else { "are" };
     format!("{number} {verb}")
-}
-
-/// Bytes as hex digits, without spaces.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Bytes as text between quotes where all of them are printable, else as hex.

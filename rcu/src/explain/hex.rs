@@ -59,6 +59,11 @@ pub(super) fn parse(text: &str) -> Result<Vec<u8>, HexError> {
     }
 }
 
+/// Bytes as hex digits, without spaces.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,8 @@ use protocols::rcu::frame::HEADER_BYTES;
 use protocols::rcu::kind;
 use protocols::rcu::login::FIRMWARE_BYTES_MAX;
 
-use super::field::{Stop, Told, Walk, count, hex, number, text, time};
+use super::field::{Stop, Told, Walk, count, number, text, time};
+use super::hex::hex;
 use super::proofs::Verdict;
 use super::record;
 

@@ -15,7 +15,8 @@ use protocols::rcu::telemetry::TelemetryAck;
 use serde::Serialize;
 
 use super::crc;
-use super::field::{Field, Lines, Stop, Told, Walk, count, hex, text};
+use super::field::{Field, Lines, Stop, Told, Walk, count, text};
+use super::hex::hex;
 use super::message::{self, Direction};
 use super::proofs::{Proofs, Verdict};
 

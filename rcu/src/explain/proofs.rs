@@ -18,7 +18,7 @@ use protocols::rcu::message::{FromCluster, FromDevice};
 use protocols::rcu::proof::{Proof, session_key};
 use sha2::{Digest as _, Sha256};
 
-use super::field::hex;
+use super::hex::hex;
 
 /// What came of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

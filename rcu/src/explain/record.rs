@@ -3,7 +3,8 @@
 use protocols::rcu::telemetry::{RECORDED_AT_MS_MAX, SEQ_END};
 use records::{Custom, Diagnosis, Flaw, Fuel, Gps, Gyroscope, Record, TroubleCode};
 
-use super::field::{Stop, Told, Walk, count as plural, hex, number, text, time};
+use super::field::{Stop, Told, Walk, count as plural, number, text, time};
+use super::hex::hex;
 
 /// The whole body; records that run past it, or bytes left over, are wrong.
 pub(super) fn walk_telemetry(walk: &mut Walk<'_>) -> Result<(), Stop> {

@@ -9,7 +9,8 @@ use records::Record;
 use serde_json::Value;
 
 use super::explain;
-use super::field::{hex, text as readable};
+use super::field::text as readable;
+use super::hex::hex;
 
 const VECTORS: &str = include_str!("../../../docs/rcu-v1-vectors.json");
 
